@@ -1,0 +1,1 @@
+"""Images to keypoints and descriptors, to matches, to homographies; numpy in, numpy out."""

@@ -1,0 +1,117 @@
+"""Images to keypoints and descriptors: the class people use."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from superpoint_ros.features.image import (
+    as_grey,
+    check_resize,
+    resize_image,
+    target_size,
+    to_source_pixels,
+)
+from superpoint_ros.network.checkpoint import DEFAULT_WEIGHTS, load_checkpoint
+from superpoint_ros.network.engine import ENGINES, TorchEngine, choose_device, pad_to_cells
+from superpoint_ros.network.heatmap import DetectionSettings
+
+
+@dataclass(frozen=True)
+class Features:
+    """The keypoints and descriptors of one image.
+
+    xy           (N, 2) float32, pixels of the source image; x right, y down, (0, 0) the centre of the first pixel
+    scores       (N,) float32, descending, the probability of a keypoint at that pixel
+    descriptors  (N, D) float32, unit length
+    size         (height, width) of the source image
+    """
+
+    xy: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    descriptors: NDArray[np.float32]
+    size: tuple[int, int]
+
+    def __len__(self) -> int:
+        return len(self.xy)
+
+
+class Extractor:
+    """SuperPoint keypoints and descriptors of images.
+
+    weights              a file (see `network.checkpoint`), or None for the package's default
+    device               "auto", "cpu", "cuda" or "cuda:N"
+    engine               "auto" or "torch"
+    precision            "auto", "float32", or "float16" (CUDA only)
+    max_keypoints        the strongest are kept
+    detection_threshold  of the keypoint probability, in [0, 1)
+    nms_radius           pixels at network resolution
+    border               pixels at network resolution in which nothing is detected
+    resize               None, the longer side in pixels, or (height, width); results stay in source pixels
+    subpixel             refine keypoints within the pixel
+
+    Raises ValueError or FileNotFoundError for a bad argument or weights file, RuntimeError for a missing device.
+    `settings` may be replaced at any time, from any thread; the next call uses it.
+    """
+
+    def __init__(
+        self,
+        weights: str | os.PathLike[str] | None = None,
+        device: str = "auto",
+        engine: str = "auto",
+        precision: str = "auto",
+        max_keypoints: int = 1024,
+        detection_threshold: float = 0.005,
+        nms_radius: int = 4,
+        border: int = 4,
+        resize: int | tuple[int, int] | None = None,
+        subpixel: bool = False,
+    ) -> None:
+        if engine not in ENGINES:
+            raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
+        self.settings = DetectionSettings(max_keypoints, detection_threshold, nms_radius, border, subpixel)
+        self.resize = check_resize(resize)
+        checkpoint = load_checkpoint(DEFAULT_WEIGHTS if weights is None else weights)
+        self._engine = TorchEngine(checkpoint, choose_device(device), precision)
+        self.weights_id = checkpoint.weights_id
+        self.descriptor_dim = checkpoint.architecture.descriptor_dim
+
+    @property
+    def device(self) -> str:
+        """Where the network runs: "cpu" or "cuda:N"."""
+        return str(self._engine.device)
+
+    @property
+    def engine(self) -> str:
+        """What runs the network, with its precision, as in "torch float32"."""
+        return f"{self._engine.name} {self._engine.precision}"
+
+    def __call__(self, image: NDArray[np.uint8]) -> Features:
+        """Extract from one image, (H, W) grey or (H, W, 3) BGR uint8, at least 16×16; ValueError for any other."""
+        return self.batch([image])[0]
+
+    def batch(self, images: Sequence[NDArray[np.uint8]]) -> list[Features]:
+        """Extract from several images, of equal or unequal sizes, in one forward pass.
+
+        Each image's result is what it would be alone, within rounding. Raises ValueError that names the image.
+        """
+        if len(images) == 0:
+            return []
+        greys = []
+        for index, image in enumerate(images):
+            try:
+                greys.append(as_grey(image))
+            except ValueError as error:
+                raise ValueError(f"images[{index}]: {error}" if len(images) > 1 else str(error)) from None
+        sources = [grey.shape for grey in greys]
+        sizes = [target_size(size, self.resize) for size in sources]
+        pictures = [pad_to_cells(resize_image(grey, size)) for grey, size in zip(greys, sizes, strict=True)]
+        found = self._engine(pictures, sizes, self.settings)
+        return [
+            Features(to_source_pixels(one.xy, source, size), one.scores, one.descriptors, source)
+            for one, source, size in zip(found, sources, sizes, strict=True)
+        ]

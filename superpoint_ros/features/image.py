@@ -1,0 +1,84 @@
+"""What the extractor accepts as an image, and its preparation: grey, resize, pixel coordinates back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+SMALLEST_SIDE = 16
+"""Pixels: two cells, below which the network's receptive field sees mostly its own border."""
+
+Resize = int | tuple[int, int] | None
+
+
+def as_grey(image: Any) -> NDArray[np.uint8]:
+    """Check an image and make it grey.
+
+    image  (H, W) grey or (H, W, 3) BGR, uint8, at least 16×16; any strides
+
+    Returns (H, W) uint8: a view where the input is grey. Raises ValueError that says what was given.
+    """
+    expected = "expected a uint8 array of shape (H, W), grey, or (H, W, 3), BGR"
+    if not isinstance(image, np.ndarray):
+        raise ValueError(f"image is a {type(image).__name__}; {expected}")
+    given = f"image has shape {image.shape} and dtype {image.dtype}"
+    if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)):
+        raise ValueError(f"{given}; {expected}")
+    if min(image.shape[:2]) < SMALLEST_SIDE:
+        raise ValueError(f"{given}; both sides must have at least {SMALLEST_SIDE} pixels")
+    return image if image.ndim == 2 else cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_BGR2GRAY)
+
+
+def check_resize(resize: Any) -> Resize:
+    """Validate the `resize` argument: None, the longer side in pixels, or (height, width). Raises ValueError."""
+    sides = resize if isinstance(resize, (tuple, list)) else (resize,)
+    whole = all(isinstance(side, int) and not isinstance(side, bool) and side >= SMALLEST_SIDE for side in sides)
+    if resize is None:
+        return None
+    if not whole or (isinstance(resize, (tuple, list)) and len(sides) != 2):
+        raise ValueError(
+            f"resize must be None, the longer side or (height, width) in pixels of at least {SMALLEST_SIDE}, "
+            f"got {resize!r}"
+        )
+    return (sides[0], sides[1]) if len(sides) == 2 else sides[0]
+
+
+def target_size(size: tuple[int, int], resize: Resize) -> tuple[int, int]:
+    """Height and width at which an image of `size` (height, width) goes through the network."""
+    if resize is None:
+        return size
+    if isinstance(resize, tuple):
+        return resize
+    scale = resize / max(size)
+    height, width = (max(1, round(side * scale)) for side in size)
+    if min(height, width) < SMALLEST_SIDE:
+        raise ValueError(
+            f"an image of {size[1]}×{size[0]} resized to a longer side of {resize} is {width}×{height} pixels; "
+            f"both sides must have at least {SMALLEST_SIDE}"
+        )
+    return height, width
+
+
+def resize_image(grey: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Resize to `size` (height, width), averaging where it shrinks; the same array if nothing changes."""
+    if grey.shape == size:
+        return grey
+    shrinks = size[0] < grey.shape[0] or size[1] < grey.shape[1]
+    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(grey, (size[1], size[0]), interpolation=interpolation), np.uint8)
+
+
+def to_source_pixels(
+    xy: NDArray[np.float32], source: tuple[int, int], network: tuple[int, int]
+) -> NDArray[np.float32]:
+    """From pixels of the resized image to pixels of the source: x_src = (x_net + 0.5) · scale − 0.5.
+
+    xy (N, 2) float32; sizes are (height, width). Pixel centres are whole numbers in both.
+    """
+    if source == network:
+        return xy
+    scale = np.array([source[1] / network[1], source[0] / network[0]], np.float32)
+    return (xy + np.float32(0.5)) * scale - np.float32(0.5)
