@@ -1,0 +1,36 @@
+"""`ros2 run superpoint_ros superpoint_node`, or `python -m superpoint_ros.node`."""
+
+from __future__ import annotations
+
+import sys
+
+import rclpy
+from rclpy.executors import ExternalShutdownException
+
+from superpoint_ros.node.superpoint_node import SuperPointNode
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node until it is interrupted; 1 if it could not start."""
+    rclpy.init(args=args)
+    node = None
+    try:
+        node = SuperPointNode()
+        if node.parameters.autostart and not node.start():
+            return 1
+        rclpy.spin(node)
+    except ValueError as error:
+        # a parameter, before there is a node to log it
+        print(f"superpoint_node: {error}", file=sys.stderr)
+        return 1
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        if node is not None:
+            node.destroy_node()
+        rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

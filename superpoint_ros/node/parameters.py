@@ -1,0 +1,177 @@
+"""The node's parameters: one table with default, description, range and whether it changes live."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import Field, dataclass, field, fields, replace
+from typing import Any
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from superpoint_ros.features.image import SMALLEST_SIDE
+from superpoint_ros.network.engine import ENGINES, PRECISIONS
+from superpoint_ros.network.heatmap import DetectionSettings
+from superpoint_ros.node.decode import WHOLE_RANGE
+from superpoint_ros.node.messages import DESCRIPTOR_TYPES
+
+CONFIGURE = "takes effect with `configure`: deactivate and clean up first"
+"""What is said of a parameter that does not change live."""
+
+OTHERS = ("use_sim_time", "start_type_description_service")
+"""Parameters of every rclpy node; `qos_overrides.…` comes on top."""
+
+
+def _entry(
+    default: Any,
+    description: str,
+    live: bool = False,
+    limits: tuple[float, float] | None = None,
+    choices: Sequence[str] = (),
+) -> Any:
+    """A row of the table. limits: lowest and highest value allowed, both included."""
+    metadata = {"description": description, "live": live, "limits": limits, "choices": tuple(choices)}
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """The table; an instance holds one set of values."""
+
+    weights: str = _entry("", "Weights file (safetensors, .pth of Magic Leap or rpautrat, Hugging Face). Empty: default.")
+    device: str = _entry("auto", "Where the network runs: auto (CUDA if there is one), cpu, cuda, cuda:1 …")
+    engine: str = _entry("auto", "What runs the network.", choices=ENGINES)
+    precision: str = _entry("auto", "Of the convolutions; float16 needs CUDA.", choices=PRECISIONS)
+    image_transport: str = _entry(
+        "raw",
+        "raw: sensor_msgs/Image on `image`. compressed: sensor_msgs/CompressedImage on `image/compressed`.",
+        choices=("raw", "compressed"),
+    )
+    autostart: bool = _entry(True, "Configure and activate at start-up; false waits for a lifecycle manager.")
+    max_keypoints: int = _entry(1024, "The strongest keypoints are kept.", live=True, limits=(1, 65536))
+    detection_threshold: float = _entry(
+        0.005, "A keypoint's score is above this probability.", live=True, limits=(0.0, 0.999)
+    )
+    nms_radius: int = _entry(
+        4, "Pixels at network resolution; no two keypoints are this close or closer.", live=True, limits=(0, 64)
+    )
+    border: int = _entry(
+        4, "Pixels at network resolution along the image's edge without keypoints.", live=True, limits=(0, 1024)
+    )
+    subpixel: bool = _entry(False, "Refine keypoints within the pixel.", live=True)
+    resize: int = _entry(
+        0,
+        "Longer side in pixels at which images go through the network; 0: as they come. "
+        "Keypoints are in pixels of the image as it came in any case.",
+        live=True,
+        limits=(0, 8192),
+    )
+    intensity_range: tuple[float, ...] = _entry(
+        WHOLE_RANGE,
+        "Values of mono16, 16UC1 and 32FC1 images that become black and white. "
+        "[0.0, 0.0]: 0 to 65535, or 0 to 1 for 32FC1.",
+        live=True,
+    )
+    match_ratio: float = _entry(
+        1.0,
+        "A match's distance is below this part of that to the second nearest (Lowe); 1.0: not tested.",
+        live=True,
+        limits=(0.01, 1.0),
+    )
+    min_similarity: float = _entry(
+        -1.0, "A match's cosine similarity is at least this; -1.0: not tested.", live=True, limits=(-1.0, 1.0)
+    )
+    homography_threshold: float = _entry(
+        3.0, "Pixels of reprojection error up to which a match is an inlier.", live=True, limits=(0.1, 100.0)
+    )
+    descriptor_type: str = _entry(
+        "float32", "How descriptors are published.", live=True, choices=tuple(DESCRIPTOR_TYPES)
+    )
+    publish_features: bool = _entry(True, "Publish ~/features.", live=True)
+    publish_matches: bool = _entry(True, "Publish ~/matches.", live=True)
+    publish_homography: bool = _entry(True, "Publish ~/homography.", live=True)
+
+    def detection(self) -> DetectionSettings:
+        """The part that the extractor needs."""
+        return DetectionSettings(
+            self.max_keypoints, self.detection_threshold, self.nms_radius, self.border, self.subpixel
+        )
+
+
+TABLE: dict[str, Field[Any]] = {row.name: row for row in fields(Parameters)}
+
+
+def declare(node: Node) -> Parameters:
+    """Declare the table's parameters on a node and read the values it was started with.
+
+    Raises ValueError with a sentence for an unknown name or a value that is not allowed.
+    """
+    for name in node._parameter_overrides:
+        if name not in TABLE and name not in OTHERS and not name.startswith("qos_overrides."):
+            raise ValueError(f"parameter '{name}' is unknown{_nearest(name)}; there are {', '.join(TABLE)}")
+    values = {}
+    for name, row in TABLE.items():
+        default = list(row.default) if isinstance(row.default, tuple) else row.default
+        try:
+            values[name] = node.declare_parameter(name, default, _descriptor(row)).value
+        except Exception as error:
+            # rclpy raises one of several classes without a common base; their texts name value and range
+            raise ValueError(f"parameter '{name}': {error}. {describe(row)}") from None
+    return _checked(Parameters(), values)
+
+
+def change(current: Parameters, proposals: Sequence[Parameter], configured: bool) -> Parameters:
+    """The values after a change that someone asks for.
+
+    Raises ValueError with a sentence if a value is not allowed, or not while the node is configured.
+    """
+    values = {proposal.name: proposal.value for proposal in proposals if proposal.name in TABLE}
+    for name, value in values.items():
+        if configured and not TABLE[name].metadata["live"] and value != getattr(current, name):
+            raise ValueError(f"parameter '{name}' {CONFIGURE}")
+    return _checked(current, values)
+
+
+def describe(row: Field[Any]) -> str:
+    """What a parameter is and what it may be, in one or two sentences."""
+    limits, choices = row.metadata["limits"], row.metadata["choices"]
+    allowed = f" Allowed: {limits[0]} to {limits[1]}." if limits else ""
+    allowed = f" Allowed: {', '.join(choices)}." if choices else allowed
+    return f"{row.metadata['description']}{allowed}"
+
+
+def _checked(current: Parameters, values: dict[str, Any]) -> Parameters:
+    """`current` with these values, whose types and numeric ranges rclpy has checked by the descriptors."""
+    for name, value in values.items():
+        choices = TABLE[name].metadata["choices"]
+        if choices and value not in choices:
+            raise ValueError(f"parameter '{name}' must be one of {', '.join(choices)}, got '{value}'")
+    if "intensity_range" in values:
+        span = tuple(values["intensity_range"])
+        if len(span) != 2 or (span != WHOLE_RANGE and not span[0] < span[1]):
+            raise ValueError(f"parameter 'intensity_range' must be [low, high] with low below high, got {list(span)}")
+        values = {**values, "intensity_range": span}
+    if 0 < values.get("resize", 0) < SMALLEST_SIDE:
+        raise ValueError(f"parameter 'resize' must be 0 or at least {SMALLEST_SIDE} pixels, got {values['resize']}")
+    return replace(current, **values)
+
+
+def _descriptor(row: Field[Any]) -> ParameterDescriptor:
+    live, limits = row.metadata["live"], row.metadata["limits"]
+    descriptor = ParameterDescriptor(
+        description=row.metadata["description"],
+        additional_constraints=("Changes live." if live else f"Not live: {CONFIGURE}.")
+        + (f" One of {', '.join(row.metadata['choices'])}." if row.metadata["choices"] else ""),
+    )
+    if limits and isinstance(row.default, float):
+        descriptor.floating_point_range = [FloatingPointRange(from_value=limits[0], to_value=limits[1])]
+    elif limits:
+        descriptor.integer_range = [IntegerRange(from_value=limits[0], to_value=limits[1])]
+    return descriptor
+
+
+def _nearest(name: str) -> str:
+    close = difflib.get_close_matches(name, TABLE, n=1)
+    return f" (did you mean '{close[0]}'?)" if close else ""

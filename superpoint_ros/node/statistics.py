@@ -1,0 +1,123 @@
+"""What the node counts and times, and the diagnostics a monitor reads."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+WINDOW = 256
+"""Frames over which percentiles are taken."""
+
+SILENCE = 5.0
+"""Seconds without an image after which the topic counts as silent."""
+
+OK, WARN, ERROR = 0, 1, 2
+"""Levels of diagnostic_msgs/DiagnosticStatus."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Counters since configuration, percentiles over the last frames.
+
+    latency_ms  from receiving an image to having published what was found, (p50, p95); steady clock
+    age_ms      from an image's stamp to its publication, (p50, p95); ROS clock, so it includes the camera driver
+                and the network, and means nothing where stamps come from another clock
+    silence_s   since the last image, or since configuration
+    """
+
+    frames_in: int
+    frames_out: int
+    frames_dropped: int
+    latency_ms: tuple[float, float]
+    age_ms: tuple[float, float]
+    keypoints: float
+    silence_s: float
+
+
+class Statistics:
+    """Counters of one node, safe to use from any thread."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._frames_in = self._frames_out = self._frames_dropped = 0
+        self._latency: deque[float] = deque(maxlen=WINDOW)
+        self._age: deque[float] = deque(maxlen=WINDOW)
+        self._keypoints: deque[int] = deque(maxlen=WINDOW)
+        self._last_image = clock()
+
+    def received(self, dropped_another: bool) -> None:
+        """An image came in, and perhaps took the place of one that was still waiting."""
+        with self._lock:
+            self._frames_in += 1
+            self._frames_dropped += dropped_another
+            self._last_image = self._clock()
+
+    def published(self, latency: float, age: float, keypoints: int) -> None:
+        """A frame's results went out; times in seconds."""
+        with self._lock:
+            self._frames_out += 1
+            self._latency.append(latency)
+            self._age.append(age)
+            self._keypoints.append(keypoints)
+
+    def snapshot(self) -> Snapshot:
+        """The state now; percentiles are NaN before the first frame."""
+        with self._lock:
+            return Snapshot(
+                self._frames_in,
+                self._frames_out,
+                self._frames_dropped,
+                _percentiles_ms(self._latency),
+                _percentiles_ms(self._age),
+                float(np.median(self._keypoints)) if self._keypoints else float("nan"),
+                self._clock() - self._last_image,
+            )
+
+
+def assess(
+    state: str, topics: Sequence[str], snapshot: Snapshot, new_bad: int, new_failed: int
+) -> tuple[int, str]:
+    """The level and the one sentence of the node's diagnostics.
+
+    state                lifecycle state, as in "active"
+    new_bad, new_failed  bad images, and frames lost to errors, since the last report
+    """
+    if state != "active":
+        return OK, f"node is {state}"
+    if new_failed:
+        return ERROR, f"{new_failed} frames were lost to errors in the last second"
+    if new_bad:
+        return WARN, f"{new_bad} bad images in the last second"
+    if snapshot.silence_s > SILENCE:
+        return WARN, f"no image on {', '.join(topics)} for {snapshot.silence_s:.0f} s"
+    return OK, "extracting features"
+
+
+def diagnostic_values(snapshot: Snapshot, bad: int, failed: int, facts: Mapping[str, str]) -> dict[str, str]:
+    """Key-value pairs for diagnostic_msgs: counters, times in milliseconds, and `facts` (device, weights …)."""
+    return {
+        "frames_in": str(snapshot.frames_in),
+        "frames_out": str(snapshot.frames_out),
+        "frames_dropped": str(snapshot.frames_dropped),
+        "frames_bad": str(bad),
+        "frames_failed": str(failed),
+        "latency_ms_p50": f"{snapshot.latency_ms[0]:.2f}",
+        "latency_ms_p95": f"{snapshot.latency_ms[1]:.2f}",
+        "age_ms_p50": f"{snapshot.age_ms[0]:.2f}",
+        "age_ms_p95": f"{snapshot.age_ms[1]:.2f}",
+        "keypoints_median": f"{snapshot.keypoints:.0f}",
+        **facts,
+    }
+
+
+def _percentiles_ms(seconds: Sequence[float] | deque[float]) -> tuple[float, float]:
+    if not seconds:
+        return float("nan"), float("nan")
+    p50, p95 = np.percentile(np.asarray(seconds), [50, 95]) * 1e3
+    return float(p50), float(p95)

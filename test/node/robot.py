@@ -1,0 +1,118 @@
+"""A camera and a listener in a ROS domain of their own, for tests against real rclpy and real DDS."""
+
+import os
+import time
+from array import array
+
+import cv2
+import numpy as np
+import pytest
+
+# Read by the RMW when the first context starts: no test sees, or is seen by, another machine.
+os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+
+DEADLINE = 30.0
+
+
+def photograph(size=(240, 320)):
+    """A picture with corners everywhere, the same each time: a coarse random mosaic, slightly blurred."""
+    rng = np.random.default_rng(3)
+    tiles = rng.integers(20, 236, (size[0] // 16 + 1, size[1] // 16 + 1), np.uint8)
+    mosaic = cv2.resize(tiles, None, fx=16, fy=16, interpolation=cv2.INTER_NEAREST)
+    return cv2.GaussianBlur(mosaic[: size[0], : size[1]], (0, 0), 0.8)
+
+
+def shifted(picture, x, y):
+    """The picture moved by whole pixels, right and down."""
+    matrix = np.float32([[1, 0, x], [0, 1, y]])
+    return cv2.warpAffine(picture, matrix, picture.shape[::-1], borderMode=cv2.BORDER_REFLECT)
+
+
+def image_message(picture, stamp=1, encoding="mono8", frame_id="camera"):
+    """sensor_msgs/Image of a picture, `stamp` in whole seconds."""
+    from sensor_msgs.msg import Image
+
+    message = Image(height=picture.shape[0], width=picture.shape[1], encoding=encoding)
+    message.step = picture.shape[1] * (picture.shape[2] if picture.ndim == 3 else 1)
+    message.data = array("B", np.ascontiguousarray(picture).tobytes())
+    message.header.stamp.sec = stamp
+    message.header.frame_id = frame_id
+    return message
+
+
+class Robot:
+    """A camera that publishes, and a listener that keeps everything the node publishes."""
+
+    def __init__(self, domain, topic="/image"):
+        import rclpy
+        from diagnostic_msgs.msg import DiagnosticArray
+        from rclpy.executors import SingleThreadedExecutor
+        from sensor_msgs.msg import Image
+
+        from superpoint_ros.msg import FeatureMatches, Features, HomographyStamped
+
+        self.domain = domain
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context, domain_id=domain)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.client = rclpy.create_node("client", context=self.context)
+        self.executor.add_node(self.client)
+        self.topic = topic
+        self.camera = self.client.create_publisher(Image, topic, 1)
+        self.features, self.matches, self.homographies, self.diagnostics = [], [], [], []
+        for message_type, name, received in (
+            (Features, "/superpoint/features", self.features),
+            (FeatureMatches, "/superpoint/matches", self.matches),
+            (HomographyStamped, "/superpoint/homography", self.homographies),
+            (DiagnosticArray, "/diagnostics", self.diagnostics),
+        ):
+            self.client.create_subscription(message_type, name, received.append, 10)
+
+    def add_node(self, **parameters):
+        """The node under test, in this process, not yet configured."""
+        from rclpy.parameter import Parameter
+
+        from superpoint_ros.node.superpoint_node import SuperPointNode
+
+        overrides = [Parameter(name, value=value) for name, value in parameters.items()]
+        node = SuperPointNode(context=self.context, parameter_overrides=overrides)
+        self.executor.add_node(node)
+        return node
+
+    def spin_until(self, condition, what, seconds=DEADLINE):
+        """Let callbacks run until the condition holds; fail with `what` after the deadline."""
+        end = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > end:
+                pytest.fail(f"waited {seconds:.0f} s for {what}")
+            self.executor.spin_once(timeout_sec=0.05)
+
+    def connect(self):
+        """Wait until camera, node and listener have found each other."""
+        self.spin_until(lambda: self.camera.get_subscription_count() > 0, "the node to subscribe to the camera")
+        for name in ("features", "matches", "homography"):
+            topic = f"/superpoint/{name}"
+            self.spin_until(lambda topic=topic: self.client.count_publishers(topic) > 0, f"a publisher of {topic}")
+
+    def show(self, message):
+        """Publish one image and wait for its homography, the last thing the node publishes for it."""
+        count = len(self.homographies)
+        self.camera.publish(message)
+        self.spin_until(lambda: len(self.homographies) > count, "a homography")
+        return self.homographies[-1]
+
+    def values(self):
+        """The newest diagnostics as a dictionary."""
+        return {pair.key: pair.value for pair in self.diagnostics[-1].status[0].values}
+
+    def await_diagnostics(self, **expected):
+        """Wait for diagnostics with these values."""
+        self.spin_until(
+            lambda: self.diagnostics and expected.items() <= self.values().items(), f"diagnostics with {expected}"
+        )
+
+    def close(self):
+        self.executor.shutdown()
+        for node in self.executor.get_nodes():
+            node.destroy_node()
+        self.context.try_shutdown()

@@ -1,0 +1,182 @@
+"""superpoint_ros/node/decode.py, on stand-ins for messages: no ROS needed."""
+
+import sys
+from array import array
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from superpoint_ros.node.decode import BadImage, decode_compressed, decode_image
+
+
+def image_message(pixels, encoding, padding=0, is_bigendian=0):
+    """What a camera driver sends: rows of `pixels`, each followed by `padding` bytes of rubbish."""
+    rows = np.ascontiguousarray(pixels).reshape(pixels.shape[0], -1).view(np.uint8)
+    padded = np.pad(rows, ((0, 0), (0, padding)), constant_values=0xAA)
+    return SimpleNamespace(
+        height=pixels.shape[0],
+        width=pixels.shape[1],
+        encoding=encoding,
+        is_bigendian=is_bigendian,
+        step=padded.shape[1],
+        data=array("B", padded.tobytes()),
+    )
+
+
+def random_pixels(height, width, channels=1, dtype=np.uint8, seed=0):
+    shape = (height, width) if channels == 1 else (height, width, channels)
+    high = np.iinfo(dtype).max
+    return np.random.default_rng(seed).integers(0, high, shape, dtype, endpoint=True)
+
+
+GREY = {
+    "mono8": (1, lambda p: p),
+    "8UC1": (1, lambda p: p),
+    "bgr8": (3, lambda p: cv2.cvtColor(p, cv2.COLOR_BGR2GRAY)),
+    "8UC3": (3, lambda p: cv2.cvtColor(p, cv2.COLOR_BGR2GRAY)),
+    "rgb8": (3, lambda p: cv2.cvtColor(p[..., ::-1].copy(), cv2.COLOR_BGR2GRAY)),
+    "bgra8": (4, lambda p: cv2.cvtColor(p[..., :3].copy(), cv2.COLOR_BGR2GRAY)),
+    "rgba8": (4, lambda p: cv2.cvtColor(p[..., 2::-1].copy(), cv2.COLOR_BGR2GRAY)),
+}
+
+
+@given(
+    encoding=st.sampled_from(sorted(GREY)),
+    height=st.integers(1, 40),
+    width=st.integers(1, 40),
+    padding=st.integers(0, 9),
+)
+def test_eight_bit_encodings_become_grey_whatever_the_row_padding(encoding, height, width, padding):
+    channels, to_grey = GREY[encoding]
+    pixels = random_pixels(height, width, channels)
+    grey = decode_image(image_message(pixels, encoding, padding))
+    assert grey.dtype == np.uint8
+    np.testing.assert_array_equal(grey, to_grey(pixels))
+
+
+def test_grey_images_are_not_copied():
+    message = image_message(random_pixels(24, 30), "mono8", padding=2)
+    grey = decode_image(message)
+    assert np.shares_memory(grey, np.frombuffer(message.data, np.uint8))
+
+
+@pytest.mark.parametrize("encoding", ["mono16", "16UC1"])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_sixteen_bit_images_are_read_in_their_byte_order(encoding, order):
+    pixels = random_pixels(20, 31, dtype=np.uint16)
+    message = image_message(pixels.astype(order + "u2"), encoding, padding=3, is_bigendian=int(order == ">"))
+    np.testing.assert_array_equal(decode_image(message), np.rint(pixels / 65535 * 255))
+
+
+def test_intensity_range_stretches_a_thermal_image_and_clips():
+    pixels = np.array([[7000, 8000, 8500, 9000, 20000]], np.uint16)
+    grey = decode_image(image_message(pixels, "mono16"), intensity_range=(8000, 9000))
+    np.testing.assert_array_equal(grey, [[0, 0, 128, 255, 255]])
+
+
+def test_float_images_map_zero_to_one_and_nan_to_black():
+    pixels = np.array([[0, 0.5, 1, 2, -1, np.nan, np.inf, -np.inf]], np.float32)
+    with np.errstate(invalid="raise"):
+        grey = decode_image(image_message(pixels, "32FC1"))
+    np.testing.assert_array_equal(grey, [[0, 128, 255, 255, 0, 0, 255, 0]])
+
+
+def test_data_may_be_array_bytes_list_or_numpy():
+    pixels = random_pixels(5, 6)
+    message = image_message(pixels, "mono8")
+    for data in (message.data, bytes(message.data), list(message.data), np.frombuffer(message.data, np.uint8)):
+        message.data = data
+        np.testing.assert_array_equal(decode_image(message), pixels)
+
+
+def broken(**changes):
+    message = image_message(random_pixels(24, 32, 3), "bgr8")
+    for name, value in changes.items():
+        setattr(message, name, value)
+    return message
+
+
+@pytest.mark.parametrize(
+    ("message", "complaint"),
+    [
+        (broken(height=0), "no pixels"),
+        (broken(width=0), "no pixels"),
+        (broken(height=0, width=0, step=0, data=array("B"), encoding=""), "no pixels"),
+        (broken(data=array("B")), "data has 0 bytes, expected 2304"),
+        (broken(data=array("B", bytes(2303))), "data has 2303 bytes, expected 2304"),
+        (broken(data=array("B", bytes(2305))), "data has 2305 bytes, expected 2304"),
+        (broken(step=95), "step is 95 bytes, but a row of 32 bgr8 pixels has 96"),
+        (broken(step=0), "step is 0 bytes"),
+        (broken(encoding=""), "no encoding"),
+        (broken(encoding="16UC1", step=64, data=array("B", bytes(64 * 24 - 1))), "data has 1535 bytes"),
+    ],
+)
+def test_a_broken_message_is_refused_with_what_was_found_and_expected(message, complaint):
+    with pytest.raises(BadImage, match=complaint):
+        decode_image(message)
+
+
+@pytest.mark.parametrize("encoding", ["bgr9", "bayer_rggb8", "yuv422", "32FC3"])
+def test_an_encoding_without_cv_bridge_names_itself_and_what_is_known(encoding, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cv_bridge", None)
+    with pytest.raises(BadImage, match=f"'{encoding}' .*cv_bridge.* expected one of mono8"):
+        decode_image(broken(encoding=encoding))
+
+
+def test_bayer_images_are_decoded_by_cv_bridge():
+    pytest.importorskip("cv_bridge.boost.cv_bridge_boost", reason="needs ROS 2's cv_bridge")
+    colour = np.full((24, 32, 3), (30, 90, 200), np.uint8)
+    mosaic = np.empty((24, 32), np.uint8)
+    mosaic[0::2, 0::2], mosaic[0::2, 1::2] = colour[0::2, 0::2, 2], colour[0::2, 1::2, 1]
+    mosaic[1::2, 0::2], mosaic[1::2, 1::2] = colour[1::2, 0::2, 1], colour[1::2, 1::2, 0]
+    grey = decode_image(image_message(mosaic, "bayer_rggb8"))
+    inner = np.abs(grey.astype(int) - cv2.cvtColor(colour, cv2.COLOR_BGR2GRAY).astype(int))[2:-2, 2:-2]
+    assert inner.max() <= 2
+
+
+@given(st.binary(max_size=64), st.integers(0, 9), st.integers(0, 9), st.integers(0, 40), st.text(max_size=8))
+def test_random_messages_give_a_picture_or_bad_image_and_nothing_else(data, height, width, step, encoding):
+    message = SimpleNamespace(
+        height=height, width=width, step=step, encoding=encoding, is_bigendian=0, data=array("B", data)
+    )
+    for name in (encoding, "mono8", "rgb8", "mono16", "32FC1"):
+        message.encoding = name
+        try:
+            assert decode_image(message).shape == (height, width)
+        except BadImage:
+            pass
+
+
+def compressed(data, format="jpeg"):
+    return SimpleNamespace(format=format, data=array("B", data))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_compressed_images_are_decoded(suffix):
+    pixels = cv2.GaussianBlur(random_pixels(40, 50, 3), (0, 0), 3)
+    encoded = cv2.imencode(suffix, pixels)[1].tobytes()
+    expected = cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY).astype(int)
+    assert np.abs(decode_compressed(compressed(encoded, f"bgr8; {suffix[1:]} compressed")) - expected).max() <= 6
+
+
+def test_a_sixteen_bit_png_is_scaled_to_eight():
+    pixels = np.array([[0, 32768, 65535]], np.uint16)
+    encoded = cv2.imencode(".png", pixels)[1].tobytes()
+    np.testing.assert_array_equal(decode_compressed(compressed(encoded, "mono16; png")), [[0, 128, 255]])
+
+
+@pytest.mark.parametrize(
+    ("data", "format", "complaint"),
+    [
+        (b"", "jpeg", "0 bytes with format 'jpeg'"),
+        (b"\xff\xd8\xff\xe0 no picture", "jpeg", "not a readable picture"),
+        (b"whatever", "16UC1; compressedDepth png", "is a depth image"),
+    ],
+)
+def test_unreadable_compressed_data_is_refused(data, format, complaint):
+    with pytest.raises(BadImage, match=complaint):
+        decode_compressed(compressed(data, format))

@@ -1,0 +1,82 @@
+"""superpoint_ros/node/parameters.py and config/superpoint.yaml"""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
+
+from rclpy.parameter import Parameter
+
+from superpoint_ros.node.parameters import TABLE, Parameters, change
+
+CONFIG = Path(__file__).parents[2] / "config" / "superpoint.yaml"
+
+
+def test_the_documented_file_holds_every_parameter_with_its_default():
+    written = yaml.safe_load(CONFIG.read_text())["/**"]["ros__parameters"]
+    defaults = {name: list(row.default) if isinstance(row.default, tuple) else row.default for name, row in TABLE.items()}
+    assert written == defaults
+
+
+def test_every_line_of_the_documented_file_is_explained():
+    lines = CONFIG.read_text().splitlines()
+    for number, line in enumerate(lines):
+        name = line.split(":")[0].strip()
+        if name in TABLE and name not in ("publish_matches", "publish_homography"):
+            assert lines[number - 1].strip().startswith("#"), name
+
+
+def test_every_parameter_is_described_on_the_running_node(robot):
+    node = robot.add_node()
+    for descriptor in node.describe_parameters(list(TABLE)):
+        assert len(descriptor.description) > 10
+        row = TABLE[descriptor.name]
+        ranges = [*descriptor.floating_point_range, *descriptor.integer_range]
+        assert [(r.from_value, r.to_value) for r in ranges] == ([row.metadata["limits"]] if row.metadata["limits"] else [])
+        for choice in row.metadata["choices"]:
+            assert choice in descriptor.additional_constraints
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("max_keypoint", 5, "'max_keypoint' is unknown .did you mean 'max_keypoints'"),
+        ("max_keypoints", 0, "'max_keypoints'.*1 to 65536"),
+        ("detection_threshold", 1.5, "'detection_threshold'.*0.0 to 0.999"),
+        ("nms_radius", "four", "'nms_radius'.*STRING.*INTEGER"),
+        ("engine", "tensorflow", "'engine' must be one of auto, torch.*got 'tensorflow'"),
+        ("resize", 8, "'resize' must be 0 or at least 16"),
+        ("intensity_range", [5.0], "'intensity_range' must be .low, high."),
+        ("intensity_range", [5.0, 1.0], "'intensity_range' must be .low, high. with low below high"),
+    ],
+)
+def test_a_node_does_not_start_with(robot, name, value, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        robot.add_node(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("max_keypoints", 0), ("descriptor_type", "int4"), ("intensity_range", [2.0, 1.0]), ("resize", 3)]
+)
+def test_a_running_node_refuses_and_keeps_its_value(robot, name, value):
+    node = robot.add_node()
+    result = node.set_parameters([Parameter(name, value=value)])[0]
+    assert not result.successful
+    assert name in result.reason
+    assert node.parameters == Parameters()
+
+
+def test_only_live_parameters_change_while_configured():
+    for name, row in TABLE.items():
+        other = {bool: True, int: 20, float: 0.5, str: "x", tuple: [1.0, 2.0]}[type(row.default)]
+        other = row.metadata["choices"][-1] if row.metadata["choices"] else other
+        other = not row.default if isinstance(row.default, bool) else other
+        proposal = [Parameter(name, value=other)]
+        assert getattr(change(Parameters(), proposal, configured=False), name) in (other, tuple(other) if isinstance(other, list) else other)
+        if row.metadata["live"]:
+            change(Parameters(), proposal, configured=True)
+        else:
+            with pytest.raises(ValueError, match="clean up first"):
+                change(Parameters(), proposal, configured=True)

@@ -1,0 +1,220 @@
+"""superpoint_ros/node/superpoint_node.py in this process, against real rclpy and DDS."""
+
+from array import array
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
+
+from robot import image_message, photograph, shifted
+
+from superpoint_ros.node.messages import decode_descriptors
+
+OK, NO_REFERENCE = 0, 1
+
+
+@pytest.fixture
+def active(robot):
+    """A running node that camera and listener are connected to."""
+    node = robot.add_node()
+    assert node.start()
+    robot.connect()
+    return node
+
+
+def test_a_known_motion_is_published_as_features_matches_and_homography(robot, active):
+    picture = photograph()
+    first = robot.show(image_message(picture, stamp=1))
+    second = robot.show(image_message(shifted(picture, 8, 16), stamp=2))
+    assert (first.status, second.status) == (NO_REFERENCE, OK)
+    assert np.isnan(first.matrix).all()
+    np.testing.assert_allclose(second.matrix.reshape(3, 3), [[1, 0, 8], [0, 1, 16], [0, 0, 1]], atol=0.5)
+    assert (second.reference_stamp.sec, second.header.stamp.sec, second.header.frame_id) == (1, 2, "camera")
+
+    robot.spin_until(lambda: len(robot.features) == 2 and len(robot.matches) == 1, "features and matches")
+    before, after, matches = *robot.features, robot.matches[0]
+    assert (after.height, after.width, after.descriptor_dim) == (240, 320, 256)
+    assert after.weights_id == active._extractor.weights_id
+    descriptors = decode_descriptors(after.descriptors, after.descriptor_dim, after.descriptor_type)
+    assert descriptors.shape == (len(after.x), 256)
+    np.testing.assert_allclose(np.linalg.norm(descriptors, axis=1), 1, atol=1e-5)
+
+    inlier = np.array(matches.inlier, bool)
+    assert (second.matches, second.inliers) == (len(inlier), inlier.sum())
+    moved = np.array(after.x)[matches.current] - np.array(before.x)[matches.reference]
+    assert np.median(moved[inlier]) == pytest.approx(8, abs=1)
+
+
+def test_colour_images_give_what_their_grey_versions_give(robot, active):
+    grey = photograph()
+    robot.show(image_message(grey, stamp=1))
+    robot.show(image_message(np.repeat(grey[..., None], 3, axis=2), stamp=2, encoding="rgb8"))
+    robot.spin_until(lambda: len(robot.features) == 2, "features of both")
+    np.testing.assert_array_equal(robot.features[0].x, robot.features[1].x)
+
+
+def broken_images():
+    """Everything a broken driver may send."""
+    names = ["unknown encoding", "short data", "small step", "zero size", "header only", "tiny image"]
+    messages = [image_message(photograph(), stamp=2) for _ in names]
+    messages[0].encoding = "bgr9"
+    messages[1].data = array("B", bytes(messages[1].data)[:-1])
+    messages[2].step = 319
+    messages[3].height = messages[3].width = 0
+    messages[4] = type(messages[4])(header=messages[4].header)
+    messages[5] = image_message(photograph((8, 8)), stamp=2)
+    return zip(names, messages, strict=True)
+
+
+def test_bad_images_are_counted_and_the_next_good_frame_is_as_if_nothing_had_happened(robot, active):
+    picture = photograph()
+    robot.show(image_message(picture, stamp=1))
+    for bad, (name, message) in enumerate(broken_images(), start=1):
+        robot.camera.publish(message)
+        robot.spin_until(lambda bad=bad: active._faults.count("bad") == bad, f"the image with {name} to be counted")
+    after = robot.show(image_message(shifted(picture, 8, 0), stamp=3))
+    assert (after.status, after.reference_stamp.sec) == (OK, 1)
+    robot.await_diagnostics(frames_in=str(bad + 2), frames_out="2", frames_bad=str(bad), frames_failed="0")
+
+
+def test_an_error_in_the_worker_loses_its_frame_and_nothing_else(robot, active, monkeypatch):
+    robot.show(image_message(photograph(), stamp=1))
+    monkeypatch.setattr(active._extractor, "batch", lambda pictures: 1 / 0)
+    robot.camera.publish(image_message(photograph(), stamp=2))
+    robot.spin_until(lambda: active._faults.count("failed") == 1, "the lost frame to be counted")
+    monkeypatch.undo()
+    assert robot.show(image_message(photograph(), stamp=3)).status == OK
+    robot.await_diagnostics(frames_failed="1", frames_out="2")
+
+
+@pytest.mark.parametrize(("stamp", "size"), [(1, (240, 320)), (3, (200, 320))], ids=["bag loops", "size changes"])
+def test_the_reference_is_reset_when_the(robot, active, stamp, size):
+    robot.show(image_message(photograph(), stamp=2))
+    assert robot.show(image_message(photograph(size), stamp=stamp)).status == NO_REFERENCE
+    assert robot.show(image_message(photograph(size), stamp=stamp + 1)).status == OK
+
+
+def test_the_newest_frame_wins_and_drops_are_counted(robot, active, monkeypatch):
+    import threading
+
+    extract, begun, go_on = active._extractor.batch, threading.Event(), threading.Event()
+
+    def slow(pictures):
+        begun.set()
+        assert go_on.wait(30)
+        return extract(pictures)
+
+    monkeypatch.setattr(active._extractor, "batch", slow)
+    robot.camera.publish(image_message(photograph(), stamp=1))
+    robot.spin_until(begun.is_set, "the first frame to be in work")
+    for stamp in range(2, 7):
+        robot.camera.publish(image_message(photograph(), stamp=stamp))
+        robot.spin_until(lambda n=stamp: active._statistics.snapshot().frames_in == n, "the frame to arrive")
+    go_on.set()
+    robot.spin_until(lambda: len(robot.homographies) == 2, "two homographies")
+    assert [message.header.stamp.sec for message in robot.homographies] == [1, 6]
+    robot.await_diagnostics(frames_in="6", frames_out="2", frames_dropped="4")
+
+
+def test_diagnostics_report_once_a_second_with_every_key(robot, active):
+    robot.show(image_message(photograph()))
+    robot.await_diagnostics(frames_out="1")
+    expected = {
+        "frames_in", "frames_out", "frames_dropped", "frames_bad", "frames_failed",
+        "latency_ms_p50", "latency_ms_p95", "age_ms_p50", "age_ms_p95",
+        "keypoints_median", "topic", "device", "engine", "weights_id",
+    }  # fmt: skip
+    assert expected <= robot.values().keys()
+    assert float(robot.values()["latency_ms_p50"]) > 0
+    count = len(robot.diagnostics)
+    robot.spin_until(lambda: len(robot.diagnostics) >= count + 2, "two more reports", seconds=5)
+
+
+def test_live_parameters_change_the_next_frame(robot, active):
+    from rclpy.parameter import Parameter
+
+    robot.show(image_message(photograph(), stamp=1))
+    results = active.set_parameters(
+        [Parameter("max_keypoints", value=17), Parameter("descriptor_type", value="uint8"), Parameter("resize", value=160)]
+    )
+    assert all(result.successful for result in results)
+    robot.show(image_message(photograph(), stamp=2))
+    robot.spin_until(lambda: len(robot.features) == 2, "features")
+    assert len(robot.features[1].x) == 17
+    assert len(robot.features[1].descriptors) == 17 * 256
+    assert max(robot.features[1].x) > 160
+
+
+def test_a_switched_off_output_is_not_published(robot, active):
+    from rclpy.parameter import Parameter
+
+    active.set_parameters([Parameter("publish_features", value=False)])
+    robot.show(image_message(photograph(), stamp=1))
+    robot.show(image_message(photograph(), stamp=2))
+    robot.spin_until(lambda: len(robot.matches) == 1, "matches")
+    assert robot.features == []
+
+
+def test_weights_change_only_by_cleanup_and_configure(robot, active, tmp_path):
+    from rclpy.parameter import Parameter
+
+    from superpoint_ros.network.checkpoint import DEFAULT_WEIGHTS
+
+    copy = tmp_path / "other.safetensors"
+    copy.write_bytes(DEFAULT_WEIGHTS.read_bytes())
+    change = [Parameter("weights", value=str(copy))]
+    refused = active.set_parameters(change)[0]
+    assert not refused.successful
+    assert "deactivate and clean up first" in refused.reason
+    active.trigger_deactivate()
+    active.trigger_cleanup()
+    assert active.set_parameters(change)[0].successful
+    assert active.start()
+    robot.connect()
+    assert robot.show(image_message(photograph())).status == NO_REFERENCE
+
+
+def test_an_inactive_node_does_not_listen_and_an_active_one_again(robot, active):
+    robot.show(image_message(photograph(), stamp=1))
+    active.trigger_deactivate()
+    robot.spin_until(lambda: robot.camera.get_subscription_count() == 0, "the subscription to go")
+    active.trigger_activate()
+    robot.connect()
+    assert robot.show(image_message(photograph(), stamp=2)).status == NO_REFERENCE
+
+
+def test_a_missing_weights_file_fails_configure_and_leaves_the_node_alive(robot, tmp_path):
+    from rclpy.parameter import Parameter
+
+    node = robot.add_node(weights=str(tmp_path / "none.pth"))
+    assert node.start() is False
+    assert node.set_parameters([Parameter("weights", value="")])[0].successful
+    assert node.start()
+
+
+def test_compressed_images_are_subscribed_to_by_parameter(robot):
+    import cv2
+    from sensor_msgs.msg import CompressedImage
+
+    node = robot.add_node(image_transport="compressed")
+    assert node.start()
+    robot.camera = robot.client.create_publisher(CompressedImage, "/image/compressed", 1)
+    robot.connect()
+    picture = photograph()
+    message = CompressedImage(format="png", data=array("B", cv2.imencode(".png", picture)[1].tobytes()))
+    robot.show(message)
+    message.data = message.data[: len(message.data) // 3]
+    robot.camera.publish(message)
+    robot.spin_until(lambda: node._faults.count("bad") == 1, "the truncated picture to be counted")
+    message.data = array("B", cv2.imencode(".png", shifted(picture, 8, 0))[1].tobytes())
+    assert robot.show(message).status == OK
+
+
+def test_cuda_that_is_not_there_falls_back_to_the_cpu(robot, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    node = robot.add_node(device="cuda")
+    assert node.start()
+    assert node._extractor.device == "cpu"
