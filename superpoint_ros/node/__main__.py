@@ -25,6 +25,10 @@ def main(args: list[str] | None = None) -> int:
         return 1
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    except Exception:
+        # SIGTERM may invalidate the context while spin is making a wait set, which raises RCLError
+        if rclpy.ok():
+            raise
     finally:
         if node is not None:
             node.destroy_node()

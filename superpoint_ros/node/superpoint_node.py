@@ -237,6 +237,8 @@ class SuperPointNode(LifecycleNode):
             self._homography_publisher.publish(to_message(HomographyStamped, fields))
 
     def _lose(self, error: Exception, frames: list[Frame]) -> None:
+        if not self.context.ok():
+            return  # publishing fails once the process is asked to end
         sentence = f"{len(frames)} frame(s) lost to {type(error).__name__}: {error}"
         self._faults.add("failed", self._topic, sentence)
 

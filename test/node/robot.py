@@ -43,7 +43,7 @@ def image_message(picture, stamp=1, encoding="mono8", frame_id="camera"):
 class Robot:
     """A camera that publishes, and a listener that keeps everything the node publishes."""
 
-    def __init__(self, domain, topic="/image"):
+    def __init__(self, domain, topic="/image", node="/superpoint"):
         import rclpy
         from diagnostic_msgs.msg import DiagnosticArray
         from rclpy.executors import SingleThreadedExecutor
@@ -57,13 +57,13 @@ class Robot:
         self.executor = SingleThreadedExecutor(context=self.context)
         self.client = rclpy.create_node("client", context=self.context)
         self.executor.add_node(self.client)
-        self.topic = topic
+        self.node = node
         self.camera = self.client.create_publisher(Image, topic, 1)
         self.features, self.matches, self.homographies, self.diagnostics = [], [], [], []
         for message_type, name, received in (
-            (Features, "/superpoint/features", self.features),
-            (FeatureMatches, "/superpoint/matches", self.matches),
-            (HomographyStamped, "/superpoint/homography", self.homographies),
+            (Features, f"{node}/features", self.features),
+            (FeatureMatches, f"{node}/matches", self.matches),
+            (HomographyStamped, f"{node}/homography", self.homographies),
             (DiagnosticArray, "/diagnostics", self.diagnostics),
         ):
             self.client.create_subscription(message_type, name, received.append, 10)
@@ -87,12 +87,33 @@ class Robot:
                 pytest.fail(f"waited {seconds:.0f} s for {what}")
             self.executor.spin_once(timeout_sec=0.05)
 
-    def connect(self):
-        """Wait until camera, node and listener have found each other."""
-        self.spin_until(lambda: self.camera.get_subscription_count() > 0, "the node to subscribe to the camera")
-        for name in ("features", "matches", "homography"):
-            topic = f"/superpoint/{name}"
-            self.spin_until(lambda topic=topic: self.client.count_publishers(topic) > 0, f"a publisher of {topic}")
+    def connect(self, node):
+        """Wait until camera, a node in this process and listener have found each other, both ways."""
+        publishers = (node._features_publisher, node._matches_publisher, node._homography_publisher)
+        self.spin_until(
+            lambda: self.camera.get_subscription_count() > 0
+            and all(publisher.get_subscription_count() > 0 for publisher in publishers),
+            "camera, node and listener to find each other",
+        )
+
+    def wake(self):
+        """Show a blank picture of another size to a node in another process, until its answer arrives."""
+        count = len(self.homographies)
+        end = time.monotonic() + DEADLINE
+        while len(self.homographies) == count:
+            if time.monotonic() > end:
+                pytest.fail(f"waited {DEADLINE:.0f} s for the node's first answer")
+            self.camera.publish(image_message(np.zeros((32, 32), np.uint8), stamp=0))
+            self.executor.spin_once(timeout_sec=0.5)
+        self.spin_until_quiet()
+
+    def spin_until_quiet(self):
+        """Let answers that are still under way arrive: none for half a second."""
+        last, count = time.monotonic(), -1
+        while time.monotonic() - last < 0.5:
+            if len(self.homographies) != count:
+                last, count = time.monotonic(), len(self.homographies)
+            self.executor.spin_once(timeout_sec=0.05)
 
     def show(self, message):
         """Publish one image and wait for its homography, the last thing the node publishes for it."""

@@ -19,7 +19,7 @@ def active(robot):
     """A running node that camera and listener are connected to."""
     node = robot.add_node()
     assert node.start()
-    robot.connect()
+    robot.connect(node)
     return node
 
 
@@ -171,7 +171,7 @@ def test_weights_change_only_by_cleanup_and_configure(robot, active, tmp_path):
     active.trigger_cleanup()
     assert active.set_parameters(change)[0].successful
     assert active.start()
-    robot.connect()
+    robot.connect(active)
     assert robot.show(image_message(photograph())).status == NO_REFERENCE
 
 
@@ -180,7 +180,7 @@ def test_an_inactive_node_does_not_listen_and_an_active_one_again(robot, active)
     active.trigger_deactivate()
     robot.spin_until(lambda: robot.camera.get_subscription_count() == 0, "the subscription to go")
     active.trigger_activate()
-    robot.connect()
+    robot.connect(active)
     assert robot.show(image_message(photograph(), stamp=2)).status == NO_REFERENCE
 
 
@@ -200,7 +200,7 @@ def test_compressed_images_are_subscribed_to_by_parameter(robot):
     node = robot.add_node(image_transport="compressed")
     assert node.start()
     robot.camera = robot.client.create_publisher(CompressedImage, "/image/compressed", 1)
-    robot.connect()
+    robot.connect(node)
     picture = photograph()
     message = CompressedImage(format="png", data=array("B", cv2.imencode(".png", picture)[1].tobytes()))
     robot.show(message)

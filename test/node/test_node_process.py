@@ -1,0 +1,109 @@
+"""The node as a process of its own, as `ros2 run` starts it."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
+
+from robot import image_message, photograph, shifted
+
+OK, NO_REFERENCE = 0, 1
+
+
+@pytest.fixture
+def start_node(ros_domain, tmp_path):
+    """Start the node with arguments; returns the process and the file its output goes to."""
+    processes = []
+
+    def start(*arguments):
+        output = tmp_path / f"node{len(processes)}.txt"
+        environment = {**os.environ, "ROS_DOMAIN_ID": str(ros_domain), "RCUTILS_LOGGING_USE_STDOUT": "1"}
+        with output.open("wb") as file:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "superpoint_ros.node", "--ros-args", *arguments],
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env=environment,
+            )
+        processes.append(process)
+        return process, output
+
+    yield start
+    for process in processes:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def test_a_publisher_that_dies_mid_stream_and_comes_back_is_served_again(robot, start_node):
+    process, _ = start_node("-r", "image:=/image")
+    robot.wake()
+    picture = photograph()
+    robot.show(image_message(picture, stamp=1))
+    assert robot.show(image_message(shifted(picture, 8, 0), stamp=2)).status == OK
+
+    robot.client.destroy_publisher(robot.camera)
+    robot.spin_until(lambda: robot.client.count_publishers("/image") == 0, "the publisher to be gone")
+    robot.camera = robot.client.create_publisher(type(image_message(picture)), "/image", 1)
+    robot.spin_until(lambda: robot.camera.get_subscription_count() > 0, "the node to find the new publisher")
+    after = robot.show(image_message(picture, stamp=3))
+    assert (after.status, after.reference_stamp.sec) == (OK, 2)
+    assert process.poll() is None
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_the_node_ends_cleanly_on(robot, start_node, stop):
+    process, output = start_node()
+    robot.wake()
+    process.send_signal(stop)
+    assert process.wait(timeout=20) == 0, output.read_text()
+    assert "Traceback" not in output.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["-p", "max_keypoints:=0"], "'max_keypoints'"),
+        (["-p", "max_keypoint:=5"], "did you mean 'max_keypoints'"),
+        (["-p", "weights:=/no/such/file.pth"], "/no/such/file.pth: no such weights file"),
+    ],
+)
+def test_a_node_that_cannot_start_says_why_and_exits_with_1(start_node, arguments, sentence):
+    process, output = start_node(*arguments)
+    assert process.wait(timeout=60) == 1
+    assert sentence in output.read_text()
+    assert "Traceback" not in output.read_text()
+
+
+def test_without_autostart_a_lifecycle_manager_brings_the_node_up(robot, start_node):
+    from lifecycle_msgs.msg import Transition
+    from lifecycle_msgs.srv import ChangeState
+
+    start_node("-p", "autostart:=false")
+    client = robot.client.create_client(ChangeState, "/superpoint/change_state")
+    robot.spin_until(client.service_is_ready, "the lifecycle service")
+    assert robot.camera.get_subscription_count() == 0
+    for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
+        future = client.call_async(ChangeState.Request(transition=Transition(id=transition)))
+        robot.spin_until(future.done, "the transition")
+        assert future.result().success
+    robot.wake()
+    assert robot.show(image_message(photograph())).status == NO_REFERENCE
+
+
+def test_remapping_namespace_and_qos_overrides_apply(robot, start_node):
+    from rclpy.qos import ReliabilityPolicy
+
+    start_node(
+        *("-r", "__ns:=/front", "-r", "image:=/front/camera/image_raw"),
+        *("-p", "qos_overrides./front/camera/image_raw.subscription.reliability:=reliable"),
+    )
+    topic = "/front/camera/image_raw"
+    robot.spin_until(lambda: robot.client.count_subscribers(topic) == 1, "the remapped subscription")
+    (endpoint,) = robot.client.get_subscriptions_info_by_topic(topic)
+    assert endpoint.qos_profile.reliability == ReliabilityPolicy.RELIABLE
+    assert robot.client.count_publishers("/front/superpoint/features") == 1
