@@ -1,7 +1,8 @@
 """Image messages to grey pictures.
 
-Works on anything with the fields of `sensor_msgs/Image` and `CompressedImage`: messages of rclpy and those that
-`rosbags` reads from a file. cv_bridge is asked only for encodings that are not decoded here (bayer, yuv).
+Works on anything with the fields of `sensor_msgs/Image` and `CompressedImage`: messages of rclpy
+and those that `rosbags` reads from a file. cv_bridge is asked only for encodings that are not
+decoded here (bayer, yuv).
 """
 
 from __future__ import annotations
@@ -30,21 +31,26 @@ COMPRESSED = ("jpeg", "jpg", "png", "webp", "bmp", "tiff")
 
 
 class BadImage(ValueError):
-    """An image message that cannot be decoded; the text says what was found and what was expected."""
+    """An image message that cannot be decoded; says what was found and what was expected."""
 
 
-def decode_image(message: Any, intensity_range: tuple[float, float] = WHOLE_RANGE) -> NDArray[np.uint8]:
-    """Grey picture (H, W) uint8 of a `sensor_msgs/Image`; a view of its data where that is grey already.
+def decode_image(
+    message: Any, intensity_range: tuple[float, float] = WHOLE_RANGE
+) -> NDArray[np.uint8]:
+    """Grey picture (H, W) uint8 of a `sensor_msgs/Image`; a view of its data if that is grey.
 
-    intensity_range  of mono16, 16UC1 and 32FC1: these values become 0 and 255, those outside are clipped,
-                     NaN becomes 0
+    intensity_range  of mono16, 16UC1 and 32FC1: these values become 0 and 255, those outside are
+                     clipped, NaN becomes 0
 
-    Raises BadImage for an unknown encoding, a zero size, a `step` below the width of a row, or data of another
-    length than step · height.
+    Raises BadImage for an unknown encoding, a zero size, a `step` below the width of a row, or data
+    of another length than step · height.
     """
     height, width, step, encoding = message.height, message.width, message.step, message.encoding
     if height == 0 or width == 0:
-        raise BadImage(f"image has no pixels (width {width}, height {height}, {len(message.data)} bytes of data)")
+        raise BadImage(
+            f"image has no pixels (width {width}, height {height}, "
+            f"{len(message.data)} bytes of data)"
+        )
     if encoding in EIGHT_BIT:
         pixel_bytes, to_grey = EIGHT_BIT[encoding]
         rows = _rows(message, pixel_bytes)
@@ -56,17 +62,23 @@ def decode_image(message: Any, intensity_range: tuple[float, float] = WHOLE_RANG
         samples = np.ascontiguousarray(_rows(message, sample.itemsize)).view(sample)
         return _to_eight_bits(samples, intensity_range)
     if not encoding:
-        raise BadImage(f"image has no encoding ({width}×{height}, step {step}, {len(message.data)} bytes of data)")
+        raise BadImage(
+            f"image has no encoding ({width}×{height}, step {step}, "
+            f"{len(message.data)} bytes of data)"
+        )
     return _by_cv_bridge(message)
 
 
 def decode_compressed(message: Any) -> NDArray[np.uint8]:
-    """Grey picture (H, W) uint8 of a `sensor_msgs/CompressedImage` (jpeg, png and what else OpenCV reads).
+    """Grey picture (H, W) uint8 of a `sensor_msgs/CompressedImage` of a format OpenCV reads.
 
-    Sixteen-bit pictures are scaled to eight. Raises BadImage for empty, corrupt or depth-encoded data.
+    Sixteen-bit pictures are scaled to eight. Raises BadImage for empty, corrupt or depth-encoded
+    data.
     """
     if "compressedDepth" in message.format:
-        raise BadImage(f"format '{message.format}' is a depth image; expected one of {', '.join(COMPRESSED)}")
+        raise BadImage(
+            f"format '{message.format}' is a depth image; expected one of {', '.join(COMPRESSED)}"
+        )
     data = _bytes(message.data)
     # IMREAD_IGNORE_ORIENTATION: pixels as the sensor delivered them, whatever EXIF says
     flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
@@ -83,11 +95,12 @@ def decode_compressed(message: Any) -> NDArray[np.uint8]:
 
 
 def _rows(message: Any, pixel_bytes: int) -> NDArray[np.uint8]:
-    """The message's data as (height, width · pixel_bytes) uint8, without the padding at the end of each row."""
+    """The message's data as (height, width · pixel_bytes) uint8, without the rows' padding."""
     row_bytes = message.width * pixel_bytes
     if message.step < row_bytes:
         raise BadImage(
-            f"step is {message.step} bytes, but a row of {message.width} {message.encoding} pixels has {row_bytes}"
+            f"step is {message.step} bytes, but a row of {message.width} {message.encoding} pixels "
+            f"has {row_bytes}"
         )
     data = _bytes(message.data)
     expected = message.step * message.height
@@ -104,7 +117,9 @@ def _bytes(data: Any) -> NDArray[np.uint8]:
     return np.asarray(data, np.uint8) if isinstance(data, list) else np.frombuffer(data, np.uint8)
 
 
-def _to_eight_bits(samples: NDArray[Any], intensity_range: tuple[float, float]) -> NDArray[np.uint8]:
+def _to_eight_bits(
+    samples: NDArray[Any], intensity_range: tuple[float, float]
+) -> NDArray[np.uint8]:
     low, high = intensity_range
     if (low, high) == WHOLE_RANGE:
         low, high = (0.0, 65535.0) if samples.dtype.kind == "u" else (0.0, 1.0)
@@ -125,8 +140,9 @@ def _by_cv_bridge(message: Any) -> NDArray[np.uint8]:
     try:
         grey = CvBridge().imgmsg_to_cv2(message, desired_encoding="mono8")
     except Exception as error:
-        # cv_bridge raises its own error, KeyError, TypeError or cv2.error, depending on what is wrong
+        # its own error, KeyError, TypeError, ImportError or cv2.error, depending on what is wrong
         raise BadImage(
-            f"encoding '{message.encoding}' is not decoded by cv_bridge ({error}); expected one of {known}"
+            f"encoding '{message.encoding}' is not decoded by cv_bridge ({error}); "
+            f"expected one of {known}"
         ) from None
     return np.asarray(grey, np.uint8).reshape(message.height, message.width)

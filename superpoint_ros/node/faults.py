@@ -18,7 +18,9 @@ class Faults:
     clock   seconds, steady
     """
 
-    def __init__(self, report: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, report: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._report = report
         self._clock = clock
         self._lock = threading.Lock()
@@ -27,7 +29,7 @@ class Faults:
         self._counts: Counter[str] = Counter()
 
     def add(self, kind: str, topic: str, sentence: str) -> None:
-        """Count a fault of a kind ("bad", "failed"), and report it unless the like was just reported."""
+        """Count a fault of a kind ("bad", "failed"); report it unless the like just was."""
         key = (kind, topic)
         now = self._clock()
         with self._lock:

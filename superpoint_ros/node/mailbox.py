@@ -23,7 +23,7 @@ class Frame:
 
 
 class Mailbox:
-    """Frames pass from subscription callbacks to the worker; a frame not yet taken is replaced by the next."""
+    """Frames from subscription callbacks to the worker; a newer one replaces an older one."""
 
     def __init__(self, cameras: Sequence[str]) -> None:
         self._slots: dict[str, Frame | None] = dict.fromkeys(cameras)
@@ -41,7 +41,7 @@ class Mailbox:
             return replaced
 
     def take(self) -> list[Frame]:
-        """Wait for frames, and take the newest of every camera that has one; empty only after `close`."""
+        """Wait for frames, and take the newest of every camera; empty only after `close`."""
         with self._ready:
             self._ready.wait_for(lambda: self._closed or any(self._slots.values()))
             frames = [frame for frame in self._slots.values() if frame is not None]

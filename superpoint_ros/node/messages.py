@@ -1,7 +1,7 @@
 """Features, matches and homographies as the fields of our messages.
 
-The fields are plain values and numpy arrays, so that they serve rclpy messages and bags written without ROS alike;
-`to_message` makes the rclpy message of them.
+The fields are plain values and numpy arrays, so that they serve rclpy messages and bags written
+without ROS alike; `to_message` makes the rclpy message of them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ DESCRIPTOR_TYPES = {"float32": 0, "float16": 1, "uint8": 2}
 """The constants of Features.msg."""
 
 UINT8_SCALE = 256
-"""Features.msg: q = clip(round(256 · v), −127, 127) + 128. Components of a 256-vector rarely pass ±0.3."""
+"""Features.msg: q = clip(round(256 · v), −127, 127) + 128; few components pass ±0.3."""
 
 ARRAY_TYPES = {"float32": "f", "float64": "d", "uint8": "B", "uint32": "I", "int32": "i"}
 
@@ -31,7 +31,7 @@ def features_fields(
     descriptor_type: str = "float32",
     track_ids: NDArray[np.int32] | None = None,
 ) -> dict[str, Any]:
-    """The fields of Features.msg; `header` is the image's, `descriptor_type` a key of DESCRIPTOR_TYPES."""
+    """The fields of Features.msg; `descriptor_type` is a key of DESCRIPTOR_TYPES."""
     return {
         "header": header,
         "height": features.size[0],
@@ -73,7 +73,7 @@ def homography_fields(motion: Motion, header: Any, reference_stamp: Any) -> dict
 
 
 def encode_descriptors(descriptors: NDArray[np.float32], descriptor_type: str) -> NDArray[np.uint8]:
-    """Descriptors (N, D) as the bytes of Features.msg: row-major, little-endian, (N · D · size,) uint8."""
+    """Descriptors (N, D) as in Features.msg: row-major, little-endian, (N · D · size,) uint8."""
     if descriptor_type == "uint8":
         scaled = np.rint(descriptors * np.float32(UINT8_SCALE)).clip(-127, 127) + 128
         return scaled.astype(np.uint8).reshape(-1)
@@ -82,7 +82,7 @@ def encode_descriptors(descriptors: NDArray[np.float32], descriptor_type: str) -
 
 
 def decode_descriptors(data: Any, descriptor_dim: int, descriptor_type: int) -> NDArray[np.float32]:
-    """The inverse, for subscribers: (N, D) float32 of unit length from the fields of Features.msg."""
+    """For subscribers: (N, D) float32 of unit length, from the fields of Features.msg."""
     data = np.frombuffer(data, np.uint8)
     if descriptor_type == DESCRIPTOR_TYPES["uint8"]:
         values = (data.astype(np.float32) - 128) / UINT8_SCALE
@@ -96,14 +96,14 @@ def decode_descriptors(data: Any, descriptor_dim: int, descriptor_type: int) -> 
 def to_message(message_class: Any, fields: dict[str, Any]) -> Any:
     """An rclpy message with these fields.
 
-    rclpy checks the elements of a list or numpy array one by one, 40 ms a megabyte, but takes an array.array as it
-    is; a field of fixed length (the matrix) wants numpy.
+    rclpy checks the elements of a list or numpy array one by one, 40 ms a megabyte, but takes an
+    array.array as it is; a field of fixed length (the matrix) wants numpy.
     """
     message = message_class()
     for name, value in fields.items():
         if isinstance(value, np.ndarray) and isinstance(getattr(message, name), array):
             flat = array(ARRAY_TYPES[value.dtype.name])
-            flat.frombytes(np.ascontiguousarray(value).reshape(-1).view(np.uint8))
+            flat.frombytes(np.ascontiguousarray(value).tobytes())
             value = flat
         setattr(message, name, value)
     return message

@@ -32,7 +32,12 @@ def _entry(
     choices: Sequence[str] = (),
 ) -> Any:
     """A row of the table. limits: lowest and highest value allowed, both included."""
-    metadata = {"description": description, "live": live, "limits": limits, "choices": tuple(choices)}
+    metadata = {
+        "description": description,
+        "live": live,
+        "limits": limits,
+        "choices": tuple(choices),
+    }
     return field(default=default, metadata=metadata)
 
 
@@ -40,25 +45,40 @@ def _entry(
 class Parameters:
     """The table; an instance holds one set of values."""
 
-    weights: str = _entry("", "Weights file (safetensors, .pth of Magic Leap or rpautrat, Hugging Face). Empty: default.")
-    device: str = _entry("auto", "Where the network runs: auto (CUDA if there is one), cpu, cuda, cuda:1 …")
+    weights: str = _entry(
+        "",
+        "Weights file (safetensors, .pth of Magic Leap or rpautrat, Hugging Face). Empty: default.",
+    )
+    device: str = _entry(
+        "auto", "Where the network runs: auto (CUDA if there is one), cpu, cuda, cuda:1 …"
+    )
     engine: str = _entry("auto", "What runs the network.", choices=ENGINES)
     precision: str = _entry("auto", "Of the convolutions; float16 needs CUDA.", choices=PRECISIONS)
     image_transport: str = _entry(
         "raw",
-        "raw: sensor_msgs/Image on `image`. compressed: sensor_msgs/CompressedImage on `image/compressed`.",
+        "raw: sensor_msgs/Image on `image`. compressed: CompressedImage on `image/compressed`.",
         choices=("raw", "compressed"),
     )
-    autostart: bool = _entry(True, "Configure and activate at start-up; false waits for a lifecycle manager.")
-    max_keypoints: int = _entry(1024, "The strongest keypoints are kept.", live=True, limits=(1, 65536))
+    autostart: bool = _entry(
+        True, "Configure and activate at start-up; false waits for a lifecycle manager."
+    )
+    max_keypoints: int = _entry(
+        1024, "The strongest keypoints are kept.", live=True, limits=(1, 65536)
+    )
     detection_threshold: float = _entry(
         0.005, "A keypoint's score is above this probability.", live=True, limits=(0.0, 0.999)
     )
     nms_radius: int = _entry(
-        4, "Pixels at network resolution; no two keypoints are this close or closer.", live=True, limits=(0, 64)
+        4,
+        "Pixels at network resolution; no two keypoints are this close or closer.",
+        live=True,
+        limits=(0, 64),
     )
     border: int = _entry(
-        4, "Pixels at network resolution along the image's edge without keypoints.", live=True, limits=(0, 1024)
+        4,
+        "Pixels at network resolution along the image's edge without keypoints.",
+        live=True,
+        limits=(0, 1024),
     )
     subpixel: bool = _entry(False, "Refine keypoints within the pixel.", live=True)
     resize: int = _entry(
@@ -76,15 +96,21 @@ class Parameters:
     )
     match_ratio: float = _entry(
         1.0,
-        "A match's distance is below this part of that to the second nearest (Lowe); 1.0: not tested.",
+        "A match's distance is below this part of that to the second nearest (Lowe); 1.0: off.",
         live=True,
         limits=(0.01, 1.0),
     )
     min_similarity: float = _entry(
-        -1.0, "A match's cosine similarity is at least this; -1.0: not tested.", live=True, limits=(-1.0, 1.0)
+        -1.0,
+        "A match's cosine similarity is at least this; -1.0: off.",
+        live=True,
+        limits=(-1.0, 1.0),
     )
     homography_threshold: float = _entry(
-        3.0, "Pixels of reprojection error up to which a match is an inlier.", live=True, limits=(0.1, 100.0)
+        3.0,
+        "Pixels of reprojection error up to which a match is an inlier.",
+        live=True,
+        limits=(0.1, 100.0),
     )
     descriptor_type: str = _entry(
         "float32", "How descriptors are published.", live=True, choices=tuple(DESCRIPTOR_TYPES)
@@ -96,7 +122,11 @@ class Parameters:
     def detection(self) -> DetectionSettings:
         """The part that the extractor needs."""
         return DetectionSettings(
-            self.max_keypoints, self.detection_threshold, self.nms_radius, self.border, self.subpixel
+            self.max_keypoints,
+            self.detection_threshold,
+            self.nms_radius,
+            self.border,
+            self.subpixel,
         )
 
 
@@ -110,14 +140,16 @@ def declare(node: Node) -> Parameters:
     """
     for name in node._parameter_overrides:
         if name not in TABLE and name not in OTHERS and not name.startswith("qos_overrides."):
-            raise ValueError(f"parameter '{name}' is unknown{_nearest(name)}; there are {', '.join(TABLE)}")
+            raise ValueError(
+                f"parameter '{name}' is unknown{_nearest(name)}; there are {', '.join(TABLE)}"
+            )
     values = {}
     for name, row in TABLE.items():
         default = list(row.default) if isinstance(row.default, tuple) else row.default
         try:
             values[name] = node.declare_parameter(name, default, _descriptor(row)).value
         except Exception as error:
-            # rclpy raises one of several classes without a common base; their texts name value and range
+            # rclpy raises one of several classes without a common base; each names the value
             raise ValueError(f"parameter '{name}': {error}. {describe(row)}") from None
     return _checked(Parameters(), values)
 
@@ -125,7 +157,7 @@ def declare(node: Node) -> Parameters:
 def change(current: Parameters, proposals: Sequence[Parameter], configured: bool) -> Parameters:
     """The values after a change that someone asks for.
 
-    Raises ValueError with a sentence if a value is not allowed, or not while the node is configured.
+    Raises ValueError with a sentence if a value is not allowed, or not while configured.
     """
     values = {proposal.name: proposal.value for proposal in proposals if proposal.name in TABLE}
     for name, value in values.items():
@@ -143,18 +175,26 @@ def describe(row: Field[Any]) -> str:
 
 
 def _checked(current: Parameters, values: dict[str, Any]) -> Parameters:
-    """`current` with these values, whose types and numeric ranges rclpy has checked by the descriptors."""
+    """`current` with these values, whose types and numeric ranges rclpy has checked."""
     for name, value in values.items():
         choices = TABLE[name].metadata["choices"]
         if choices and value not in choices:
-            raise ValueError(f"parameter '{name}' must be one of {', '.join(choices)}, got '{value}'")
+            raise ValueError(
+                f"parameter '{name}' must be one of {', '.join(choices)}, got '{value}'"
+            )
     if "intensity_range" in values:
         span = tuple(values["intensity_range"])
         if len(span) != 2 or (span != WHOLE_RANGE and not span[0] < span[1]):
-            raise ValueError(f"parameter 'intensity_range' must be [low, high] with low below high, got {list(span)}")
+            raise ValueError(
+                f"parameter 'intensity_range' must be [low, high] with low below high, "
+                f"got {list(span)}"
+            )
         values = {**values, "intensity_range": span}
     if 0 < values.get("resize", 0) < SMALLEST_SIDE:
-        raise ValueError(f"parameter 'resize' must be 0 or at least {SMALLEST_SIDE} pixels, got {values['resize']}")
+        raise ValueError(
+            f"parameter 'resize' must be 0 or at least {SMALLEST_SIDE} pixels, "
+            f"got {values['resize']}"
+        )
     return replace(current, **values)
 
 
@@ -166,7 +206,9 @@ def _descriptor(row: Field[Any]) -> ParameterDescriptor:
         + (f" One of {', '.join(row.metadata['choices'])}." if row.metadata["choices"] else ""),
     )
     if limits and isinstance(row.default, float):
-        descriptor.floating_point_range = [FloatingPointRange(from_value=limits[0], to_value=limits[1])]
+        descriptor.floating_point_range = [
+            FloatingPointRange(from_value=limits[0], to_value=limits[1])
+        ]
     elif limits:
         descriptor.integer_range = [IntegerRange(from_value=limits[0], to_value=limits[1])]
     return descriptor

@@ -25,8 +25,9 @@ class Snapshot:
     """Counters since configuration, percentiles over the last frames.
 
     latency_ms  from receiving an image to having published what was found, (p50, p95); steady clock
-    age_ms      from an image's stamp to its publication, (p50, p95); ROS clock, so it includes the camera driver
-                and the network, and means nothing where stamps come from another clock
+    age_ms      from an image's stamp to its publication, (p50, p95); ROS clock, so it includes the
+                camera driver and the network, and means nothing where stamps come from another
+                clock
     silence_s   since the last image, or since configuration
     """
 
@@ -99,8 +100,10 @@ def assess(
     return OK, "extracting features"
 
 
-def diagnostic_values(snapshot: Snapshot, bad: int, failed: int, facts: Mapping[str, str]) -> dict[str, str]:
-    """Key-value pairs for diagnostic_msgs: counters, times in milliseconds, and `facts` (device, weights …)."""
+def diagnostic_values(
+    snapshot: Snapshot, bad: int, failed: int, facts: Mapping[str, str]
+) -> dict[str, str]:
+    """Key-value pairs for diagnostic_msgs: counters, times, and `facts` (device, weights …)."""
     return {
         "frames_in": str(snapshot.frames_in),
         "frames_out": str(snapshot.frames_out),

@@ -1,6 +1,7 @@
 """The lifecycle node: images in; keypoints, matches, homographies and diagnostics out.
 
-image callback → mailbox (newest wins) → worker: decode → extract → match to the previous frame → homography → publish
+image callback → mailbox (newest wins) → worker: decode → extract → match to the reference →
+homography → publish
 """
 
 from __future__ import annotations
@@ -28,7 +29,12 @@ from superpoint_ros.node import parameters
 from superpoint_ros.node.decode import decode_compressed, decode_image
 from superpoint_ros.node.faults import Faults
 from superpoint_ros.node.mailbox import Frame, Mailbox
-from superpoint_ros.node.messages import features_fields, homography_fields, matches_fields, to_message
+from superpoint_ros.node.messages import (
+    features_fields,
+    homography_fields,
+    matches_fields,
+    to_message,
+)
 from superpoint_ros.node.statistics import Statistics, assess, diagnostic_values
 from superpoint_ros.node.tracker import Motion, Tracker
 from superpoint_ros.node.worker import Worker
@@ -41,7 +47,7 @@ SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FA
 
 
 class SuperPointNode(LifecycleNode):
-    """See README.md for topics and parameters. Raises ValueError at once for a parameter that is not allowed."""
+    """See README.md for topics and parameters; ValueError for a parameter that is not allowed."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(NODE_NAME, **kwargs)
@@ -53,15 +59,23 @@ class SuperPointNode(LifecycleNode):
         self._topic = self.resolve_topic_name("image")
         self._state = "unconfigured"
         self._reset_counters()
-        qos: dict[str, Any] = {"qos_overriding_options": QoSOverridingOptions.with_default_policies()}
-        self._features_publisher = self.create_lifecycle_publisher(FeaturesMessage, "~/features", OUTPUT_QOS, **qos)
-        self._matches_publisher = self.create_lifecycle_publisher(FeatureMatches, "~/matches", OUTPUT_QOS, **qos)
+        qos: dict[str, Any] = {
+            "qos_overriding_options": QoSOverridingOptions.with_default_policies()
+        }
+        self._features_publisher = self.create_lifecycle_publisher(
+            FeaturesMessage, "~/features", OUTPUT_QOS, **qos
+        )
+        self._matches_publisher = self.create_lifecycle_publisher(
+            FeatureMatches, "~/matches", OUTPUT_QOS, **qos
+        )
         self._homography_publisher = self.create_lifecycle_publisher(
             HomographyStamped, "~/homography", OUTPUT_QOS, **qos
         )
         self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # The steady clock: a paused simulation is when one wants diagnostics.
-        self.create_timer(1.0, self._publish_diagnostics, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self.create_timer(
+            1.0, self._publish_diagnostics, clock=Clock(clock_type=ClockType.STEADY_TIME)
+        )
 
     # Lifecycle
 
@@ -88,12 +102,13 @@ class SuperPointNode(LifecycleNode):
         self._reset_counters()
         self._state = "inactive"
         self.get_logger().info(
-            f"Weights {self._extractor.weights_id} run on {self._extractor.device} ({self._extractor.engine})."
+            f"Weights {self._extractor.weights_id} run on {self._extractor.device} "
+            f"({self._extractor.engine})."
         )
         return SUCCESS
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Subscribe; rclpy's lifecycle does not gate subscriptions, so they exist only while active."""
+        """Subscribe: rclpy does not gate subscriptions, so they exist only while active."""
         result = super().on_activate(state)
         compressed = self.parameters.image_transport == "compressed"
         topic = "image/compressed" if compressed else "image"
@@ -113,7 +128,8 @@ class SuperPointNode(LifecycleNode):
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
             )
         except Exception as error:
-            # a QoS override of an unknown policy or value: rclpy raises RuntimeError, ValueError or its own
+            # a QoS override of an unknown policy or value: rclpy raises RuntimeError, ValueError or
+            # its own
             self._stop_work()
             super().on_deactivate(state)
             self.get_logger().error(f"The subscription to '{topic}' cannot be made: {error}")
@@ -156,11 +172,13 @@ class SuperPointNode(LifecycleNode):
             self._worker = None
 
     def _available_device(self, device: str) -> str:
-        """The device asked for, or the CPU with a warning where there is no CUDA: a slow robot beats a deaf one."""
+        """The device asked for; without CUDA the CPU, for a slow robot beats a blind one."""
         import torch
 
         if device.startswith("cuda") and not torch.cuda.is_available():
-            self.get_logger().warning(f"Parameter device is '{device}', but there is no CUDA GPU; using the CPU.")
+            self.get_logger().warning(
+                f"Parameter device is '{device}', but there is no CUDA GPU; using the CPU."
+            )
             return "cpu"
         return device
 
@@ -168,7 +186,9 @@ class SuperPointNode(LifecycleNode):
 
     def _change_parameters(self, proposals: list[Parameter]) -> SetParametersResult:
         try:
-            values = parameters.change(self.parameters, proposals, configured=self._extractor is not None)
+            values = parameters.change(
+                self.parameters, proposals, configured=self._extractor is not None
+            )
         except ValueError as error:
             return SetParametersResult(successful=False, reason=str(error))
         self._apply(values)
@@ -198,7 +218,7 @@ class SuperPointNode(LifecycleNode):
             self._publish(frame, found, values)
 
     def _decode(self, message: Any, values: parameters.Parameters) -> NDArray[np.uint8]:
-        """The picture, checked to be one the extractor takes: one camera's must not fail the others' batch."""
+        """A picture that the extractor takes, so that one camera cannot fail the others' batch."""
         if isinstance(message, CompressedImage):
             picture = decode_compressed(message)
         else:
@@ -219,7 +239,9 @@ class SuperPointNode(LifecycleNode):
         )
         if values.publish_features and _heard(self._features_publisher):
             assert self._extractor is not None
-            fields = features_fields(found, header, self._extractor.weights_id, values.descriptor_type)
+            fields = features_fields(
+                found, header, self._extractor.weights_id, values.descriptor_type
+            )
             self._features_publisher.publish(to_message(FeaturesMessage, fields))
         reference_stamp = Time(nanoseconds=motion.reference_stamp or 0).to_msg()
         self._publish_motion(motion, header, reference_stamp, values)
@@ -229,7 +251,11 @@ class SuperPointNode(LifecycleNode):
     def _publish_motion(
         self, motion: Motion, header: Any, reference_stamp: Any, values: parameters.Parameters
     ) -> None:
-        if values.publish_matches and motion.reference_stamp is not None and _heard(self._matches_publisher):
+        if (
+            values.publish_matches
+            and motion.reference_stamp is not None
+            and _heard(self._matches_publisher)
+        ):
             fields = matches_fields(motion, header, reference_stamp)
             self._matches_publisher.publish(to_message(FeatureMatches, fields))
         if values.publish_homography and _heard(self._homography_publisher):

@@ -1,4 +1,4 @@
-"""From frame to frame: the reference, its matches with the current frame, and the homography between them."""
+"""From frame to frame: the reference, its matches with the current frame, the homography."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ class Tracker:
     ) -> Motion:
         """Compare a frame with the reference, then make it the reference.
 
-        stamp      nanoseconds; one before the reference's (a bag loops) drops the reference, as does another image
-                   size or descriptor length
+        stamp      nanoseconds; one before the reference's (a bag loops) drops the reference, as
+                   does another image size or descriptor length
         threshold  pixels, of the homography's inliers; `ratio` and `min_similarity` as in `match`
         """
         reference, reference_stamp = self._features, self._stamp
@@ -71,4 +71,7 @@ class Tracker:
 
 
 def _comparable(reference: Features, current: Features) -> bool:
-    return reference.size == current.size and reference.descriptors.shape[1] == current.descriptors.shape[1]
+    return (
+        reference.size == current.size
+        and reference.descriptors.shape[1] == current.descriptors.shape[1]
+    )

@@ -1,4 +1,4 @@
-"""The one thread that does the work, so that callbacks never infer and inference never blocks the executor."""
+"""The one thread that works: callbacks never infer, inference never blocks the executor."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ import itertools
 import os
 
 import pytest
+
 from robot import Robot
 
 DOMAINS = itertools.count(os.getpid())

@@ -1,4 +1,4 @@
-"""A camera and a listener in a ROS domain of their own, for tests against real rclpy and real DDS."""
+"""A camera and a listener in a ROS domain of their own, for tests against real DDS."""
 
 import os
 import time
@@ -15,7 +15,7 @@ DEADLINE = 30.0
 
 
 def photograph(size=(240, 320)):
-    """A picture with corners everywhere, the same each time: a coarse random mosaic, slightly blurred."""
+    """A picture with corners everywhere: a coarse random mosaic, slightly blurred."""
     rng = np.random.default_rng(3)
     tiles = rng.integers(20, 236, (size[0] // 16 + 1, size[1] // 16 + 1), np.uint8)
     mosaic = cv2.resize(tiles, None, fx=16, fy=16, interpolation=cv2.INTER_NEAREST)
@@ -88,16 +88,18 @@ class Robot:
             self.executor.spin_once(timeout_sec=0.05)
 
     def connect(self, node):
-        """Wait until camera, a node in this process and listener have found each other, both ways."""
+        """Wait until camera, a node in this process and listener have found each other."""
         publishers = (node._features_publisher, node._matches_publisher, node._homography_publisher)
         self.spin_until(
-            lambda: self.camera.get_subscription_count() > 0
-            and all(publisher.get_subscription_count() > 0 for publisher in publishers),
+            lambda: (
+                self.camera.get_subscription_count() > 0
+                and all(publisher.get_subscription_count() > 0 for publisher in publishers)
+            ),
             "camera, node and listener to find each other",
         )
 
     def wake(self):
-        """Show a blank picture of another size to a node in another process, until its answer arrives."""
+        """Show a blank picture of another size to a node elsewhere, until its answer arrives."""
         count = len(self.homographies)
         end = time.monotonic() + DEADLINE
         while len(self.homographies) == count:
@@ -116,7 +118,7 @@ class Robot:
             self.executor.spin_once(timeout_sec=0.05)
 
     def show(self, message):
-        """Publish one image and wait for its homography, the last thing the node publishes for it."""
+        """Publish one image; wait for its homography, the last that the node publishes for it."""
         count = len(self.homographies)
         self.camera.publish(message)
         self.spin_until(lambda: len(self.homographies) > count, "a homography")
@@ -129,7 +131,8 @@ class Robot:
     def await_diagnostics(self, **expected):
         """Wait for diagnostics with these values."""
         self.spin_until(
-            lambda: self.diagnostics and expected.items() <= self.values().items(), f"diagnostics with {expected}"
+            lambda: self.diagnostics and expected.items() <= self.values().items(),
+            f"diagnostics with {expected}",
         )
 
     def close(self):

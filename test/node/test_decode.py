@@ -68,7 +68,9 @@ def test_grey_images_are_not_copied():
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_sixteen_bit_images_are_read_in_their_byte_order(encoding, order):
     pixels = random_pixels(20, 31, dtype=np.uint16)
-    message = image_message(pixels.astype(order + "u2"), encoding, padding=3, is_bigendian=int(order == ">"))
+    message = image_message(
+        pixels.astype(order + "u2"), encoding, padding=3, is_bigendian=int(order == ">")
+    )
     np.testing.assert_array_equal(decode_image(message), np.rint(pixels / 65535 * 255))
 
 
@@ -88,7 +90,12 @@ def test_float_images_map_zero_to_one_and_nan_to_black():
 def test_data_may_be_array_bytes_list_or_numpy():
     pixels = random_pixels(5, 6)
     message = image_message(pixels, "mono8")
-    for data in (message.data, bytes(message.data), list(message.data), np.frombuffer(message.data, np.uint8)):
+    for data in (
+        message.data,
+        bytes(message.data),
+        list(message.data),
+        np.frombuffer(message.data, np.uint8),
+    ):
         message.data = data
         np.testing.assert_array_equal(decode_image(message), pixels)
 
@@ -112,7 +119,10 @@ def broken(**changes):
         (broken(step=95), "step is 95 bytes, but a row of 32 bgr8 pixels has 96"),
         (broken(step=0), "step is 0 bytes"),
         (broken(encoding=""), "no encoding"),
-        (broken(encoding="16UC1", step=64, data=array("B", bytes(64 * 24 - 1))), "data has 1535 bytes"),
+        (
+            broken(encoding="16UC1", step=64, data=array("B", bytes(64 * 24 - 1))),
+            "data has 1535 bytes",
+        ),
     ],
 )
 def test_a_broken_message_is_refused_with_what_was_found_and_expected(message, complaint):
@@ -134,14 +144,29 @@ def test_bayer_images_are_decoded_by_cv_bridge():
     mosaic[0::2, 0::2], mosaic[0::2, 1::2] = colour[0::2, 0::2, 2], colour[0::2, 1::2, 1]
     mosaic[1::2, 0::2], mosaic[1::2, 1::2] = colour[1::2, 0::2, 1], colour[1::2, 1::2, 0]
     grey = decode_image(image_message(mosaic, "bayer_rggb8"))
-    inner = np.abs(grey.astype(int) - cv2.cvtColor(colour, cv2.COLOR_BGR2GRAY).astype(int))[2:-2, 2:-2]
+    inner = np.abs(grey.astype(int) - cv2.cvtColor(colour, cv2.COLOR_BGR2GRAY).astype(int))[
+        2:-2, 2:-2
+    ]
     assert inner.max() <= 2
 
 
-@given(st.binary(max_size=64), st.integers(0, 9), st.integers(0, 9), st.integers(0, 40), st.text(max_size=8))
-def test_random_messages_give_a_picture_or_bad_image_and_nothing_else(data, height, width, step, encoding):
+@given(
+    st.binary(max_size=64),
+    st.integers(0, 9),
+    st.integers(0, 9),
+    st.integers(0, 40),
+    st.text(max_size=8),
+)
+def test_random_messages_give_a_picture_or_bad_image_and_nothing_else(
+    data, height, width, step, encoding
+):
     message = SimpleNamespace(
-        height=height, width=width, step=step, encoding=encoding, is_bigendian=0, data=array("B", data)
+        height=height,
+        width=width,
+        step=step,
+        encoding=encoding,
+        is_bigendian=0,
+        data=array("B", data),
     )
     for name in (encoding, "mono8", "rgb8", "mono16", "32FC1"):
         message.encoding = name
@@ -160,13 +185,20 @@ def test_compressed_images_are_decoded(suffix):
     pixels = cv2.GaussianBlur(random_pixels(40, 50, 3), (0, 0), 3)
     encoded = cv2.imencode(suffix, pixels)[1].tobytes()
     expected = cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY).astype(int)
-    assert np.abs(decode_compressed(compressed(encoded, f"bgr8; {suffix[1:]} compressed")) - expected).max() <= 6
+    assert (
+        np.abs(
+            decode_compressed(compressed(encoded, f"bgr8; {suffix[1:]} compressed")) - expected
+        ).max()
+        <= 6
+    )
 
 
 def test_a_sixteen_bit_png_is_scaled_to_eight():
     pixels = np.array([[0, 32768, 65535]], np.uint16)
     encoded = cv2.imencode(".png", pixels)[1].tobytes()
-    np.testing.assert_array_equal(decode_compressed(compressed(encoded, "mono16; png")), [[0, 128, 255]])
+    np.testing.assert_array_equal(
+        decode_compressed(compressed(encoded, "mono16; png")), [[0, 128, 255]]
+    )
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,10 @@ pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
 launch_pytest = pytest.importorskip("launch_pytest", reason="needs ROS 2's launch_pytest")
 pytest.importorskip("launch_ros", reason="needs ROS 2's launch_ros")
 
-from launch import LaunchDescription
 from launch.actions import IncludeLaunchDescription, SetEnvironmentVariable
 from launch.launch_description_sources import PythonLaunchDescriptionSource
+
+from launch import LaunchDescription
 from robot import Robot, image_message, photograph, shifted
 
 LAUNCH_FILE = Path(__file__).parents[2] / "launch" / "superpoint.launch.py"
@@ -57,7 +58,9 @@ def test_the_launched_node_serves_its_topic_with_the_given_arguments():
         picture = photograph()
         robot.show(image_message(picture, stamp=1))
         assert robot.show(image_message(shifted(picture, 8, 0), stamp=2)).status == OK
-        robot.spin_until(lambda: len(robot.features[-1].x) == 33, "features with max_keypoints of the file")
+        robot.spin_until(
+            lambda: len(robot.features[-1].x) == 33, "features with max_keypoints of the file"
+        )
 
         client = robot.client.create_client(GetParameters, "/front/superpoint/get_parameters")
         robot.spin_until(client.service_is_ready, "the parameter service")

@@ -24,7 +24,10 @@ def features(count=50, dim=256, seed=0):
     return Features(xy, np.sort(rng.random(count, np.float32))[::-1], descriptors, (240, 320))
 
 
-@pytest.mark.parametrize(("descriptor_type", "size", "error"), [("float32", 4, 1e-7), ("float16", 2, 2e-4), ("uint8", 1, 3e-3)])
+@pytest.mark.parametrize(
+    ("descriptor_type", "size", "error"),
+    [("float32", 4, 1e-7), ("float16", 2, 2e-4), ("uint8", 1, 3e-3)],
+)
 def test_descriptors_survive_encoding(descriptor_type, size, error):
     original = features().descriptors
     data = encode_descriptors(original, descriptor_type)
@@ -65,25 +68,42 @@ def test_a_ros_message_holds_the_features_exactly(count):
     from superpoint_ros.msg import Features as FeaturesMessage
 
     original = features(count)
-    fields = features_fields(original, Header(frame_id="camera"), "w@1", track_ids=np.arange(count, dtype=np.int32))
-    message = deserialize_message(serialize_message(to_message(FeaturesMessage, fields)), FeaturesMessage)
-    np.testing.assert_array_equal(np.column_stack([message.x, message.y]).reshape(count, 2), original.xy)
+    fields = features_fields(
+        original, Header(frame_id="camera"), "w@1", track_ids=np.arange(count, dtype=np.int32)
+    )
+    message = deserialize_message(
+        serialize_message(to_message(FeaturesMessage, fields)), FeaturesMessage
+    )
+    np.testing.assert_array_equal(
+        np.column_stack([message.x, message.y]).reshape(count, 2), original.xy
+    )
     np.testing.assert_array_equal(message.scores, original.scores)
-    decoded = decode_descriptors(message.descriptors, message.descriptor_dim, message.descriptor_type)
+    decoded = decode_descriptors(
+        message.descriptors, message.descriptor_dim, message.descriptor_type
+    )
     np.testing.assert_allclose(decoded, original.descriptors, atol=1e-7)
     assert list(message.track_ids) == list(range(count))
-    assert (message.header.frame_id, message.height, message.width, message.weights_id) == ("camera", 240, 320, "w@1")
+    assert (message.header.frame_id, message.height, message.width, message.weights_id) == (
+        "camera",
+        240,
+        320,
+        "w@1",
+    )
 
 
 def test_arrays_are_handed_over_without_a_check_of_each_element():
-    """rclpy looks at every element of a list or numpy array; as array.array a megabyte passes in under a millisecond."""
+    """rclpy looks at every element of a list or numpy array, but not of an array.array."""
     pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
     import timeit
 
     from superpoint_ros.msg import Features as FeaturesMessage
 
     descriptors = np.zeros(1024 * 256 * 4, np.uint8)
-    ours = min(timeit.repeat(lambda: to_message(FeaturesMessage, {"descriptors": descriptors}), number=1, repeat=5))
+    ours = min(
+        timeit.repeat(
+            lambda: to_message(FeaturesMessage, {"descriptors": descriptors}), number=1, repeat=5
+        )
+    )
     naive = min(timeit.repeat(lambda: FeaturesMessage(descriptors=descriptors), number=1, repeat=5))
     assert ours < naive / 5
 
@@ -91,17 +111,24 @@ def test_arrays_are_handed_over_without_a_check_of_each_element():
 def test_quantised_descriptors_match_as_well():
     rng = np.random.default_rng(4)
     reference = features(400)
-    noisy = reference.descriptors + rng.normal(0, 0.03, reference.descriptors.shape).astype(np.float32)
+    noisy = reference.descriptors + rng.normal(0, 0.03, reference.descriptors.shape).astype(
+        np.float32
+    )
     noisy /= np.linalg.norm(noisy, axis=1, keepdims=True)
 
     def through(descriptor_type):
         one, other = (
             SimpleNamespace(
-                descriptors=decode_descriptors(encode_descriptors(d, descriptor_type), 256, DESCRIPTOR_TYPES[descriptor_type])
+                descriptors=decode_descriptors(
+                    encode_descriptors(d, descriptor_type), 256, DESCRIPTOR_TYPES[descriptor_type]
+                )
             )
             for d in (reference.descriptors, noisy)
         )
-        pair = [Features(reference.xy, reference.scores, side.descriptors, reference.size) for side in (one, other)]
+        pair = [
+            Features(reference.xy, reference.scores, side.descriptors, reference.size)
+            for side in (one, other)
+        ]
         matches = match(*pair)
         return (matches[:, 0] == matches[:, 1]).sum()
 

@@ -16,7 +16,10 @@ CONFIG = Path(__file__).parents[2] / "config" / "superpoint.yaml"
 
 def test_the_documented_file_holds_every_parameter_with_its_default():
     written = yaml.safe_load(CONFIG.read_text())["/**"]["ros__parameters"]
-    defaults = {name: list(row.default) if isinstance(row.default, tuple) else row.default for name, row in TABLE.items()}
+    defaults = {
+        name: list(row.default) if isinstance(row.default, tuple) else row.default
+        for name, row in TABLE.items()
+    }
     assert written == defaults
 
 
@@ -34,7 +37,9 @@ def test_every_parameter_is_described_on_the_running_node(robot):
         assert len(descriptor.description) > 10
         row = TABLE[descriptor.name]
         ranges = [*descriptor.floating_point_range, *descriptor.integer_range]
-        assert [(r.from_value, r.to_value) for r in ranges] == ([row.metadata["limits"]] if row.metadata["limits"] else [])
+        assert [(r.from_value, r.to_value) for r in ranges] == (
+            [row.metadata["limits"]] if row.metadata["limits"] else []
+        )
         for choice in row.metadata["choices"]:
             assert choice in descriptor.additional_constraints
 
@@ -49,7 +54,11 @@ def test_every_parameter_is_described_on_the_running_node(robot):
         ("engine", "tensorflow", "'engine' must be one of auto, torch.*got 'tensorflow'"),
         ("resize", 8, "'resize' must be 0 or at least 16"),
         ("intensity_range", [5.0], "'intensity_range' must be .low, high."),
-        ("intensity_range", [5.0, 1.0], "'intensity_range' must be .low, high. with low below high"),
+        (
+            "intensity_range",
+            [5.0, 1.0],
+            "'intensity_range' must be .low, high. with low below high",
+        ),
     ],
 )
 def test_a_node_does_not_start_with(robot, name, value, sentence):
@@ -58,7 +67,13 @@ def test_a_node_does_not_start_with(robot, name, value, sentence):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("max_keypoints", 0), ("descriptor_type", "int4"), ("intensity_range", [2.0, 1.0]), ("resize", 3)]
+    ("name", "value"),
+    [
+        ("max_keypoints", 0),
+        ("descriptor_type", "int4"),
+        ("intensity_range", [2.0, 1.0]),
+        ("resize", 3),
+    ],
 )
 def test_a_running_node_refuses_and_keeps_its_value(robot, name, value):
     node = robot.add_node()
@@ -74,7 +89,10 @@ def test_only_live_parameters_change_while_configured():
         other = row.metadata["choices"][-1] if row.metadata["choices"] else other
         other = not row.default if isinstance(row.default, bool) else other
         proposal = [Parameter(name, value=other)]
-        assert getattr(change(Parameters(), proposal, configured=False), name) in (other, tuple(other) if isinstance(other, list) else other)
+        assert getattr(change(Parameters(), proposal, configured=False), name) in (
+            other,
+            tuple(other) if isinstance(other, list) else other,
+        )
         if row.metadata["live"]:
             change(Parameters(), proposal, configured=True)
         else:

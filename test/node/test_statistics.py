@@ -45,6 +45,15 @@ def test_the_worst_condition_sets_level_and_sentence():
 
 
 def test_diagnostics_hold_what_a_monitor_needs():
-    values = diagnostic_values(Statistics().snapshot(), bad=2, failed=1, facts={"device": "cpu", "weights_id": "w@1"})
-    assert {"frames_in", "frames_out", "frames_dropped", "latency_ms_p50", "latency_ms_p95", "age_ms_p50"} <= set(values)
+    values = diagnostic_values(
+        Statistics().snapshot(), bad=2, failed=1, facts={"device": "cpu", "weights_id": "w@1"}
+    )
+    assert {
+        "frames_in",
+        "frames_out",
+        "frames_dropped",
+        "latency_ms_p50",
+        "latency_ms_p95",
+        "age_ms_p50",
+    } <= set(values)
     assert (values["frames_bad"], values["frames_failed"], values["device"]) == ("2", "1", "cpu")

@@ -8,7 +8,6 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
 
 from robot import image_message, photograph, shifted
-
 from superpoint_ros.node.messages import decode_descriptors
 
 OK, NO_REFERENCE = 0, 1
@@ -29,10 +28,18 @@ def test_a_known_motion_is_published_as_features_matches_and_homography(robot, a
     second = robot.show(image_message(shifted(picture, 8, 16), stamp=2))
     assert (first.status, second.status) == (NO_REFERENCE, OK)
     assert np.isnan(first.matrix).all()
-    np.testing.assert_allclose(second.matrix.reshape(3, 3), [[1, 0, 8], [0, 1, 16], [0, 0, 1]], atol=0.5)
-    assert (second.reference_stamp.sec, second.header.stamp.sec, second.header.frame_id) == (1, 2, "camera")
+    np.testing.assert_allclose(
+        second.matrix.reshape(3, 3), [[1, 0, 8], [0, 1, 16], [0, 0, 1]], atol=0.5
+    )
+    assert (second.reference_stamp.sec, second.header.stamp.sec, second.header.frame_id) == (
+        1,
+        2,
+        "camera",
+    )
 
-    robot.spin_until(lambda: len(robot.features) == 2 and len(robot.matches) == 1, "features and matches")
+    robot.spin_until(
+        lambda: len(robot.features) == 2 and len(robot.matches) == 1, "features and matches"
+    )
     before, after, matches = *robot.features, robot.matches[0]
     assert (after.height, after.width, after.descriptor_dim) == (240, 320, 256)
     assert after.weights_id == active._extractor.weights_id
@@ -56,7 +63,14 @@ def test_colour_images_give_what_their_grey_versions_give(robot, active):
 
 def broken_images():
     """Everything a broken driver may send."""
-    names = ["unknown encoding", "short data", "small step", "zero size", "header only", "tiny image"]
+    names = [
+        "unknown encoding",
+        "short data",
+        "small step",
+        "zero size",
+        "header only",
+        "tiny image",
+    ]
     messages = [image_message(photograph(), stamp=2) for _ in names]
     messages[0].encoding = "bgr9"
     messages[1].data = array("B", bytes(messages[1].data)[:-1])
@@ -67,15 +81,22 @@ def broken_images():
     return zip(names, messages, strict=True)
 
 
-def test_bad_images_are_counted_and_the_next_good_frame_is_as_if_nothing_had_happened(robot, active):
+def test_bad_images_are_counted_and_the_next_good_frame_is_as_if_nothing_had_happened(
+    robot, active
+):
     picture = photograph()
     robot.show(image_message(picture, stamp=1))
     for bad, (name, message) in enumerate(broken_images(), start=1):
         robot.camera.publish(message)
-        robot.spin_until(lambda bad=bad: active._faults.count("bad") == bad, f"the image with {name} to be counted")
+        robot.spin_until(
+            lambda bad=bad: active._faults.count("bad") == bad,
+            f"the image with {name} to be counted",
+        )
     after = robot.show(image_message(shifted(picture, 8, 0), stamp=3))
     assert (after.status, after.reference_stamp.sec) == (OK, 1)
-    robot.await_diagnostics(frames_in=str(bad + 2), frames_out="2", frames_bad=str(bad), frames_failed="0")
+    robot.await_diagnostics(
+        frames_in=str(bad + 2), frames_out="2", frames_bad=str(bad), frames_failed="0"
+    )
 
 
 def test_an_error_in_the_worker_loses_its_frame_and_nothing_else(robot, active, monkeypatch):
@@ -88,7 +109,9 @@ def test_an_error_in_the_worker_loses_its_frame_and_nothing_else(robot, active, 
     robot.await_diagnostics(frames_failed="1", frames_out="2")
 
 
-@pytest.mark.parametrize(("stamp", "size"), [(1, (240, 320)), (3, (200, 320))], ids=["bag loops", "size changes"])
+@pytest.mark.parametrize(
+    ("stamp", "size"), [(1, (240, 320)), (3, (200, 320))], ids=["bag loops", "size changes"]
+)
 def test_the_reference_is_reset_when_the(robot, active, stamp, size):
     robot.show(image_message(photograph(), stamp=2))
     assert robot.show(image_message(photograph(size), stamp=stamp)).status == NO_REFERENCE
@@ -110,7 +133,9 @@ def test_the_newest_frame_wins_and_drops_are_counted(robot, active, monkeypatch)
     robot.spin_until(begun.is_set, "the first frame to be in work")
     for stamp in range(2, 7):
         robot.camera.publish(image_message(photograph(), stamp=stamp))
-        robot.spin_until(lambda n=stamp: active._statistics.snapshot().frames_in == n, "the frame to arrive")
+        robot.spin_until(
+            lambda n=stamp: active._statistics.snapshot().frames_in == n, "the frame to arrive"
+        )
     go_on.set()
     robot.spin_until(lambda: len(robot.homographies) == 2, "two homographies")
     assert [message.header.stamp.sec for message in robot.homographies] == [1, 6]
@@ -136,7 +161,11 @@ def test_live_parameters_change_the_next_frame(robot, active):
 
     robot.show(image_message(photograph(), stamp=1))
     results = active.set_parameters(
-        [Parameter("max_keypoints", value=17), Parameter("descriptor_type", value="uint8"), Parameter("resize", value=160)]
+        [
+            Parameter("max_keypoints", value=17),
+            Parameter("descriptor_type", value="uint8"),
+            Parameter("resize", value=160),
+        ]
     )
     assert all(result.successful for result in results)
     robot.show(image_message(photograph(), stamp=2))
@@ -202,7 +231,9 @@ def test_compressed_images_are_subscribed_to_by_parameter(robot):
     robot.camera = robot.client.create_publisher(CompressedImage, "/image/compressed", 1)
     robot.connect(node)
     picture = photograph()
-    message = CompressedImage(format="png", data=array("B", cv2.imencode(".png", picture)[1].tobytes()))
+    message = CompressedImage(
+        format="png", data=array("B", cv2.imencode(".png", picture)[1].tobytes())
+    )
     robot.show(message)
     message.data = message.data[: len(message.data) // 3]
     robot.camera.publish(message)

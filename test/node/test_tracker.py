@@ -34,7 +34,9 @@ def test_each_frame_is_compared_with_the_one_before():
     motion = tracker.advance(3, scene(shift=(5, 7)), threshold=3.0)
     assert motion.reference_stamp == 2
     assert motion.homography.status == HomographyStatus.OK
-    np.testing.assert_allclose(motion.homography.matrix, [[1, 0, 0], [0, 1, 7], [0, 0, 1]], atol=1e-3)
+    np.testing.assert_allclose(
+        motion.homography.matrix, [[1, 0, 0], [0, 1, 7], [0, 0, 1]], atol=1e-3
+    )
     np.testing.assert_array_equal(motion.matches, np.stack([np.arange(COUNT)] * 2, axis=1))
     np.testing.assert_allclose(motion.similarity, 1, atol=1e-5)
 
@@ -60,8 +62,16 @@ def test_equal_stamps_of_a_driver_without_a_clock_keep_the_reference():
 
 
 def test_a_frame_without_keypoints_reports_too_few_matches():
-    empty = Features(np.empty((0, 2), np.float32), np.empty(0, np.float32), np.empty((0, DIM), np.float32), (240, 320))
+    empty = Features(
+        np.empty((0, 2), np.float32),
+        np.empty(0, np.float32),
+        np.empty((0, DIM), np.float32),
+        (240, 320),
+    )
     tracker = Tracker()
     tracker.advance(1, scene(), threshold=3.0)
     motion = tracker.advance(2, empty, threshold=3.0)
-    assert (motion.reference_stamp, motion.homography.status) == (1, HomographyStatus.TOO_FEW_MATCHES)
+    assert (motion.reference_stamp, motion.homography.status) == (
+        1,
+        HomographyStatus.TOO_FEW_MATCHES,
+    )
