@@ -11,10 +11,10 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from superpoint_ros.features.decode import WHOLE_RANGE
 from superpoint_ros.features.image import SMALLEST_SIDE
 from superpoint_ros.network.engine import ENGINES, PRECISIONS
 from superpoint_ros.network.heatmap import DetectionSettings
-from superpoint_ros.node.decode import WHOLE_RANGE
 from superpoint_ros.node.messages import DESCRIPTOR_TYPES
 
 CONFIGURE = "takes effect with `configure`: deactivate and clean up first"

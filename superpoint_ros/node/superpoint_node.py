@@ -21,12 +21,12 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.time import Time
 from sensor_msgs.msg import CompressedImage, Image
 
+from superpoint_ros.features.decode import decode_compressed, decode_image
 from superpoint_ros.features.extractor import Extractor, Features
 from superpoint_ros.features.image import as_grey, target_size
 from superpoint_ros.msg import FeatureMatches, HomographyStamped
 from superpoint_ros.msg import Features as FeaturesMessage
 from superpoint_ros.node import parameters
-from superpoint_ros.node.decode import decode_compressed, decode_image
 from superpoint_ros.node.faults import Faults
 from superpoint_ros.node.mailbox import Frame, Mailbox
 from superpoint_ros.node.messages import (

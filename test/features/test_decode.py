@@ -1,4 +1,4 @@
-"""superpoint_ros/node/decode.py, on stand-ins for messages: no ROS needed."""
+"""superpoint_ros/features/decode.py, on stand-ins for messages: no ROS needed."""
 
 import sys
 from array import array
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from superpoint_ros.node.decode import BadImage, decode_compressed, decode_image
+from superpoint_ros.features.decode import BadImage, decode_compressed, decode_image
 
 
 def image_message(pixels, encoding, padding=0, is_bigendian=0):
@@ -130,24 +130,49 @@ def test_a_broken_message_is_refused_with_what_was_found_and_expected(message, c
         decode_image(message)
 
 
-@pytest.mark.parametrize("encoding", ["bgr9", "bayer_rggb8", "yuv422", "32FC3"])
+@pytest.mark.parametrize("encoding", ["bgr9", "bayer_rggb16", "nv12", "32FC3"])
 def test_an_encoding_without_cv_bridge_names_itself_and_what_is_known(encoding, monkeypatch):
     monkeypatch.setitem(sys.modules, "cv_bridge", None)
     with pytest.raises(BadImage, match=f"'{encoding}' .*cv_bridge.* expected one of mono8"):
         decode_image(broken(encoding=encoding))
 
 
-def test_bayer_images_are_decoded_by_cv_bridge():
-    pytest.importorskip("cv_bridge.boost.cv_bridge_boost", reason="needs ROS 2's cv_bridge")
+# pattern: the colour channel (of BGR) at even and odd columns of even rows, then of odd rows
+BAYER = {
+    "rggb": ((2, 1), (1, 0)),
+    "bggr": ((0, 1), (1, 2)),
+    "gbrg": ((1, 0), (2, 1)),
+    "grbg": ((1, 2), (0, 1)),
+}
+
+
+@pytest.mark.parametrize("pattern", BAYER)
+def test_bayer_mosaics_become_the_grey_of_their_colour(pattern):
     colour = np.full((24, 32, 3), (30, 90, 200), np.uint8)
     mosaic = np.empty((24, 32), np.uint8)
-    mosaic[0::2, 0::2], mosaic[0::2, 1::2] = colour[0::2, 0::2, 2], colour[0::2, 1::2, 1]
-    mosaic[1::2, 0::2], mosaic[1::2, 1::2] = colour[1::2, 0::2, 1], colour[1::2, 1::2, 0]
-    grey = decode_image(image_message(mosaic, "bayer_rggb8"))
-    inner = np.abs(grey.astype(int) - cv2.cvtColor(colour, cv2.COLOR_BGR2GRAY).astype(int))[
-        2:-2, 2:-2
-    ]
-    assert inner.max() <= 2
+    for row, channels in enumerate(BAYER[pattern]):
+        for column, channel in enumerate(channels):
+            mosaic[row::2, column::2] = colour[row::2, column::2, channel]
+    grey = decode_image(image_message(mosaic, f"bayer_{pattern}8", padding=4))
+    expected = cv2.cvtColor(colour, cv2.COLOR_BGR2GRAY).astype(int)
+    assert np.abs(grey.astype(int) - expected)[2:-2, 2:-2].max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("encoding", "luma"), [("yuv422", 1), ("uyvy", 1), ("yuv422_yuy2", 0), ("yuyv", 0)]
+)
+def test_yuv_images_give_their_luma(encoding, luma):
+    pixels = random_pixels(12, 16, channels=2)
+    grey = decode_image(image_message(pixels, encoding, padding=3))
+    np.testing.assert_array_equal(grey, pixels[..., luma])
+
+
+def test_other_encodings_are_decoded_by_cv_bridge():
+    pytest.importorskip("cv_bridge.boost.cv_bridge_boost", reason="needs ROS 2's cv_bridge")
+    mosaic = np.full((24, 32), 40000, np.uint16)
+    grey = decode_image(image_message(mosaic, "bayer_grbg16"))
+    assert grey.shape == (24, 32)
+    assert np.abs(grey.astype(int) - 156).max() <= 1
 
 
 @given(
@@ -168,7 +193,7 @@ def test_random_messages_give_a_picture_or_bad_image_and_nothing_else(
         is_bigendian=0,
         data=array("B", data),
     )
-    for name in (encoding, "mono8", "rgb8", "mono16", "32FC1"):
+    for name in (encoding, "mono8", "rgb8", "mono16", "32FC1", "bayer_rggb8", "yuyv"):
         message.encoding = name
         try:
             assert decode_image(message).shape == (height, width)

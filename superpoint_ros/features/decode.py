@@ -1,8 +1,8 @@
 """Image messages to grey pictures.
 
 Works on anything with the fields of `sensor_msgs/Image` and `CompressedImage`: messages of rclpy
-and those that `rosbags` reads from a file. cv_bridge is asked only for encodings that are not
-decoded here (bayer, yuv).
+and those that `rosbags` reads from a file. cv_bridge, where it is installed, is asked for encodings
+that are not decoded here.
 """
 
 from __future__ import annotations
@@ -25,6 +25,15 @@ EIGHT_BIT = {
     "rgb8": (3, cv2.COLOR_RGB2GRAY),
     "bgra8": (4, cv2.COLOR_BGRA2GRAY),
     "rgba8": (4, cv2.COLOR_RGBA2GRAY),
+    "yuv422": (2, cv2.COLOR_YUV2GRAY_UYVY),
+    "uyvy": (2, cv2.COLOR_YUV2GRAY_UYVY),
+    "yuv422_yuy2": (2, cv2.COLOR_YUV2GRAY_YUY2),
+    "yuyv": (2, cv2.COLOR_YUV2GRAY_YUY2),
+    # OpenCV names a Bayer pattern after its second row, ROS after its first
+    "bayer_rggb8": (1, cv2.COLOR_BayerBG2GRAY),
+    "bayer_bggr8": (1, cv2.COLOR_BayerRG2GRAY),
+    "bayer_gbrg8": (1, cv2.COLOR_BayerGR2GRAY),
+    "bayer_grbg8": (1, cv2.COLOR_BayerGB2GRAY),
 }
 DEEP = {"mono16": np.uint16, "16UC1": np.uint16, "32FC1": np.float32}
 COMPRESSED = ("jpeg", "jpg", "png", "webp", "bmp", "tiff")
@@ -56,7 +65,13 @@ def decode_image(
         rows = _rows(message, pixel_bytes)
         if to_grey is None:
             return rows
-        return np.asarray(cv2.cvtColor(rows.reshape(height, width, pixel_bytes), to_grey), np.uint8)
+        pixels = rows if pixel_bytes == 1 else rows.reshape(height, width, pixel_bytes)
+        try:
+            return np.asarray(cv2.cvtColor(pixels, to_grey), np.uint8)
+        except cv2.error as error:
+            raise BadImage(
+                f"{width}×{height} {encoding} pixels cannot be converted to grey ({error.err})"
+            ) from None
     if encoding in DEEP:
         sample = np.dtype(DEEP[encoding]).newbyteorder(">" if message.is_bigendian else "<")
         samples = np.ascontiguousarray(_rows(message, sample.itemsize)).view(sample)
