@@ -1,0 +1,24 @@
+"""The parts that need no ROS, for `pip install .`; metadata and dependencies are in pyproject.toml.
+
+The ROS package (messages, node, launch files) is built by CMakeLists.txt.
+"""
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+from setuptools import find_packages, setup
+
+# package.xml is the one place for the version.
+version = ElementTree.parse(Path(__file__).with_name("package.xml")).findtext("version")
+
+setup(
+    version=version,
+    packages=find_packages(include=["superpoint_ros", "superpoint_ros.*"])
+    + find_packages("training"),
+    package_dir={"superpoint_training": "training/superpoint_training"},
+    package_data={
+        "superpoint_ros": ["py.typed"],
+        "superpoint_ros.network": ["weights/*"],
+        "superpoint_training": ["py.typed", "recipes/*"],
+    },
+)

@@ -1,0 +1,204 @@
+"""What is installed, by CMake and by pip, and what set-up says where something is missing."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ROS_MODULES = (
+    "rclpy",
+    "ament_index_python",
+    "builtin_interfaces",
+    "cv_bridge",
+    "diagnostic_msgs",
+    "launch",
+    "launch_ros",
+    "lifecycle_msgs",
+    "rcl_interfaces",
+    "sensor_msgs",
+    "std_msgs",
+    "superpoint_ros.msg",
+)
+PACKAGES = {
+    "superpoint_ros": ROOT / "superpoint_ros",
+    "superpoint_training": ROOT / "training" / "superpoint_training",
+}
+
+
+def installed_files() -> set[str]:
+    """Source files of both packages, as an installation lays them out."""
+    return {
+        f"{package}/{path.relative_to(folder).as_posix()}"
+        for package, folder in PACKAGES.items()
+        for pattern in ("*.py", "*.safetensors", "*.yaml", "py.typed")
+        for path in folder.rglob(pattern)
+    }
+
+
+def run_python(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=100
+    )
+
+
+def test_the_version_is_package_xmls() -> None:
+    version = ElementTree.parse(ROOT / "package.xml").findtext("version")
+    assert importlib.metadata.version("superpoint_ros") == version
+
+
+def test_importing_what_needs_no_ros_imports_no_ros(tmp_path: Path) -> None:
+    floors = [ROOT / "superpoint_ros" / floor for floor in ("network", "features")]
+    modules = sorted(
+        ".".join(path.relative_to(folder.parent).with_suffix("").parts)
+        for folder in (*floors, PACKAGES["superpoint_training"])
+        for path in folder.rglob("*.py")
+        if path.stem not in ("__init__", "__main__")
+    )
+    names = [
+        name if name.startswith("superpoint_training") else f"superpoint_ros.{name}"
+        for name in modules
+    ]
+    assert len(names) > 10
+    # None in sys.modules makes an import fail, as on a machine without ROS.
+    code = f"""
+import importlib, sys
+sys.modules.update(dict.fromkeys({ROS_MODULES}))
+from superpoint_ros import Extractor, Features, estimate_homography, match
+for name in {names}:
+    importlib.import_module(name)
+"""
+    result = run_python(code, tmp_path)
+    assert result.returncode == 0, result.stderr
+
+
+def test_no_lower_floor_imports_the_messages() -> None:
+    # What import-linter cannot see: superpoint_ros.msg does not exist in the source tree.
+    for folder in (*PACKAGES["superpoint_ros"].glob("[nf]e*/"), PACKAGES["superpoint_training"]):
+        for path in folder.rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                assert not (
+                    isinstance(node, ast.ImportFrom)
+                    and (node.module or "").startswith("superpoint_ros.msg")
+                ), f"{path}:{node.lineno} imports the messages"
+
+
+def test_messages_are_found_from_the_checkout_and_from_elsewhere(tmp_path: Path) -> None:
+    pytest.importorskip("rclpy", reason="needs ROS 2")
+    code = """
+import sys
+from superpoint_ros.msg import FeatureMatches, Features, HomographyStamped
+assert "torch" not in sys.modules, "importing the messages loads torch"
+assert (Features.FLOAT32, Features.FLOAT16, Features.UINT8) == (0, 1, 2)
+status = HomographyStamped
+assert (status.OK, status.NO_REFERENCE) == (0, 1)
+assert (status.TOO_FEW_MATCHES, status.DEGENERATE) == (2, 3)
+from superpoint_ros import Extractor
+"""
+    for folder in (ROOT, tmp_path):
+        result = run_python(code, folder)
+        assert result.returncode == 0, result.stderr
+
+
+def test_cmake_installs_modules_executables_launch_and_config() -> None:
+    messages = pytest.importorskip("superpoint_ros.msg", reason="needs ROS 2 and `make setup`")
+    packages = Path(messages.__file__).parents[2]
+    prefix = next(path for path in packages.parents if (path / "share" / "superpoint_ros").is_dir())
+    missing = {name for name in installed_files() if not (packages / name).is_file()}
+    assert missing == set(), "not installed; if they are new, `make setup` installs them"
+    for folder in ("launch", "config"):
+        for path in (ROOT / folder).glob("*.*"):
+            assert (prefix / "share" / "superpoint_ros" / folder / path.name).is_file()
+    for name in ("superpoint_node", "superpoint", "superpoint-train"):
+        assert os.access(prefix / "lib" / "superpoint_ros" / name, os.X_OK)
+
+
+def test_the_installed_command_line_runs(tmp_path: Path) -> None:
+    command = Path(sys.executable).with_name("superpoint")
+    result = subprocess.run([command, "--help"], cwd=tmp_path, capture_output=True, timeout=100)
+    assert result.returncode == 0, result.stderr
+    assert b"demo" in result.stdout
+
+
+def test_the_pip_wheel_holds_every_module_and_the_weights(tmp_path: Path) -> None:
+    # pip builds beside the sources, so in a copy.
+    source = tmp_path / "source"
+    kept_out = shutil.ignore_patterns("__pycache__", ".*", "build", "*.egg-info")
+    shutil.copytree(ROOT, source, ignore=kept_out)
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*command, "--wheel-dir", tmp_path, source], check=True, timeout=100)
+    (wheel,) = tmp_path.glob("superpoint_ros-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        (scripts,) = (name for name in names if name.endswith("entry_points.txt"))
+        text = archive.read(scripts).decode()
+    assert installed_files() - names == set()
+    assert "superpoint = superpoint_ros.tools.cli:main" in text
+    assert "superpoint-train = superpoint_training.cli:main" in text
+
+
+@pytest.mark.parametrize(
+    ("gone", "sentence"),
+    [
+        (("cmake",), "cmake not found; install it (Debian, Ubuntu: apt install cmake)."),
+        (("c++", "g++", "clang++"), "no C++ compiler found; install one"),
+        (("python3",), "python3 not found; install Python 3.10 to 3.14"),
+    ],
+)
+def test_a_missing_tool_is_named_in_one_sentence(
+    tmp_path: Path, gone: tuple[str, ...], sentence: str
+) -> None:
+    for name in ("sh", "uname", "sed", "sort", "head", "cmake", "cc", "c++"):
+        if name not in gone:
+            path = shutil.which(name)
+            assert path, f"this test needs {name}"
+            (tmp_path / name).symlink_to(path)
+    if "python3" not in gone:
+        # A link would take the virtual environment's settings away.
+        (tmp_path / "python3").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+        (tmp_path / "python3").chmod(0o755)
+    result = subprocess.run(
+        [ROOT / "scripts" / "check_host.sh", "python3", "wheels"],
+        env={"PATH": str(tmp_path), "LC_ALL": "C"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"make setup: {sentence}")
+    assert result.stderr.count("\n") == 1
+
+
+def test_missing_include_folders_are_dropped_and_others_kept(tmp_path: Path) -> None:
+    # An imported target like those of the wheels: a folder of another machine among good ones.
+    (tmp_path / "CMakeLists.txt").write_text(
+        f"""cmake_minimum_required(VERSION 3.20)
+project(probe LANGUAGES NONE)
+add_library(probe::headers INTERFACE IMPORTED)
+set(folders "/opt/python/nowhere/include" "{tmp_path}" "$<BUILD_INTERFACE:/not/yet/a/path>")
+set_target_properties(probe::headers PROPERTIES INTERFACE_INCLUDE_DIRECTORIES "${{folders}}")
+function(show)
+  get_target_property(folders probe::headers INTERFACE_INCLUDE_DIRECTORIES)
+  message(STATUS "folders: ${{folders}}")
+endfunction()
+cmake_language(DEFER CALL show)
+"""
+    )
+    cure = ROOT / "cmake" / "drop_missing_include_dirs.cmake"
+    result = subprocess.run(
+        ["cmake", "-S", tmp_path, "-B", tmp_path / "build", f"-DCMAKE_PROJECT_INCLUDE={cure}"],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert result.returncode == 0, result.stderr
+    assert f"folders: {tmp_path};$<BUILD_INTERFACE:/not/yet/a/path>\n" in result.stdout
