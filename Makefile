@@ -82,7 +82,7 @@ $(VENV)/packages: FORCE
 endif
 
 $(VENV)/packages: pyproject.toml setup.py package.xml
-	@scripts/check_host.sh '$(PYTHON)' $(ROS_FROM)
+	@cmake/check_host.sh '$(PYTHON)' $(ROS_FROM)
 	@if ! { $(VENV)/bin/python -c '' && [[ "$$(< $@)" == '$(HOME_KEY) '* ]]; } 2>/dev/null; then \
 	    echo 'Making $(VENV); downloading and installing packages takes a few minutes.'; \
 	    rm -rf $(VENV) $(BUILD) && '$(PYTHON)' -m venv $(VENV_ARGS) $(VENV); \
