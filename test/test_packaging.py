@@ -167,7 +167,7 @@ def test_a_missing_tool_is_named_in_one_sentence(
         (tmp_path / "python3").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
         (tmp_path / "python3").chmod(0o755)
     result = subprocess.run(
-        [ROOT / "scripts" / "check_host.sh", "python3", "wheels"],
+        [ROOT / "cmake" / "check_host.sh", "python3", "wheels"],
         env={"PATH": str(tmp_path), "LC_ALL": "C"},
         capture_output=True,
         text=True,
