@@ -1,0 +1,106 @@
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from rosbags.rosbag2 import StoragePlugin
+from training_scenes import scene, write_bag
+
+from superpoint_training.bags import extract_frames, is_bag
+from superpoint_training.config import InputConfig
+
+STORAGES = [StoragePlugin.SQLITE3, StoragePlugin.MCAP]
+ALL = InputConfig(min_change=0.0)
+
+
+def frames_of(paths: list[Path]) -> list[np.ndarray]:
+    return [cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) for path in paths]
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_raw_and_compressed_topics_are_read_in_order_of_time(tmp_path, storage) -> None:
+    raw, compressed = [scene(i) for i in range(3)], [scene(10 + i) for i in range(2)]
+    bag = write_bag(tmp_path / "drive", storage, raw, compressed, padding=5)
+    assert is_bag(bag)
+    found = frames_of(extract_frames(bag, tmp_path / "frames", ALL))
+    assert len(found) == 5
+    for frame, expected in zip(found, [*raw, *compressed], strict=True):
+        assert np.array_equal(frame, expected)
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_a_single_storage_file_is_a_bag_too(tmp_path, storage) -> None:
+    bag = write_bag(tmp_path / "drive", storage, [scene(0)])
+    file = next(path for path in bag.iterdir() if path.suffix in (".mcap", ".db3"))
+    assert is_bag(file)
+    assert len(extract_frames(file, tmp_path / "frames", ALL)) == 1
+
+
+def test_every_kth_frame_is_taken(tmp_path) -> None:
+    raw = [scene(i) for i in range(7)]
+    bag = write_bag(tmp_path / "drive", StoragePlugin.MCAP, raw)
+    found = frames_of(extract_frames(bag, tmp_path / "frames", InputConfig(every=3, min_change=0)))
+    assert [next(i for i in range(7) if np.array_equal(f, raw[i])) for f in found] == [0, 3, 6]
+
+
+def test_frames_that_repeat_the_last_one_kept_are_left_out(tmp_path) -> None:
+    still = scene(0)
+    flicker = np.clip(still.astype(int) + 1, 0, 255).astype(np.uint8)
+    bag = write_bag(
+        tmp_path / "drive", StoragePlugin.MCAP, [still, flicker, still, scene(1), scene(1)]
+    )
+    found = frames_of(extract_frames(bag, tmp_path / "frames", InputConfig()))
+    assert len(found) == 2
+    assert np.array_equal(found[0], still) and np.array_equal(found[1], scene(1))
+
+
+def test_colour_becomes_grey_and_large_frames_shrink(tmp_path) -> None:
+    colour = np.stack([scene(0, (200, 300)), scene(1, (200, 300)), scene(2, (200, 300))], axis=2)
+    bag = write_bag(tmp_path / "drive", StoragePlugin.MCAP, [colour], encoding="rgb8")
+    (frame,) = frames_of(extract_frames(bag, tmp_path / "frames", InputConfig(longer_side=150)))
+    grey = cv2.cvtColor(colour, cv2.COLOR_RGB2GRAY)
+    assert np.array_equal(frame, cv2.resize(grey, (150, 100), interpolation=cv2.INTER_AREA))
+
+
+def test_frames_that_cannot_be_decoded_are_skipped_and_counted(tmp_path, capfd) -> None:
+    bag = write_bag(tmp_path / "drive", StoragePlugin.MCAP, compressed=[b"not a picture", scene(1)])
+    assert len(extract_frames(bag, tmp_path / "frames", ALL)) == 1
+    assert "1 frames skipped: 13 bytes with format 'png'" in capfd.readouterr().out
+
+
+def test_an_unknown_encoding_names_the_known_ones(tmp_path, capfd) -> None:
+    bag = write_bag(tmp_path / "drive", StoragePlugin.MCAP, [scene(0)], encoding="hsv8")
+    assert extract_frames(bag, tmp_path / "frames", ALL) == []
+    said = capfd.readouterr().out
+    assert "1 frames skipped: encoding 'hsv8'" in said and "expected one of mono8" in said
+
+
+def test_a_bag_is_read_once(tmp_path) -> None:
+    bag = write_bag(tmp_path / "drive", StoragePlugin.MCAP, [scene(0), scene(1)])
+    first = extract_frames(bag, tmp_path / "frames", ALL)
+    times = [path.stat().st_mtime_ns for path in first]
+    second = extract_frames(bag, tmp_path / "frames", ALL)
+    assert second == first and [path.stat().st_mtime_ns for path in second] == times
+    # other settings are another extraction
+    assert extract_frames(bag, tmp_path / "frames", InputConfig(every=2)) != first
+
+
+def test_only_the_topics_asked_for_are_read(tmp_path) -> None:
+    bag = write_bag(tmp_path / "drive", StoragePlugin.MCAP, [scene(0)], [scene(1)])
+    chosen = InputConfig(topics=("/camera/image/compressed",), min_change=0)
+    (frame,) = frames_of(extract_frames(bag, tmp_path / "frames", chosen))
+    assert np.array_equal(frame, scene(1))
+    with pytest.raises(ValueError, match="no topic /rear.*/camera/image "):
+        extract_frames(bag, tmp_path / "frames", InputConfig(topics=("/rear",)))
+
+
+def test_a_recording_that_was_cut_off_is_used_up_to_there(tmp_path, capfd) -> None:
+    bag = write_bag(tmp_path / "drive", StoragePlugin.MCAP, [scene(i) for i in range(20)])
+    file = next(bag.glob("*.mcap"))
+    file.write_bytes(file.read_bytes()[:-2000])
+    try:
+        found = extract_frames(bag, tmp_path / "frames", ALL)
+    except ValueError as error:  # rosbags may refuse it outright; then in a sentence
+        assert str(bag) in str(error)
+    else:
+        assert len(found) > 0

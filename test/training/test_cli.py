@@ -1,0 +1,171 @@
+"""The command as a user runs it, on small pictures and few steps."""
+
+import json
+from pathlib import Path
+
+import cv2
+import pytest
+from click.testing import CliRunner, Result
+from rosbags.rosbag2 import StoragePlugin
+from training_scenes import scene, write_bag, write_scenes
+
+from superpoint_ros import Extractor, estimate_homography, match
+from superpoint_ros.network.checkpoint import load_checkpoint
+from superpoint_training.cli import main
+
+TINY = [
+    "network.channels=[4, 4, 8, 8]",
+    "network.head_channels=16",
+    "network.descriptor_dim=16",
+    "shapes.size=[64, 80]",
+    "magicpoint.steps=4",
+    "adaptation.size=[64, 80]",
+    "adaptation.views=2",
+    "adaptation.threshold=0.0",
+    "adaptation.max_points=40",
+    "pairs.size=[64, 80]",
+    "superpoint.steps=3",
+    "run.validation_samples=3",
+    "evaluation.pairs=2",
+    "evaluation.rotation_photos=0",
+    "evaluation.shapes=1",
+]
+
+
+def superpoint_train(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_the_whole_chain_ends_in_weights_that_the_extractor_loads(tmp_path, rounds) -> None:
+    write_scenes(tmp_path / "pictures", 4)
+    (tmp_path / "pictures" / "damaged.png").write_bytes(b"nonsense")
+    bag = write_bag(tmp_path / "drive", StoragePlugin.MCAP, [scene(i) for i in range(10, 12)])
+    out = tmp_path / "out"
+    arguments = [
+        "all",
+        "--images",
+        tmp_path / "pictures",
+        "--images",
+        bag,
+        "--budget",
+        5,
+        "--out",
+        out,
+    ]
+    settings = [*TINY, "inputs.held_out=0.2", f"adaptation.rounds={rounds}"]
+    result = superpoint_train(*arguments, *settings)
+    assert result.exit_code == 0, result.output
+    features = Extractor(out / "superpoint.safetensors", device="cpu", detection_threshold=0.0)(
+        scene(0)
+    )
+    assert len(features.xy) > 20 and features.descriptors.shape[1] == 16
+    pairs = match(features, features)
+    assert estimate_homography(features, features, pairs).status.name == "OK"
+    report = json.loads((out / "evaluation" / "report.json").read_text())
+    assert "superpoint" in json.dumps(report)
+    metadata = load_checkpoint(out / "superpoint.safetensors").metadata
+    assert metadata.keys() >= {
+        "data",
+        "data_licence",
+        "source_commit",
+        "metrics",
+        "recipe",
+        "steps",
+    }
+    assert (out / f"round{rounds}" / "superpoint" / "log.jsonl").is_file()
+    # a second call finds everything done
+    again = superpoint_train(
+        *arguments, "--resume", *settings, "evaluation.shapes=0", "evaluation.pairs=1"
+    )
+    assert again.exit_code == 0, again.output
+
+
+def test_the_stages_one_by_one_with_previews(tmp_path) -> None:
+    write_scenes(tmp_path / "pictures", 3)
+    folder = {name: tmp_path / name for name in ("magicpoint", "adapted", "superpoint")}
+    weights = folder["magicpoint"] / "magicpoint.safetensors"
+    steps: list[list[object]] = [
+        ["magicpoint", "--out", folder["magicpoint"], *TINY],
+        [
+            "adapt",
+            "--weights",
+            weights,
+            "--images",
+            tmp_path / "pictures",
+            "--out",
+            folder["adapted"],
+            *TINY,
+        ],
+        [
+            "superpoint",
+            "--labels",
+            folder["adapted"],
+            "--start",
+            weights,
+            "--out",
+            folder["superpoint"],
+            *TINY,
+        ],
+        *(
+            [
+                "preview",
+                stage,
+                "--labels",
+                folder["adapted"],
+                "--count",
+                2,
+                "--out",
+                tmp_path / f"{stage}.png",
+                *TINY,
+            ]
+            for stage in ("shapes", "labels", "pairs")
+        ),
+        ["export", folder["superpoint"] / "state.pt", tmp_path / "again.safetensors"],
+    ]
+    for arguments in steps:
+        result = superpoint_train(*arguments)
+        assert result.exit_code == 0, result.output
+    for stage in ("shapes", "labels", "pairs"):
+        sheet = cv2.imread(str(tmp_path / f"{stage}.png"))
+        assert sheet is not None and sheet.std() > 10
+    Extractor(tmp_path / "again.safetensors", device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["magicpoint", "magicpoint.step=3"],
+            "unknown key magicpoint.step; the nearest is magicpoint.steps",
+        ),
+        (["magicpoint", "--recipe", "smal"], "unknown recipe 'smal'"),
+        (["magicpoint", "--device", "tpu"], "device: expected auto, cpu or cuda, got 'tpu'"),
+        (["magicpoint", "--resume"], "nothing to resume"),
+        (["superpoint", "--labels", "."], "no labelled pictures"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_sentence(tmp_path, monkeypatch, arguments, message) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = superpoint_train(*arguments, "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    assert message in result.output and "Traceback" not in result.output
+
+
+def test_pictures_of_the_held_out_list_are_not_trained_on(tmp_path) -> None:
+    paths = write_scenes(tmp_path / "pictures", 4)
+    kept = tmp_path / "kept.txt"
+    kept.write_text(f"{paths[1]}\n{paths[3]}\n")
+    weights = tmp_path / "magicpoint" / "magicpoint.safetensors"
+    assert superpoint_train("magicpoint", "--out", weights.parent, *TINY).exit_code == 0
+    out = tmp_path / "adapted"
+    images = ["--images", tmp_path / "pictures", "--held-out", kept]
+    result = superpoint_train("adapt", "--weights", weights, *images, "--out", out, *TINY)
+    assert result.exit_code == 0, result.output
+    assert read(out / "pictures.txt") == [paths[0], paths[2]]
+    assert read(out / "held_out.txt") == [paths[1], paths[3]]
+    assert len(list((out / "labels").glob("*.npz"))) == 2
+
+
+def read(path: Path) -> list[Path]:
+    return [Path(line) for line in path.read_text().splitlines()]

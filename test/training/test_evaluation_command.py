@@ -1,0 +1,385 @@
+"""Pairs through detectors to a report, and the command around it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from superpoint_ros import Features
+from superpoint_ros.network.checkpoint import Checkpoint, save_checkpoint
+from superpoint_ros.network.heatmap import DetectionSettings
+from superpoint_ros.network.superpoint import Architecture, SuperPoint
+from superpoint_training.evaluation.benchmark import (
+    PairProtocol,
+    PairResult,
+    evaluate_pairs,
+    summarise,
+)
+from superpoint_training.evaluation.command import evaluate
+from superpoint_training.evaluation.detectors import CLASSIC, classic_detector, superpoint_detector
+from superpoint_training.evaluation.pairs import Pair, Views, hpatches_pairs
+from superpoint_training.evaluation.report import Evaluation, tables
+from superpoint_training.evaluation.run import Request
+from superpoint_training.evaluation.warps import KINDS, camera_homography, render, rotation_pairs
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    data = pytest.importorskip("skimage.data")
+    directory = tmp_path_factory.mktemp("photographs")
+    for name in ("camera", "coffee"):
+        picture = getattr(data, name)()
+        picture = cv2.resize(picture, (320, 240), interpolation=cv2.INTER_AREA)
+        cv2.imwrite(str(directory / f"{name}.png"), picture)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def sequences(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two real-looking sequences in HPatches layout, made from a photograph."""
+    directory = tmp_path_factory.mktemp("hpatches")
+    image = cv2.imread(str(photographs / "camera.png"), cv2.IMREAD_GRAYSCALE)
+    for folder, motion in (("v_turned", {"rotation": 20, "tilt": 20}), ("i_dark", {})):
+        (directory / folder).mkdir()
+        cv2.imwrite(str(directory / folder / "1.png"), image)
+        homography = camera_homography((240, 320), **motion)
+        current = render(image, homography) if motion else image // 2
+        cv2.imwrite(str(directory / folder / "2.png"), current)
+        np.savetxt(directory / folder / "H_1_2", homography)
+    return directory
+
+
+class Points:
+    """A detector whose keypoints are given: points of the first picture, and where they move to."""
+
+    described = True
+    matched_nms = 0
+
+    def __init__(self, name: str, xy: np.ndarray, homography: np.ndarray, error: float) -> None:
+        self.name = name
+        self.protocol: dict[str, Any] = {}
+        self.calls = 0
+        mapped = np.column_stack([xy, np.ones(len(xy))]) @ homography.T
+        self._answers = {0: xy, 1: mapped[:, :2] / mapped[:, 2:] + np.array([error, 0])}
+
+    def __call__(self, image: np.ndarray, settings: DetectionSettings) -> Features:
+        self.calls += 1
+        xy = self._answers[int(image[0, 0])]
+        scores = np.linspace(1, 0.5, len(xy))
+        return Features(xy.astype(np.float32), scores, np.eye(len(xy), dtype=np.float32), image.shape)
+
+
+def marked_pair(homography: np.ndarray) -> Pair:
+    """Two pictures that only say which is which."""
+    views = Views(np.zeros((100, 120), np.uint8), np.ones((100, 120), np.uint8), homography)
+    return Pair("pair", "group", "kind", "a", "b", lambda: views)
+
+
+# --- benchmark -----------------------------------------------------------------------------
+
+
+def test_a_perfect_detector_is_measured_as_perfect() -> None:
+    homography = camera_homography((100, 120), rotation=5, tilt=5)
+    xy = np.random.default_rng(0).uniform((25, 20), (95, 80), (60, 2))
+    detector = Points("oracle", xy, homography, error=0.0)
+    (result,) = evaluate_pairs([detector], [marked_pair(homography)], PairProtocol(size=120))
+    assert result.corner_error < 0.01
+    assert result.matches == result.inliers == 60
+    assert result.matching_score == result.nn_map == result.repeatability[4] == 1.0
+    assert result.localisation_error[4] == pytest.approx(0, abs=1e-4)
+
+
+def test_a_constant_error_of_2_pixels_is_measured_as_such() -> None:
+    homography = camera_homography((100, 120), rotation=5)
+    xy = np.random.default_rng(0).uniform((25, 20), (95, 80), (60, 2))
+    detector = Points("shifted", xy, homography, error=2.0)
+    (result,) = evaluate_pairs([detector], [marked_pair(homography)], PairProtocol(size=120))
+    assert result.corner_error == pytest.approx(2.0, abs=0.05)
+    summary = summarise([result])
+    assert summary["homography"] == {"1": 0.0, "3": 1.0, "5": 1.0}
+    strict = PairProtocol(size=120, epsilon=1.0)
+    (missed,) = evaluate_pairs([detector], [marked_pair(homography)], strict)
+    assert missed.matching_score == missed.nn_map == 0.0
+
+
+def test_features_of_a_picture_are_computed_once_in_a_group(sequences: Path) -> None:
+    xy = np.random.default_rng(0).uniform((20, 20), (100, 80), (30, 2))
+    detector = Points("counted", xy, np.eye(3), error=0.0)
+    evaluate_pairs([detector], [marked_pair(np.eye(3))] * 3, PairProtocol(repeatability_nms=()))
+    assert detector.calls == 2
+
+
+def test_sift_and_orb_are_right_on_easy_pairs(sequences: Path) -> None:
+    detectors = [classic_detector(key) for key in ("sift", "orb")]
+    for result in evaluate_pairs(detectors, hpatches_pairs(sequences, 320), PairProtocol(320)):
+        assert result.corner_error < 3, result
+        assert result.matching_score > 0.25
+        assert 0.3 < result.repeatability[4] <= 1
+
+
+def test_the_default_weights_are_right_on_easy_pairs(sequences: Path) -> None:
+    detector = superpoint_detector(None, device="cpu")
+    for result in evaluate_pairs([detector], hpatches_pairs(sequences, 320), PairProtocol(320)):
+        assert result.corner_error < 5, result
+        assert result.matching_score > 0.2 and result.repeatability[4] > 0.3
+
+
+def test_sift_is_rotation_proof(photographs: Path) -> None:
+    pairs = rotation_pairs([photographs / "camera.png"], [45, 90, 135, 180], 320)
+    results = evaluate_pairs([classic_detector("sift-precise")], pairs, PairProtocol(320))
+    assert [result.kind for result in results] == ["45", "90", "135", "180"]
+    assert max(result.corner_error for result in results) < 1
+
+
+def test_the_mean_leaves_out_localisation_errors_that_do_not_exist() -> None:
+    def result(corner_error: float, localisation: float) -> PairResult:
+        return PairResult(
+            "p",
+            "k",
+            "d",
+            np.eye(3),
+            {},
+            (10, 20),
+            3,
+            2,
+            corner_error,
+            0.5,
+            0.25,
+            {4: 0.5},
+            {4: localisation},
+        )
+
+    summary = summarise([result(0.5, 1.0), result(np.inf, np.nan)])
+    assert summary["localisation_error_nms4"] == 1.0
+    assert summary["homography"] == {"1": 0.5, "3": 0.5, "5": 0.5}
+    assert summary["keypoints"] == 15.0
+    assert summarise([]) == {}
+
+
+# --- command -------------------------------------------------------------------------------
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(evaluate, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def report(photographs: Path, sequences: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small network and all baselines on everything, once."""
+    out = tmp_path_factory.mktemp("evaluation") / "new"
+    torch.manual_seed(0)
+    model = SuperPoint(Architecture((4, 4, 8, 8), 8, 16)).eval()
+    checkpoint = Checkpoint(model.architecture, model.state_dict(), {"name": "tiny"})
+    save_checkpoint(out.parent / "tiny.safetensors", checkpoint)
+    broken = photographs / "broken.png"
+    broken.write_text("no picture")
+    result = run(
+        *("--weights", out.parent / "tiny.safetensors", "--hpatches", sequences),
+        *("--photos", photographs, "--pairs", 4, "--kinds", "blur,rotation"),
+        *("--rotation", "0,90", "--rotation-photos", 3, "--shapes", 1, "--size", 160),
+        *("--keypoints", 200, "--device", "cpu", "--out", out),
+    )
+    broken.unlink()
+    assert result.exit_code == 0, result.output
+    (out / "printed.txt").write_text(result.output)
+    return out
+
+
+def test_the_report_holds_every_detector_and_every_set(report: Path) -> None:
+    document = json.loads((report / "report.json").read_text())
+    names = list(document["protocol"]["detectors"])
+    assert names[0].startswith("tiny@")
+    assert names[1:] == [CLASSIC[key][0] for key in CLASSIC]
+    assert list(document["results"]) == ["hpatches", "warped", "rotation", "shapes"]
+    for which in document["results"]:
+        assert list(document["results"][which]) == names
+    assert list(document["results"]["hpatches"][names[0]]) == ["all", "illumination", "viewpoint"]
+    assert list(document["results"]["rotation"]["SIFT"]) == ["all", "0", "90"]
+    assert document["results"]["rotation"]["SIFT"]["0"]["homography"]["3"] == 1.0
+
+
+def test_the_report_holds_the_whole_protocol(report: Path) -> None:
+    protocol = json.loads((report / "report.json").read_text())["protocol"]
+    network = next(iter(protocol["detectors"].values()))
+    assert len(network["sha256"]) == 64 and network["weights_id"] and network["nms_for_matching"] == 4
+    pairs = protocol["pairs"]
+    assert (pairs["size"], pairs["keypoints"], pairs["repeatability_nms"]) == (160, 200, [4, 8])
+    assert pairs["detection_threshold"] == 0.005 and pairs["inlier_threshold"] == 3.0
+    assert "MAGSAC" in pairs["estimator"] and "mutual" in pairs["matcher"]
+    assert protocol["seed"] == 0 and protocol["versions"]["opencv"] == cv2.__version__
+    assert protocol["warped"]["kinds"]["rotation"]["motion"]["rotation"] == 180.0
+    assert protocol["shapes"]["pictures"] == 1
+
+
+def test_only_real_pairs_are_measured_at_every_radius(report: Path) -> None:
+    document = json.loads((report / "report.json").read_text())
+    sets = document["protocol"]["sets"]
+    assert sets["hpatches"] == {"pairs": 2, "repeatability_nms": [4, 8]}
+    assert sets["warped"] == {"pairs": 4, "repeatability_nms": [4]}
+    assert "repeatability_nms8" in document["results"]["hpatches"]["Harris"]["all"]
+    assert "repeatability_nms8" not in document["results"]["warped"]["Harris"]["all"]
+
+
+def test_several_matching_radii_are_rows_of_one_report(report: Path, sequences: Path) -> None:
+    out = report.parent / "radii"
+    weights = report.parent / "tiny.safetensors"
+    result = run(
+        *("--weights", weights, "--baselines", "none", "--hpatches", sequences, "--size", 160),
+        *("--match-nms", "4,2", "--nms", "4", "--device", "cpu", "--out", out),
+    )
+    assert result.exit_code == 0, result.output
+    results = json.loads((out / "report.json").read_text())["results"]["hpatches"]
+    four, two = results.values()
+    assert [name.rpartition(", ")[2] for name in results] == ["NMS 4", "NMS 2"]
+    assert two["all"]["keypoints"] > four["all"]["keypoints"]
+    assert two["all"]["repeatability_nms4"] == four["all"]["repeatability_nms4"]
+
+
+def test_without_any_descriptors_there_is_no_rotation_sweep(photographs: Path, tmp_path: Path) -> None:
+    model = SuperPoint(Architecture((4, 4, 8, 8), 8, 0)).eval()
+    save_checkpoint(tmp_path / "m.safetensors", Checkpoint(model.architecture, model.state_dict()))
+    result = run(
+        *("--weights", tmp_path / "m.safetensors", "--baselines", "fast", "--photos", photographs),
+        *("--pairs", 2, "--size", 96, "--device", "cpu", "--out", tmp_path / "out"),
+    )
+    assert result.exit_code == 0, result.output
+    assert list(json.loads((tmp_path / "out/report.json").read_text())["results"]) == ["warped"]
+
+
+def test_a_broken_photograph_is_skipped_and_named(report: Path) -> None:
+    skipped = json.loads((report / "report.json").read_text())["skipped"]
+    assert skipped and all("broken.png: not a readable picture" in line for line in skipped)
+    assert "skipped: warped" in (report / "printed.txt").read_text()
+
+
+def test_every_pair_is_listed_with_its_homography(report: Path) -> None:
+    with (report / "pairs.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    detectors = 1 + len(CLASSIC)
+    # 2 real pairs; of 4 warped ones two are of the broken photograph; 2 photographs at 2 angles,
+    # which only the detectors with descriptors are run on: the network, two SIFTs and ORB.
+    assert len(rows) == (2 + 2) * detectors + 2 * 2 * 4
+    turned = next(row for row in rows if row["set"] == "rotation" and row["kind"] == "90")
+    matrix = np.array([float(turned[f"h{i}{j}"]) for i in range(3) for j in range(3)]).reshape(3, 3)
+    np.testing.assert_allclose(matrix[:2, :2], [[0, -1], [1, 0]], atol=1e-6)
+    assert {row["corner_error"] for row in rows if row["detector"] == "FAST"} == {"nan"}
+    assert {row["repeatability_nms8"] for row in rows if row["set"] == "warped"} == {"nan"}
+
+
+def test_the_printed_tables_are_the_written_ones(report: Path) -> None:
+    printed = (report / "printed.txt").read_text()
+    for line in (report / "report.md").read_text().splitlines():
+        assert line in printed
+    assert "### hpatches: 2 pairs" in printed
+    assert "| worst" in printed and "mAP" in printed
+
+
+def test_plots_are_written(report: Path) -> None:
+    plots = {path.name for path in report.glob("*.png")}
+    assert {"homography.png", "kinds.png", "rotation.png", "shapes.png"} <= plots
+    assert len([name for name in plots if name.startswith("worst_")]) == 3
+    for path in report.glob("*.png"):
+        assert cv2.imread(str(path)).std() > 5, path
+
+
+def test_detectors_without_descriptors_have_no_matching_figures(report: Path) -> None:
+    results = json.loads((report / "report.json").read_text())["results"]
+    harris = results["hpatches"]["Harris"]["all"]
+    assert "homography" not in harris and harris["repeatability_nms4"] > 0.3
+    assert "Harris" not in tables_of(report, "by angle")
+
+
+def tables_of(report: Path, title: str) -> str:
+    parts = (report / "report.md").read_text().split("### ")
+    return next(part for part in parts if title in part)
+
+
+def test_the_help_names_every_baseline_and_kind() -> None:
+    assert run("--help").exit_code == 0
+    text = {parameter.name: getattr(parameter, "help", "") for parameter in evaluate.params}
+    assert all(name in text["baselines"] for name in CLASSIC)
+    assert all(name in text["kinds"] for name in KINDS)
+
+
+def test_the_request_has_the_options_defaults(tmp_path: Path) -> None:
+    request, protocol = Request(shapes=1), PairProtocol()
+    defaults = {parameter.name: parameter.default for parameter in evaluate.params}
+    assert defaults["pairs"] == request.pairs
+    assert tuple(map(int, str(defaults["match_nms"]).split(","))) == request.match_nms
+    assert defaults["rotation_photos"] == request.rotation_photos
+    assert tuple(map(float, str(defaults["rotation"]).split(","))) == request.rotation
+    assert tuple(map(int, str(defaults["nms"]).split(","))) == protocol.repeatability_nms
+    assert defaults["size"] == protocol.size and defaults["keypoints"] == protocol.keypoints
+    assert defaults["threshold"] == protocol.detection_threshold
+    assert defaults["epsilon"] == protocol.epsilon
+    assert defaults["inlier_threshold"] == protocol.inlier_threshold
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ((), "nothing to evaluate: give --hpatches DIR, --photos DIR or --shapes N"),
+        (("--shapes", 1, "--weights", "gone.pth"), "gone.pth: no such weights file"),
+        (("--shapes", 1, "--baselines", "surf"), "unknown baseline 'surf'; expected some of sift,"),
+        (("--shapes", 1, "--baselines", "orb,orb"), "ORB is given twice"),
+        (("--shapes", 1, "--weights", "default", "--weights", "default"), "is given twice"),
+        (("--shapes", 1, "--nms", "-1"), "nms_radius must be a whole number of at least 0"),
+        (("--shapes", 1, "--match-nms", "none"), "--match-nms names no radius"),
+        (("--shapes", 1, "--nms", "four"), "expected numbers with commas between them, got 'four'"),
+        (("--shapes", 1, "--threshold", 2), "detection_threshold must be at least 0 and below 1"),
+        (("--shapes", 1, "--keypoints", 0), "max_keypoints must be a whole number of at least 1"),
+        (("--shapes", 1, "--device", "tpu"), "device must be auto, cpu, cuda"),
+    ],
+)
+def test_bad_options_get_one_clear_sentence(arguments: tuple, sentence: str, tmp_path: Path) -> None:
+    result = run(*arguments, "--out", tmp_path / "out")
+    assert result.exit_code != 0
+    assert sentence in result.output
+    assert "Traceback" not in result.output
+
+
+def test_bad_directories_get_one_clear_sentence(photographs: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (tmp_path / "list.txt").write_text("camera.png\nmoon.png\n")
+    for arguments, sentence in (
+        (("--hpatches", empty), "expected i_* or v_* (HPatches layout)"),
+        (("--photos", empty), "no picture found"),
+        (("--photos", photographs, "--list", tmp_path / "list.txt"), "1 of 2 pictures not in"),
+        (("--photos", photographs, "--kinds", "sepia"), "unknown kind of pair 'sepia'"),
+        (("--list", tmp_path / "list.txt", "--shapes", 1), "give --photos DIR as well"),
+    ):
+        result = run(*arguments, "--out", tmp_path / "out")
+        assert result.exit_code == 1
+        assert sentence in result.output
+
+
+def test_a_broken_picture_of_a_sequence_stops_the_evaluation(sequences: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "set/v_broken"
+    folder.mkdir(parents=True)
+    for name in ("1.png", "H_1_2"):
+        (folder / name).write_bytes((sequences / "v_turned" / name).read_bytes())
+    (folder / "2.png").write_text("no picture")
+    arguments = ("--hpatches", tmp_path / "set", "--baselines", "none", "--size", 64)
+    result = run(*arguments, "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "2.png: not a readable picture" in result.output
+
+
+def test_photographs_that_are_all_broken_stop_the_evaluation(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_text("no picture")
+    result = run("--photos", tmp_path, "--baselines", "none", "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "no pair could be read; the first: warped, 0000 a.png viewpoint" in result.output
+
+
+def test_an_evaluation_without_results_has_no_tables() -> None:
+    assert tables(Evaluation({"detectors": {}})) == ""

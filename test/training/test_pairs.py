@@ -1,0 +1,105 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from training_scenes import scene, write_scenes
+
+from superpoint_training.augmentation import Photometric
+from superpoint_training.config import PairsConfig
+from superpoint_training.homography import HomographyRange, warp_points
+from superpoint_training.labels import cell_mask
+from superpoint_training.pairs import PairSamples, view
+from superpoint_training.preview import target_points
+from superpoint_training.pseudo_labels import LabelFolder, Labels
+
+SIZE = (64, 80)
+TURNED = HomographyRange(crop=0.9, scale=(0.8, 1.3), rotation=180, distribution="uniform")
+CONFIG = PairsConfig(
+    size=SIZE,
+    first=HomographyRange(crop=0.9, perspective=0.1, rotation=15),
+    second=TURNED,
+    photometric=Photometric(share=0.0),
+    correspondences=40,
+)
+
+
+@pytest.fixture
+def samples(tmp_path) -> PairSamples:
+    paths = write_scenes(tmp_path / "pictures", 5, darkest=40)
+    folder = LabelFolder(tmp_path / "labels")
+    folder.open({})
+    for number, path in enumerate(paths):
+        xy = np.random.default_rng(number).uniform(0, (127, 95), (30, 2)).astype(np.float32)
+        folder.write(path, Labels(xy, np.ones(30, np.float32), (96, 128)))
+    return PairSamples(paths, tmp_path / "labels", CONFIG, seed=0)
+
+
+def test_a_sample_depends_on_seed_and_index_alone(samples) -> None:
+    samples[3]
+    again = PairSamples(samples.pictures, samples.labels, CONFIG, seed=0)
+    for name, tensor in samples[7].items():
+        assert torch.equal(tensor, again[7][name])
+    assert not torch.equal(samples[7]["image"], replace(samples, seed=1)[7]["image"])
+
+
+def test_every_picture_comes_once_a_round(samples) -> None:
+    for lap in range(3):
+        turns = [samples._turn(5 * lap + i) for i in range(5)]
+        assert sorted(turns) == [0, 1, 2, 3, 4]
+
+
+def test_corresponding_points_show_the_same_grey(samples) -> None:
+    differences = []
+    for index in range(20):
+        sample = samples[index]
+        matched = sample["matched"].numpy()
+        assert matched.sum() > 5
+        first, second = sample["points"].numpy()
+        moved = warp_points(first[matched], sample["homography"].numpy().astype(float))
+        assert np.allclose(moved, second[matched], atol=0.01)
+        greys = []
+        for picture, points in zip(sample["image"].numpy(), (first, second), strict=True):
+            x, y = np.rint(points[matched]).astype(int).T
+            assert np.all((x >= 0) & (x < 80) & (y >= 0) & (y < 64))
+            greys.append(picture[y, x].astype(float))
+        differences.append(np.abs(greys[0] - greys[1]))
+    assert np.median(np.concatenate(differences)) < 4
+
+
+def test_labelled_points_come_first_and_at_their_exact_place(samples) -> None:
+    sample = samples[0]
+    targets = sample["targets"][0].numpy()
+    labelled = {tuple(p) for p in target_points(targets)}
+    first = np.rint(sample["points"][0][sample["matched"]].numpy()).astype(int)
+    # A cell keeps one of its labels, so not every labelled correspondence is a target; but most
+    # are.
+    assert np.mean([tuple(p) in labelled for p in first[:8]]) > 0.5
+
+
+def test_targets_and_valid_cells_lie_in_the_picture(samples) -> None:
+    """Pictures of the fixture are nowhere black; what a view does not show is."""
+    for index in range(10):
+        sample = samples[index]
+        images, masks = sample["image"].numpy(), sample["valid"].numpy()
+        for image, targets, valid in zip(images, sample["targets"].numpy(), masks, strict=True):
+            assert not np.any(valid & cell_mask(image == 0))
+            x, y = target_points(targets).astype(int).T
+            assert len(x) > 0 and np.all(image[y, x] > 0)
+
+
+def test_a_shrunk_view_is_averaged_and_stays_in_place() -> None:
+    picture = scene(1, (240, 320))
+    move = np.diag([0.25, 0.25, 1.0])
+    move[:2, 2] = -0.375  # pixel centres: x' = (x + 0.5) / 4 - 0.5
+    found, valid = view(picture, move, (60, 80))
+    blocks = picture.reshape(60, 4, 80, 4).mean(axis=(1, 3))
+    assert np.abs(found.astype(float) - blocks)[2:-2, 2:-2].max() <= 1
+    assert valid[5:-5, 5:-5].all() and not valid[:3].any()
+
+
+def test_a_picture_that_went_bad_is_replaced_by_the_next(samples) -> None:
+    turn = samples._turn(2)
+    samples.pictures[turn].write_bytes(b"damaged")
+    fresh = PairSamples(samples.pictures, samples.labels, CONFIG, seed=0)
+    assert fresh[2]["image"].shape == (2, *SIZE)

@@ -1,0 +1,96 @@
+import cv2
+import numpy as np
+import pytest
+from rosbags.rosbag2 import StoragePlugin
+from training_scenes import scene, write_bag, write_scenes
+
+from superpoint_training.config import InputConfig
+from superpoint_training.pictures import (
+    BadPicture,
+    PictureFolder,
+    find_pictures,
+    read_picture,
+    shrink_to_cover,
+    split,
+)
+
+
+def test_folders_lists_files_and_bags_add_up_each_picture_once(tmp_path) -> None:
+    first = write_scenes(tmp_path / "a" / "deep", 2)
+    second = write_scenes(tmp_path / "b", 2)
+    (tmp_path / "a" / "notes.md").write_text("no picture")
+    listed = tmp_path / "list.txt"
+    listed.write_text("# mine\nb/000.png\n\nb/001.png\n")
+    bag = write_bag(tmp_path / "drive", StoragePlugin.MCAP, [scene(5)])
+    sources = [tmp_path / "a", listed, second[1], bag]
+    found = find_pictures(sources, tmp_path / "frames", InputConfig())
+    assert found[:4] == [*first, *second] and len(found) == 5
+
+
+def test_a_bag_inside_a_folder_is_found(tmp_path) -> None:
+    write_scenes(tmp_path / "all", 1)
+    write_bag(tmp_path / "all" / "drive", StoragePlugin.SQLITE3, [scene(5), scene(6)])
+    assert len(find_pictures([tmp_path / "all"], tmp_path / "frames", InputConfig())) == 3
+
+
+def test_a_source_without_pictures_is_refused_by_name(tmp_path) -> None:
+    with pytest.raises(ValueError, match=f"{tmp_path}: no pictures found"):
+        find_pictures([tmp_path], tmp_path / "frames", InputConfig())
+    with pytest.raises(ValueError, match="gone: no such folder"):
+        find_pictures([tmp_path / "gone"], tmp_path / "frames", InputConfig())
+
+
+def test_colour_pictures_are_read_as_grey(tmp_path) -> None:
+    colour = np.stack([scene(0), scene(1), scene(2)], axis=2)
+    cv2.imwrite(str(tmp_path / "colour.png"), colour)
+    grey = cv2.cvtColor(colour, cv2.COLOR_BGR2GRAY).astype(int)
+    assert np.abs(read_picture(tmp_path / "colour.png") - grey).max() <= 1
+
+
+def test_bad_pictures_are_refused_by_name(tmp_path) -> None:
+    broken, small = tmp_path / "broken.png", tmp_path / "small.png"
+    broken.write_bytes(b"\x89PNG nonsense")
+    cv2.imwrite(str(small), np.zeros((20, 100), np.uint8))
+    for path, reason in (
+        (broken, "not a picture"),
+        (small, "100×20 pixels"),
+        (tmp_path / "gone", "cannot be read"),
+    ):
+        with pytest.raises(BadPicture, match=f"{path.name}.*{reason}"):
+            read_picture(path)
+
+
+def test_a_bad_picture_is_skipped_counted_and_named_once(tmp_path, capfd) -> None:
+    paths = write_scenes(tmp_path, 4)
+    paths[1].write_bytes(b"damaged")
+    folder = PictureFolder(paths)
+    for _ in range(3):
+        number, picture = folder.read(1)
+        assert number == 2 and np.array_equal(picture, scene(2))
+    assert list(folder.bad) == [paths[1]]
+    assert capfd.readouterr().out.count("001.png") == 1
+
+
+def test_nothing_but_bad_pictures_is_an_error(tmp_path) -> None:
+    paths = write_scenes(tmp_path, 3)
+    for path in paths:
+        path.write_bytes(b"damaged")
+    with pytest.raises(ValueError, match="cannot be read"):
+        PictureFolder(paths).read(0)
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [((48, 64), (48, 64)), ((48, 32), (48, 64)), ((0, 0), (96, 128)), ((200, 200), (96, 128))],
+)
+def test_pictures_shrink_until_they_just_cover_the_size(size, expected) -> None:
+    assert shrink_to_cover(scene(0), size).shape == expected
+
+
+def test_the_same_pictures_are_held_out_every_time(tmp_path) -> None:
+    paths = [tmp_path / f"{i}.png" for i in range(50)]
+    training, held_out = split(paths, 0.1, seed=3)
+    assert len(held_out) == 5 and sorted(training + held_out) == sorted(paths)
+    assert split(paths, 0.1, seed=3) == (training, held_out)
+    assert split(paths, 0.0, seed=3) == (paths, [])
+    assert split(paths[:1], 0.5, seed=3) == (paths[:1], [])

@@ -1,0 +1,84 @@
+import pytest
+
+from superpoint_training.config import Config
+from superpoint_training.recipe import config_yaml, load_config, parse_config, recipe_names
+
+
+def test_every_named_recipe_loads() -> None:
+    assert recipe_names() == ["gpu", "paper", "small"]
+    for name in recipe_names():
+        assert isinstance(load_config(name), Config)
+
+
+def test_the_defaults_are_the_papers() -> None:
+    paper, plain = load_config("paper"), parse_config({"adaptation": {"rounds": 2}})
+    assert paper == plain
+
+
+def test_an_unknown_key_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(
+        ValueError,
+        match=r"unknown key magicpoint\.lerning_rate; the nearest is magicpoint\.learning_rate",
+    ):
+        load_config("small", ["magicpoint.lerning_rate=1"])
+    with pytest.raises(ValueError, match="unknown key magicpiont; the nearest is magicpoint"):
+        load_config("small", ["magicpiont.steps=1"])
+    with pytest.raises(
+        ValueError,
+        match=r"unknown key pairs\.second\.rotatoin; the nearest is pairs\.second\.rotation",
+    ):
+        load_config("small", ["pairs.second.rotatoin=1"])
+
+
+def test_overrides_are_typed() -> None:
+    config = load_config(
+        "small", ["magicpoint.learning_rate=1e-4", "shapes.size=[64, 80]", "loss.descriptor=hinge"]
+    )
+    assert config.magicpoint.learning_rate == 1e-4
+    assert config.shapes.size == (64, 80)
+    assert config.loss.descriptor == "hinge"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("magicpoint.steps=many", r"magicpoint\.steps: expected a whole number, got 'many'"),
+        ("magicpoint.steps=1.5", r"magicpoint\.steps: expected a whole number, got 1\.5"),
+        ("network.batch_norm=1", r"network\.batch_norm: expected true or false, got 1"),
+        (
+            "loss.descriptor=triplet",
+            r"loss\.descriptor: expected 'hinge' or 'infonce', got 'triplet'",
+        ),
+        (
+            "shapes.size=[64]",
+            r"shapes\.size: expected 2 values \(a whole number, a whole number\), got \[64\]",
+        ),
+        ("shapes.size=[60, 80]", r"shapes\.size: .*multiples of 8"),
+        ("shapes.kinds=[blobs]", r"shapes\.kinds: expected some of lines.*got blobs"),
+        ("shapes.homography.crop=0", r"shapes\.homography\.crop must be above 0"),
+        ("magicpoint.steps=0", r"magicpoint\.steps must be at least 1, got 0"),
+        ("run.explosion=0.5", r"run\.explosion must be at least 1"),
+        ("magicpoint.steps=[", "the value is not valid YAML"),
+        ("magicpoint=3", r"magicpoint: expected a section with steps"),
+        ("magicpoint.steps", "expected key=value"),
+    ],
+)
+def test_values_that_do_not_fit_are_refused_by_name(override: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_config("small", [override])
+
+
+def test_an_unknown_recipe_is_refused_with_the_known_ones(tmp_path) -> None:
+    with pytest.raises(
+        ValueError, match="unknown recipe 'large'; expected gpu, paper, small or a .yaml file"
+    ):
+        load_config("large")
+    with pytest.raises(ValueError, match="no such recipe file"):
+        load_config(str(tmp_path / "none.yaml"))
+
+
+def test_a_written_configuration_reads_back_the_same(tmp_path) -> None:
+    config = load_config("gpu", ["run.seed=7"])
+    path = tmp_path / "config.yaml"
+    path.write_text(config_yaml(config))
+    assert load_config(str(path)) == config

@@ -1,0 +1,118 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import Dataset
+from training_scenes import write_scenes
+
+from superpoint_ros.network.descriptors import sample_descriptors
+from superpoint_ros.network.superpoint import Architecture, SuperPoint
+from superpoint_training.augmentation import Photometric
+from superpoint_training.config import Config, LossConfig, Optimisation, PairsConfig, RunConfig
+from superpoint_training.homography import HomographyRange
+from superpoint_training.pairs import PairSamples
+from superpoint_training.processes import Processes
+from superpoint_training.pseudo_labels import LabelFolder, Labels
+from superpoint_training.samples import Batch
+from superpoint_training.superpoint import adopt, superpoint_loss, superpoint_task
+from superpoint_training.training import as_network_input, train
+
+ALONE = Processes(0, 1, torch.device("cpu"))
+SLIM = Architecture((4, 8, 8, 16), 16, 16, batch_norm=True)
+PAIRS = PairsConfig(
+    size=(64, 80),
+    second=HomographyRange(crop=0.95, perspective=0.05, rotation=10, translation=0.05),
+    photometric=Photometric(share=0.0),
+    correspondences=48,
+)
+
+
+@pytest.fixture
+def labelled(tmp_path):
+    """Three pictures with random labels: (pictures, folder of labels)."""
+    paths = write_scenes(tmp_path / "pictures", 3, darkest=40)
+    folder = LabelFolder(tmp_path / "labels")
+    folder.open({})
+    for number, path in enumerate(paths):
+        xy = np.random.default_rng(number).uniform(4, (123, 91), (60, 2)).astype(np.float32)
+        folder.write(path, Labels(xy, np.ones(60, np.float32), (96, 128)))
+    return paths, tmp_path / "labels"
+
+
+class OneSample(Dataset[Batch]):
+    def __init__(self, sample: Batch) -> None:
+        self.sample = sample
+
+    def __getitem__(self, index: int) -> Batch:
+        return self.sample
+
+
+def batch_of(samples: PairSamples, count: int) -> Batch:
+    return torch.utils.data.default_collate([samples[index] for index in range(count)])
+
+
+@pytest.mark.parametrize("descriptor", ["hinge", "infonce"])
+def test_the_joint_loss_is_two_detector_losses_and_a_weighted_descriptor_loss(
+    labelled, descriptor
+) -> None:
+    batch = batch_of(PairSamples(*labelled, PAIRS, seed=0), 2)
+    batch["image"] = as_network_input(batch["image"])
+    assert batch["image"].shape == (4, 1, 64, 80)  # both first views, then both second ones
+    torch.manual_seed(0)
+    settings = LossConfig(descriptor=descriptor, weight=0.3)
+    shares = superpoint_loss(SuperPoint(SLIM), batch, settings)
+    weights = {name: weight for name, (weight, _) in shares.items()}
+    assert weights == {"detector": 1.0, "detector_warped": 1.0, "descriptor": 0.3}
+    assert int(shares["detector"][1].count) == int(batch["valid"][:, 0].sum())
+    assert int(shares["detector_warped"][1].count) == int(batch["valid"][:, 1].sum())
+    for _, share in shares.values():
+        assert share.total.isfinite() and share.total.requires_grad and share.count > 0
+
+
+def test_views_and_targets_keep_their_partners(labelled) -> None:
+    """If views were mixed up, pictures without labels would spoil the loss of those with."""
+    samples = PairSamples(*labelled, PAIRS, seed=0)
+    batch = batch_of(samples, 3)
+    image = as_network_input(batch["image"])
+    for index in range(3):
+        assert torch.equal(image[index, 0], samples[index]["image"][0].float() / 255)
+        assert torch.equal(image[3 + index, 0], samples[index]["image"][1].float() / 255)
+
+
+@pytest.mark.parametrize(
+    ("descriptor", "weight"), [("infonce", 1.0), ("hinge", 1.0)], ids=["infonce", "hinge"]
+)
+def test_descriptors_of_one_pair_learn_to_match(labelled, tmp_path, descriptor, weight) -> None:
+    sample = PairSamples(*labelled, PAIRS, seed=0)[0]
+    config = Config(
+        network=SLIM, pairs=PAIRS, loss=LossConfig(descriptor=descriptor, weight=weight)
+    )
+    pictures, labels = labelled
+    task = superpoint_task(config, pictures, [], labels, tmp_path, None)
+    task = replace(task, samples=OneSample(sample), pictures=lambda _: {})
+    settings = Optimisation(steps=60, batch_size=2, learning_rate=1e-2, schedule="cosine")
+    model = train(task, settings, RunConfig(workers=0), tmp_path, ALONE).model
+    with torch.no_grad():
+        _, dense = model(as_network_input(sample["image"][None]))
+    assert dense is not None
+    first, second = sample_descriptors(dense, sample["points"])
+    known = sample["matched"]
+    nearest = (first[known] @ second[known].T).argmax(dim=1)
+    apart = sample["points"][1][known][nearest] - sample["points"][1][known]
+    share = (apart.norm(dim=1) < 8).float().mean()
+    assert share > 0.8, share
+
+
+def test_magicpoints_weights_are_taken_over() -> None:
+    model, start = SuperPoint(SLIM), SuperPoint(replace(SLIM, descriptor_dim=0))
+    adopted = adopt(model, start)
+    assert "convPb.weight" in adopted and "convDa.weight" not in adopted
+    for name in adopted:
+        assert torch.equal(model.state_dict()[name], start.state_dict()[name])
+
+
+def test_weights_of_another_width_are_refused() -> None:
+    other = SuperPoint(Architecture((5, 5, 5, 5), 7, 9, batch_norm=False))
+    with pytest.raises(ValueError, match="shares no layer"):
+        adopt(SuperPoint(SLIM), other)

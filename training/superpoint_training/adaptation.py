@@ -1,0 +1,157 @@
+"""Homographic Adaptation: what a detector finds in many views of a picture becomes the picture's
+labels.
+
+DeTone et al. 2018, section 5 (eq. 7 to 10): the picture is warped by N_h random homographies, the
+detector's heatmaps are warped back and averaged where a view shows the picture, and the peaks of
+the average are the pseudo-labels.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from superpoint_ros.features.image import resize_image, to_source_pixels
+from superpoint_ros.network.heatmap import DetectionSettings, detect, heatmap_from_logits
+from superpoint_ros.network.superpoint import CELL, SuperPoint
+from superpoint_training.config import AdaptationConfig
+from superpoint_training.homography import sample_homography, view_masks, warp_batch
+from superpoint_training.pictures import BadPicture, read_picture, shrink_to_cover
+from superpoint_training.processes import Processes
+from superpoint_training.pseudo_labels import LabelFolder, Labels
+
+ADAPTATION = 2  # stream of random numbers, beside samples.TRAINING and VALIDATION
+
+
+@torch.no_grad()
+def average_heatmap(
+    model: SuperPoint, image: Tensor, homographies: Tensor, batch: int, border: int
+) -> Tensor:
+    """The mean of the heatmaps of a picture and its views, in the picture's pixels (eq. 10).
+
+    image         (H, W) float in [0, 1], sides multiples of 8, on the model's device
+    homographies  (N, 3, 3) float, picture to view; the picture itself is taken too
+    border        pixels: answers that near to the edge of a view, or to the picture's own edge in
+                  it, don't count
+
+    Returns (H, W) float32; where no view counts, which is at the picture's edge, it is 0.
+    """
+    size = (image.shape[-2], image.shape[-1])
+    identity = torch.eye(3, device=homographies.device)[None]
+    total = torch.zeros((1, 1, *size), device=image.device)
+    seen = torch.zeros_like(total)
+    inner = view_masks(identity.to(image.device), size, border=border)  # of a view, not its edge
+    for views in torch.cat([identity, homographies.float()]).to(image.device).split(batch):
+        pictures = warp_batch(image[None, None].expand(len(views), -1, -1, -1), views)
+        with torch.autocast(image.device.type, torch.bfloat16, enabled=image.device.type == "cuda"):
+            logits, _ = model(pictures.contiguous(memory_format=torch.channels_last))
+        counts = (inner & view_masks(views, size, border=border)).float()
+        back = torch.linalg.inv(views.double()).float()
+        # Heat and weight go back through the same interpolation, so that a partly counted pixel is
+        # no dimmer.
+        both = torch.cat([heatmap_from_logits(logits)[:, None] * counts, counts], dim=1)
+        heat, weight = warp_batch(both, back).sum(dim=0, keepdim=True).split(1, dim=1)
+        total += heat
+        seen += weight
+    return torch.where(seen > 0.5, total / seen.clamp_min(0.5), 0.0)[0, 0]
+
+
+def adapt_picture(
+    model: SuperPoint,
+    picture: NDArray[np.uint8],
+    rng: np.random.Generator,
+    settings: AdaptationConfig,
+) -> Labels:
+    """Pseudo-labels of one picture (H, W) uint8, in its own pixels."""
+    shrunk = shrink_to_cover(picture, settings.size)
+    size = (
+        max(1, round(shrunk.shape[0] / CELL)) * CELL,
+        max(1, round(shrunk.shape[1] / CELL)) * CELL,
+    )
+    device = next(model.parameters()).device
+    image = torch.from_numpy(resize_image(shrunk, size)).to(device).float() / 255
+    views = [sample_homography(rng, size, settings.homography) for _ in range(settings.views)]
+    homographies = torch.from_numpy(np.array(views).reshape(-1, 3, 3))
+    heatmap = average_heatmap(model, image, homographies, settings.batch, settings.border)[None]
+    choice = DetectionSettings(
+        settings.max_points,
+        settings.threshold,
+        settings.nms_radius,
+        settings.border,
+        settings.subpixel,
+    )
+    found = detect(heatmap, torch.tensor([size], device=device), choice)
+    count = int(found.count[0])
+    xy = to_source_pixels(
+        found.xy[0, :count].cpu().numpy(), (picture.shape[0], picture.shape[1]), size
+    )
+    return Labels(xy, found.scores[0, :count].cpu().numpy(), (picture.shape[0], picture.shape[1]))
+
+
+def adapt(
+    model: SuperPoint,
+    weights_id: str,
+    pictures: Sequence[Path],
+    folder: Path,
+    settings: AdaptationConfig,
+    seed: int,
+    here: Processes,
+    budget_minutes: float | None = None,
+) -> dict[str, float]:
+    """Label pictures, each once: those that `folder` has labels of already are left as they are.
+
+    The pictures are dealt out to the processes, in an order shuffled by `seed`; labels depend on
+    neither. With a budget the rest stays unlabelled, but every process labels one. Returns figures
+    for the log. Raises ValueError if the folder's labels are another network's or were made with
+    other settings.
+    """
+    labels = LabelFolder(folder)
+    if here.leads:
+        # batch only divides the work
+        told = {
+            key: value for key, value in asdict(settings).items() if key not in ("batch", "rounds")
+        }
+        labels.open({"weights_id": weights_id, "seed": seed, "adaptation": told})
+    here.wait()
+    model = model.eval().to(here.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    points, done, bad = 0, 0, 0
+    # Shuffled, so that a budget that ends early leaves a fair sample.
+    mine = np.random.default_rng(seed).permutation(len(pictures))[here.rank :: here.world]
+    deadline = time.monotonic() + 60 * (
+        budget_minutes if budget_minutes is not None else float("inf")
+    )
+    bar = tqdm(
+        mine.tolist(), desc="adapt", unit="picture", disable=not here.leads, dynamic_ncols=True
+    )
+    for number in bar:
+        path = pictures[number]
+        if labels.has(path):
+            continue
+        if done and time.monotonic() > deadline:
+            break
+        try:
+            picture = read_picture(path)
+        except BadPicture as error:
+            bad += 1
+            tqdm.write(f"{error}; skipped")
+            continue
+        rng = np.random.default_rng((seed, ADAPTATION, number))
+        found = adapt_picture(model, picture, rng, settings)
+        labels.write(path, found)
+        points, done = points + len(found.xy), done + 1
+        bar.set_postfix_str(f"{points / done:.0f} points a picture, {bad} bad")
+    figures = here.total(torch.tensor([points, done, bad], dtype=torch.float64, device=here.device))
+    here.wait()
+    return {
+        "labelled": float(figures[1]),
+        "bad": float(figures[2]),
+        "points_per_picture": float(figures[0] / figures[1].clamp_min(1)),
+    }

@@ -1,0 +1,273 @@
+"""What a training run is told: one tree of frozen dataclasses. The defaults are the paper's.
+
+Every section checks itself; its ValueError names the key, what is allowed and what was given.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from superpoint_ros.network.superpoint import Architecture
+from superpoint_training.augmentation import Photometric
+from superpoint_training.homography import HomographyRange
+from superpoint_training.shapes import SHAPES
+
+
+def _at_least(section: object, lowest: int, *names: str) -> None:
+    for name in names:
+        if getattr(section, name) < lowest:
+            raise ValueError(f"{name} must be at least {lowest}, got {getattr(section, name)}")
+
+
+def _check_size(size: tuple[int, int]) -> None:
+    if min(size) < 16 or any(side % 8 for side in size):
+        raise ValueError(f"size: expected two sides of at least 16 in multiples of 8, got {size}")
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """How one stage is trained.
+
+    steps          of the optimiser
+    batch_size     pictures (MagicPoint) or pairs (SuperPoint) a step, over all processes together
+    learning_rate  of Adam, at its highest
+    weight_decay   decoupled (AdamW)
+    schedule       "constant", or "cosine" down to nothing at the last step or at the end of the
+                   budget
+    warmup         steps over which the learning rate rises from nothing
+    clip           greatest gradient norm; 0 does not clip
+    average        decay of a moving average of the weights, which is then what is validated and
+                   exported; 0: none
+    norm_momentum  of BatchNorm's running statistics
+    """
+
+    steps: int = 200_000
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup: int = 0
+    clip: float = 0.0
+    average: float = 0.0
+    norm_momentum: float = 0.1
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "steps", "batch_size")
+        _at_least(self, 0, "weight_decay", "warmup", "clip")
+        if self.learning_rate <= 0:
+            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
+        if not 0 <= self.average < 1:
+            raise ValueError(f"average must be at least 0 and below 1, got {self.average}")
+
+
+@dataclass(frozen=True)
+class ShapesConfig:
+    """Synthetic Shapes.
+
+    size   (height, width) in pixels, multiples of 8
+    kinds  of `shapes.SHAPES`, drawn equally often
+    """
+
+    size: tuple[int, int] = (120, 160)
+    kinds: tuple[str, ...] = SHAPES
+    homography: HomographyRange = HomographyRange()
+    photometric: Photometric = Photometric()
+
+    def __post_init__(self) -> None:
+        _check_size(self.size)
+        unknown = [kind for kind in self.kinds if kind not in SHAPES]
+        if unknown or not self.kinds:
+            found = ", ".join(unknown) or "none"
+            raise ValueError(f"kinds: expected some of {', '.join(SHAPES)}, got {found}")
+
+
+@dataclass(frozen=True)
+class AdaptationConfig:
+    """Homographic Adaptation.
+
+    size         (height, width) that pictures are shrunk to cover; (0, 0) leaves them
+    views        homographies a picture, besides the picture itself (N_h)
+    batch        views in one forward pass
+    threshold    of the averaged heatmap
+    nms_radius   pixels
+    max_points   kept a picture
+    border       pixels at a view's edge whose answers don't count, as the network sees zeros beyond
+    rounds       of adaptation and joint training (`superpoint-train all`)
+    """
+
+    size: tuple[int, int] = (240, 320)
+    views: int = 100
+    batch: int = 25
+    homography: HomographyRange = HomographyRange()
+    threshold: float = 0.015
+    nms_radius: int = 4
+    max_points: int = 600
+    border: int = 3
+    subpixel: bool = False
+    rounds: int = 1
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "batch", "max_points", "rounds")
+        _at_least(self, 0, "views", "nms_radius", "border")
+        if not 0 <= self.threshold < 1:
+            raise ValueError(f"threshold must be at least 0 and below 1, got {self.threshold}")
+
+
+@dataclass(frozen=True)
+class PairsConfig:
+    """Training pairs: two views of a picture.
+
+    size              (height, width) of a view, multiples of 8
+    first, second     homographies of the views; the paper's first view is the picture itself
+    photometric       of both views
+    correspondences   points a pair for the sparse loss; labelled ones first, then random ones
+    """
+
+    size: tuple[int, int] = (240, 320)
+    first: HomographyRange = HomographyRange(
+        crop=1.0, perspective=0.0, scale=(1.0, 1.0), rotation=0.0, translation=0.0
+    )
+    second: HomographyRange = HomographyRange()
+    photometric: Photometric = Photometric()
+    correspondences: int = 256
+
+    def __post_init__(self) -> None:
+        _check_size(self.size)
+        _at_least(self, 1, "correspondences")
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """The joint loss, eq. 1 to 6.
+
+    label_sigma      spread of a keypoint's target, pixels; 0 gives the paper's single pixel
+    descriptor       "hinge" (paper) or "infonce"
+    weight           of the descriptor loss (λ)
+    positive_weight  λ_d of the hinge
+    positive_margin  m_p
+    negative_margin  m_n
+    radius           pixels within which two cells correspond (hinge), or within which a point is no
+                     negative (infonce)
+    temperature      of infonce
+    """
+
+    label_sigma: float = 0.0
+    descriptor: Literal["hinge", "infonce"] = "hinge"
+    weight: float = 1e-4
+    positive_weight: float = 250.0
+    positive_margin: float = 1.0
+    negative_margin: float = 0.2
+    radius: float = 8.0
+    temperature: float = 0.07
+
+    def __post_init__(self) -> None:
+        _at_least(self, 0, "label_sigma", "weight", "positive_weight", "radius")
+        if self.temperature <= 0:
+            raise ValueError(f"temperature must be above 0, got {self.temperature}")
+
+
+@dataclass(frozen=True)
+class InputConfig:
+    """Pictures and bags.
+
+    longer_side  pictures from bags are shrunk to this, pixels; 0 keeps their size
+    every        k-th frame of a bag is taken
+    min_change   mean difference in grey levels, at 32×32, below which a frame repeats the one
+                 before; 0 takes all
+    topics       image topics of a bag; none: all of them
+    held_out     share of the pictures kept for validation
+    """
+
+    longer_side: int = 640
+    every: int = 1
+    min_change: float = 2.0
+    topics: tuple[str, ...] = ()
+    held_out: float = 0.02
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "every")
+        _at_least(self, 0, "longer_side", "min_change")
+        if not 0 <= self.held_out < 1:
+            raise ValueError(f"held_out must be at least 0 and below 1, got {self.held_out}")
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """What `superpoint-train all` measures in the end; the command `evaluate` has options of its
+    own.
+
+    pairs            warped from held-out pictures
+    rotation_photos  held-out pictures that are turned; 0 leaves the sweep out
+    shapes           pictures of each synthetic shape
+    """
+
+    pairs: int = 210
+    rotation_photos: int = 20
+    shapes: int = 50
+
+    def __post_init__(self) -> None:
+        _at_least(self, 0, "pairs", "rotation_photos", "shapes")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """How the machine is used.
+
+    seed                decides every random number of the run
+    workers             processes that draw pictures; 0 draws in the training process
+    threads             of torch on the CPU; 0 leaves torch's choice
+    precision           "auto": bf16 on CUDA, else fp32
+    compile             torch.compile the network
+    checkpoint_minutes  between checkpoints, which is what a crash can lose
+    validate_minutes    between validations
+    validation_samples  pictures or pairs a validation
+    explosion           a loss this many times its running mean stops the run
+    """
+
+    seed: int = 0
+    workers: int = 4
+    threads: int = 0
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compile: bool = False
+    checkpoint_minutes: float = 10.0
+    validate_minutes: float = 10.0
+    validation_samples: int = 256
+    explosion: float = 100.0
+
+    def __post_init__(self) -> None:
+        _at_least(self, 0, "seed", "workers", "threads", "checkpoint_minutes", "validate_minutes")
+        _at_least(self, 1, "validation_samples", "explosion")
+
+
+@dataclass(frozen=True)
+class AboutConfig:
+    """What the exported file says of itself: name of the weights, what they learnt from, and under
+    which licence.
+    """
+
+    name: str = ""
+    data: str = ""
+    licence: str = ""
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole run; `recipe.load_config` reads one."""
+
+    network: Architecture = Architecture()
+    shapes: ShapesConfig = ShapesConfig()
+    magicpoint: Optimisation = Optimisation()
+    inputs: InputConfig = InputConfig()
+    adaptation: AdaptationConfig = AdaptationConfig()
+    pairs: PairsConfig = PairsConfig()
+    loss: LossConfig = LossConfig()
+    superpoint: Optimisation = Optimisation()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    run: RunConfig = RunConfig()
+    about: AboutConfig = AboutConfig()
+
+    def __post_init__(self) -> None:
+        if self.network.descriptor_dim < 1:
+            dim = self.network.descriptor_dim
+            raise ValueError(f"network.descriptor_dim must be at least 1, got {dim}")

@@ -1,0 +1,157 @@
+"""`superpoint-train evaluate`: its options. The work is in `run`, loaded when the command runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+DEFAULT = "default"
+ALL = "all"
+NONE = "none"
+
+_DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+class _List(click.ParamType):
+    """Words or numbers with commas between them: a tuple; empty for "none", and None for "all"."""
+
+    name = "LIST"
+
+    def __init__(self, item: type = str) -> None:
+        self._item = item
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        if value.strip() in ("", NONE):
+            return ()
+        if value.strip() == ALL and self._item is str:
+            return None
+        try:
+            return tuple(self._item(word.strip()) for word in value.split(","))
+        except ValueError:
+            self.fail(f"expected numbers with commas between them, got {value!r}", param, ctx)
+
+
+@click.command(context_settings={"show_default": True})
+@click.option(
+    "-w",
+    "--weights",
+    multiple=True,
+    default=[DEFAULT],
+    help="Weights file, or default; repeatable.",
+)
+@click.option(
+    "--baselines",
+    type=_List(),
+    default=ALL,
+    help="Some of sift, sift-precise, orb, harris, shi-tomasi, fast; all, none.",
+)
+@click.option("--hpatches", type=_DIRECTORY, help="Real pairs: a directory in HPatches layout.")
+@click.option(
+    "--all-pairs",
+    is_flag=True,
+    help="Every two pictures of a sequence, not only the first with each.",
+)
+@click.option("--photos", type=_DIRECTORY, help="Photographs for warped pairs and the rotation sweep.")
+@click.option(
+    "--list",
+    "names",
+    type=_FILE,
+    help="Only these photographs: a name a line, relative to --photos.",
+)
+@click.option("--pairs", type=click.IntRange(0), default=210, help="How many warped pairs; 0 leaves them out.")
+@click.option(
+    "--kinds",
+    type=_List(),
+    default=ALL,
+    help="Some of viewpoint, rotation, scale, illumination, noise, blur, strong; all.",
+)
+@click.option(
+    "--rotation",
+    type=_List(float),
+    default="15,30,45,60,90,135,180",
+    help="Angles of the sweep, degrees; none.",
+)
+@click.option("--rotation-photos", type=click.IntRange(1), default=20, help="Photographs that are turned.")
+@click.option("--shapes", type=click.IntRange(0), default=0, help="Pictures of each synthetic shape.")
+@click.option("--size", type=click.IntRange(32), default=640, help="Longer side of every picture, pixels.")
+@click.option("--keypoints", type=int, default=1000, help="At most, in a picture.")
+@click.option("--threshold", type=float, default=0.005, help="Detection threshold of networks.")
+@click.option(
+    "--match-nms",
+    type=_List(int),
+    default="4",
+    help="Suppression radius of networks for matching, pixels; several are compared.",
+)
+@click.option(
+    "--nms",
+    type=_List(int),
+    default="4,8",
+    help="Suppression radii for repeatability, pixels; warped pairs have the first only.",
+)
+@click.option("--subpixel", is_flag=True, help="Networks refine keypoints within the pixel.")
+@click.option(
+    "--epsilon",
+    type=click.FloatRange(0, min_open=True),
+    default=3.0,
+    help="Greatest distance of corresponding keypoints, pixels.",
+)
+@click.option(
+    "--inlier-threshold",
+    type=click.FloatRange(0, min_open=True),
+    default=3.0,
+    help="Greatest reprojection error of an inlier of the homography, pixels.",
+)
+@click.option("--seed", type=click.IntRange(0), default=0, help="Of warped pairs and shapes.")
+@click.option("--device", default="auto", help="Where networks run: auto, cpu, cuda or cuda:N.")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    help="Where the report goes.",
+)
+def evaluate(
+    weights: tuple[str, ...],
+    size: int,
+    keypoints: int,
+    threshold: float,
+    nms: tuple[int, ...],
+    subpixel: bool,
+    epsilon: float,
+    inlier_threshold: float,
+    out: Path,
+    **request: Any,
+) -> None:
+    """Measure detectors, descriptors and homographies as the SuperPoint paper does.
+
+    Any number of weights files and OpenCV's SIFT, ORB, Harris, Shi-Tomasi and FAST run through the
+    same code, on the same pictures, in one run: real pairs (--hpatches), pairs warped from
+    photographs and a rotation sweep (--photos), and the corners of synthetic shapes (--shapes).
+    Writes report.json with the whole protocol, report.md, pairs.csv and plots.
+    """
+    from superpoint_training.evaluation.benchmark import PairProtocol
+    from superpoint_training.evaluation.report import tables
+    from superpoint_training.evaluation.run import Request, run_evaluation
+
+    chosen = {key: value for key, value in request.items() if value is not None}  # None: the request's default
+    try:
+        protocol = PairProtocol(
+            size,
+            keypoints,
+            threshold,
+            subpixel=subpixel,
+            repeatability_nms=nms,
+            epsilon=epsilon,
+            inlier_threshold=inlier_threshold,
+        )
+        files = tuple(None if name == DEFAULT else Path(name) for name in weights)
+        evaluation = run_evaluation(Request(weights=files, protocol=protocol, **chosen), out)
+    except (ValueError, OSError, RuntimeError) as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(tables(evaluation))
+    for line in evaluation.skipped:
+        click.echo(f"skipped: {line}", err=True)

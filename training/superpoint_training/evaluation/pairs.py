@@ -1,0 +1,132 @@
+"""Pairs of views of one plane whose homography is known: HPatches and the like, read from disk.
+
+Balntas et al., "HPatches: A benchmark and evaluation of handcrafted and learned local descriptors",
+CVPR 2017.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import combinations
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from superpoint_ros.features.image import resize_image, target_size
+
+HPATCHES_KINDS = {"i_": "illumination", "v_": "viewpoint"}
+PICTURE_SUFFIXES = (".png", ".ppm", ".pgm", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class Views:
+    """Two pictures and the true homography between them.
+
+    reference, current  (H, W) uint8 grey
+    homography          (3, 3) float64, pixels of the reference to pixels of the current picture
+    changes             what was done to get from one to the other, where that is known
+    """
+
+    reference: NDArray[np.uint8]
+    current: NDArray[np.uint8]
+    homography: NDArray[np.float64]
+    changes: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A pair before its pictures are read.
+
+    name                unique in its set
+    group               pairs of a group follow each other and share pictures
+    kind                what differs between the views, as in "viewpoint"
+    reference, current  names of the two pictures, unique in the group: equal names are equal
+                        pictures
+    load                reads or makes the pictures; ValueError if that fails
+    """
+
+    name: str
+    group: str
+    kind: str
+    reference: str
+    current: str
+    load: Callable[[], Views]
+
+
+def hpatches_pairs(directory: Path, size: int, all_pairs: bool = False) -> list[Pair]:
+    """The pairs of a directory in HPatches layout.
+
+    directory  holds folders i_* (illumination changes) and v_* (viewpoint changes), each with
+               pictures 1, 2 … of any usual suffix and a homography H_1_k, nine numbers, from
+               picture 1 to each other picture k
+    size       longer side, in pixels, to which every picture is resized
+    all_pairs  every two pictures of a folder, instead of the first with each other
+
+    Raises ValueError that names what is missing or malformed.
+    """
+    folders = [path for path in sorted(directory.glob("*")) if path.is_dir() and path.name[:2] in HPATCHES_KINDS]
+    if not folders:
+        raise ValueError(f"{directory}: no sequence folder found; expected i_* or v_* (HPatches layout)")
+    return [pair for folder in folders for pair in _sequence(folder, size, all_pairs)]
+
+
+def read_grey(path: Path) -> NDArray[np.uint8]:
+    """Read a picture as grey, (H, W) uint8. Raises ValueError that names a file which is none."""
+    image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    if image is None:
+        raise ValueError(f"{path}: {'not a readable picture' if path.is_file() else 'no such file'}")
+    return np.asarray(image, np.uint8)
+
+
+def read_resized(path: Path, size: int) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """A picture, its longer side resized to `size`, and the (3, 3) map from the file's pixels."""
+    image = read_grey(path)
+    target = target_size((image.shape[0], image.shape[1]), size)
+    return resize_image(image, target), scaling((image.shape[0], image.shape[1]), target)
+
+
+def scaling(source: tuple[int, int], target: tuple[int, int]) -> NDArray[np.float64]:
+    """A resize between (height, width) sizes as a homography: x ↦ (x + 0.5) · scale − 0.5."""
+    y, x = target[0] / source[0], target[1] / source[1]
+    return np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]])
+
+
+def _sequence(folder: Path, size: int, all_pairs: bool) -> list[Pair]:
+    pictures = {int(path.stem): path for path in sorted(folder.glob("*")) if _is_numbered_picture(path)}
+    if 1 not in pictures or len(pictures) < 2:
+        raise ValueError(f"{folder}: expected pictures 1, 2 … (png, ppm, jpg …), found {sorted(pictures)}")
+    from_first = {k: np.eye(3) if k == 1 else _read_homography(folder / f"H_1_{k}") for k in sorted(pictures)}
+    kind = HPATCHES_KINDS[folder.name[:2]]
+    pairs = []
+    for a, b in combinations(sorted(pictures), 2):
+        if a == 1 or all_pairs:
+            homography = from_first[b] @ np.linalg.inv(from_first[a])
+            load = partial(_load, pictures[a], pictures[b], homography, size)
+            pairs.append(Pair(f"{folder.name} {a}-{b}", folder.name, kind, str(a), str(b), load))
+    return pairs
+
+
+def _load(reference: Path, current: Path, homography: NDArray[np.float64], size: int) -> Views:
+    first, first_scaling = read_resized(reference, size)
+    second, second_scaling = read_resized(current, size)
+    return Views(first, second, second_scaling @ homography @ np.linalg.inv(first_scaling))
+
+
+def _is_numbered_picture(path: Path) -> bool:
+    return path.stem.isdecimal() and path.suffix.lower() in PICTURE_SUFFIXES
+
+
+def _read_homography(path: Path) -> NDArray[np.float64]:
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; each picture after the first needs its homography")
+    try:
+        matrix = np.array(path.read_text().split(), np.float64).reshape(3, 3)
+    except ValueError:
+        raise ValueError(f"{path}: expected nine numbers, the rows of a 3×3 homography") from None
+    if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < 1e-12:
+        raise ValueError(f"{path}: the matrix is singular or not finite, so it is no homography")
+    return matrix

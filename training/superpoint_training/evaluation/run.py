@@ -1,0 +1,215 @@
+"""One evaluation from beginning to end: what is asked for, every detector, the report."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from superpoint_training.evaluation.benchmark import PairProtocol, PairResult, evaluate_pairs
+from superpoint_training.evaluation.corners import CornerProtocol, evaluate_corners, passes
+from superpoint_training.evaluation.detectors import (
+    CLASSIC,
+    Detector,
+    classic_detector,
+    superpoint_detector,
+)
+from superpoint_training.evaluation.pairs import Pair, hpatches_pairs
+from superpoint_training.evaluation.plots import write_failures, write_plots
+from superpoint_training.evaluation.report import Evaluation, write_report
+from superpoint_training.evaluation.warps import (
+    KINDS,
+    list_photographs,
+    rotation_pairs,
+    warped_pairs,
+)
+
+ANGLES = (15.0, 30.0, 45.0, 60.0, 90.0, 135.0, 180.0)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to evaluate, and on what.
+
+    weights          files; None is the package's default
+    baselines        of `detectors.CLASSIC`
+    hpatches         directory of real pairs in HPatches layout; `all_pairs` for every two pictures
+                     of a sequence
+    photos, names    directory of photographs, and a file that lists those to take
+    pairs, kinds     how many pairs to warp, and their kinds, of `warps.KINDS`
+    rotation         angles of the sweep, degrees, over `rotation_photos` photographs
+    shapes           how many pictures of each synthetic shape
+    match_nms        suppression radii of networks for matching, pixels; each is a row of its own
+    seed             of the warped pairs and the shapes
+    device           where networks run
+    """
+
+    weights: tuple[Path | None, ...] = (None,)
+    baselines: tuple[str, ...] = tuple(CLASSIC)
+    hpatches: Path | None = None
+    all_pairs: bool = False
+    photos: Path | None = None
+    names: Path | None = None
+    pairs: int = 210
+    kinds: tuple[str, ...] = tuple(KINDS)
+    rotation: tuple[float, ...] = ANGLES
+    rotation_photos: int = 20
+    shapes: int = 0
+    match_nms: tuple[int, ...] = (4,)
+    seed: int = 0
+    device: str = "auto"
+    protocol: PairProtocol = PairProtocol()
+
+    def __post_init__(self) -> None:
+        if not (self.hpatches or self.photos or self.shapes):
+            raise ValueError("nothing to evaluate: give --hpatches DIR, --photos DIR or --shapes N")
+        if self.names and not self.photos:
+            raise ValueError("--list names photographs of a directory: give --photos DIR as well")
+        if self.weights and not self.match_nms:
+            raise ValueError("--match-nms names no radius; networks need at least one to be matched")
+        for radius in (*self.protocol.repeatability_nms, *self.match_nms):
+            self.protocol.settings(radius)  # refuses what is out of range
+
+
+def run_evaluation(request: Request, out: Path) -> Evaluation:
+    """Evaluate, showing progress, and write report.json, report.md, pairs.csv and plots to `out`.
+
+    A photograph that cannot be read is left out and listed; anything else that is wrong raises
+    ValueError, OSError or RuntimeError with one sentence.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    detectors = _detectors(request)
+    sets = _sets(request, detectors)
+    corner_protocol = CornerProtocol(pictures=request.shapes, seed=request.seed)
+    evaluation = Evaluation(_describe(request, detectors, sets, corner_protocol))
+    described = [detector for detector in detectors if detector.described]
+    for which, pairs in sets.items():
+        evaluation.pairs[which] = _run_pairs(
+            which,
+            described if which == "rotation" else detectors,
+            pairs,
+            replace(request.protocol, repeatability_nms=_radii(request, which)),
+            evaluation.skipped,
+        )
+    if request.shapes:
+        with tqdm(desc="shapes", total=passes(corner_protocol, len(detectors)), unit="picture") as bar:
+            evaluation.corners.update(evaluate_corners(detectors, corner_protocol, bar.update))
+    write_report(evaluation, out)
+    write_plots(evaluation, out)
+    for detector in described:
+        if "weights_id" in detector.protocol:
+            for which in sets:
+                name = re.sub(r"[^\w.@-]+", "_", f"worst_{which}_{detector.name}")
+                results = evaluation.results(which, detector.name)
+                write_failures(detector, sets[which], results, request.protocol, out / f"{name}.png")
+    return evaluation
+
+
+def _detectors(request: Request) -> list[Detector]:
+    """The detectors asked for, networks first; ValueError for one unknown or given twice."""
+    found: list[Detector] = []
+    for weights in request.weights:
+        for radius in request.match_nms:
+            detector = superpoint_detector(weights, request.device, radius)
+            detector.name += f", NMS {radius}" if len(request.match_nms) > 1 else ""
+            found.append(detector)
+    found += [classic_detector(key) for key in request.baselines]
+    names = [detector.name for detector in found]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(
+            f"{twice[0]} is given twice: two weights files hold the same tensors, or a baseline or radius is repeated"
+        )
+    return found
+
+
+def _sets(request: Request, detectors: Sequence[Detector]) -> dict[str, list[Pair]]:
+    size = request.protocol.size
+    sets: dict[str, list[Pair]] = {}
+    if request.hpatches:
+        sets["hpatches"] = hpatches_pairs(request.hpatches, size, request.all_pairs)
+    if request.photos:
+        photographs = list_photographs(request.photos, request.names)
+        if request.pairs:
+            sets["warped"] = warped_pairs(photographs, request.pairs, request.kinds, size, request.seed)
+        if request.rotation and any(detector.described for detector in detectors):
+            step = max(len(photographs) // request.rotation_photos, 1)  # from all over the list
+            turned = photographs[::step][: request.rotation_photos]
+            sets["rotation"] = rotation_pairs(turned, request.rotation, size)
+    return sets
+
+
+def _radii(request: Request, which: str) -> tuple[int, ...]:
+    """Every radius is another run of the network, so that only real pairs get all of them."""
+    radii = request.protocol.repeatability_nms
+    return radii if which == "hpatches" else radii[:1]
+
+
+def _run_pairs(
+    which: str,
+    detectors: Sequence[Detector],
+    pairs: Sequence[Pair],
+    protocol: PairProtocol,
+    skipped: list[str],
+) -> list[PairResult]:
+    def skip(pair: Pair, error: ValueError) -> None:
+        skipped.append(f"{which}, {pair.name}: {error}")
+
+    # A sequence with a missing picture is not the benchmark it claims to be; a photograph can be
+    # spared.
+    with tqdm(desc=which, total=len(pairs), unit="pair") as bar:
+        results = evaluate_pairs(detectors, pairs, protocol, bar.update, None if which == "hpatches" else skip)
+    if not results:
+        raise ValueError(f"no pair could be read; the first: {skipped[0]}")
+    return results
+
+
+def _describe(
+    request: Request,
+    detectors: Sequence[Detector],
+    sets: dict[str, list[Pair]],
+    corner_protocol: CornerProtocol,
+) -> dict[str, Any]:
+    """The protocol: everything that somebody needs to get the same figures."""
+    protocol: dict[str, Any] = {
+        "seed": request.seed,
+        "detectors": {
+            detector.name: detector.protocol | {"nms_for_matching": detector.matched_nms} for detector in detectors
+        },
+        "pairs": request.protocol.describe(),
+        "sets": {
+            which: {"pairs": len(pairs), "repeatability_nms": _radii(request, which)} for which, pairs in sets.items()
+        },
+        "versions": {
+            "torch": torch.__version__,
+            "opencv": cv2.__version__,
+            "numpy": np.__version__,
+        },
+    }
+    if request.hpatches:
+        protocol["hpatches"] = {"directory": str(request.hpatches), "all_pairs": request.all_pairs}
+    if request.photos:
+        protocol["photos"] = {
+            "directory": str(request.photos),
+            "list": request.names and str(request.names),
+        }
+    if "warped" in sets:
+        ranges = {}
+        for kind in request.kinds:
+            motion, light = KINDS[kind]
+            ranges[kind] = {"motion": asdict(motion), "light": asdict(light)}
+        protocol["warped"] = {
+            "kinds": ranges,
+            "light_of": "the second view",
+            "outside": "reflected",
+        }
+    if request.shapes:
+        protocol["shapes"] = corner_protocol.describe()
+    return protocol

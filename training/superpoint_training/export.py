@@ -1,0 +1,146 @@
+"""Weights files for the node: safetensors with metadata, and ONNX for other engines."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import subprocess
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timezone
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from superpoint_ros.network.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from superpoint_ros.network.layouts import architecture_of
+from superpoint_ros.network.superpoint import SuperPoint
+from superpoint_training.state import STATE_FILE, load_state
+
+
+def export_file(source: Path, target: Path, facts: Sequence[str] = ()) -> str:
+    """Convert a weights file, or a run's state.pt, to what `target`'s name ends in; returns a
+    sentence about it.
+
+    facts  "key=value" pairs, added to the metadata that `source` has
+
+    Raises ValueError or FileNotFoundError as `load_checkpoint`, ImportError and RuntimeError as
+    `export_onnx`.
+    """
+    if target.suffix not in (".safetensors", ".onnx"):
+        raise ValueError(f"{target}: expected a name that ends in .safetensors or .onnx")
+    added = dict(fact.partition("=")[::2] for fact in facts)
+    checkpoint = read_state(source) if source.name == STATE_FILE else load_checkpoint(source)
+    if target.suffix == ".onnx":
+        worst = export_onnx(target, checkpoint.build())
+        return f"{target}: written; ONNX Runtime and torch differ by at most {worst:.1g}"
+    weights_id = export_weights(target, checkpoint.build(), {**checkpoint.metadata, **added})
+    return f"{target}: {weights_id} written"
+
+
+def read_state(path: Path) -> Checkpoint:
+    """The weights in a run's state file, averaged where the run averages. Raises ValueError."""
+    state = load_state(path)
+    tensors = state["model"]
+    if state["average"] is not None:
+        stem = "module."
+        averaged = state["average"].items()
+        tensors = {key[len(stem) :]: value for key, value in averaged if key.startswith(stem)}
+    facts = {"name": str(state["task"]), "steps": str(state["step"])}
+    return Checkpoint(architecture_of(tensors, str(path)), tensors, facts)
+
+
+def export_weights(path: Path, model: SuperPoint, metadata: Mapping[str, str]) -> str:
+    """Write our safetensors file and return its weights id. `metadata` is added to name, date and
+    source commit.
+    """
+    facts = {
+        "name": path.stem,
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "source_commit": source_commit(),
+        **metadata,
+    }
+    checkpoint = Checkpoint(model.architecture, model.state_dict(), facts)
+    save_checkpoint(path, checkpoint)
+    return checkpoint.weights_id
+
+
+def export_onnx(path: Path, model: SuperPoint) -> float:
+    """Write the network as ONNX with a free batch, height and width, and check it against torch.
+
+    Input `image` (B, 1, H, W) float32 in [0, 1], H and W multiples of 8; outputs `logits` (B, 65,
+    H/8, W/8) and, with a descriptor head, `descriptors` (B, D, H/8, W/8) of unit length. Returns
+    the greatest difference of any output on pictures of two other sizes.
+
+    Raises ImportError without onnx and onnxruntime, and RuntimeError if the difference is above
+    1e-3.
+    """
+    import onnx  # noqa: F401  torch's exporter asks for it only when it has finished
+    import onnxruntime
+
+    model = model.eval().cpu().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    outputs = ["logits"] + ["descriptors"] * bool(model.architecture.descriptor_dim)
+    cells = {0: "batch", 2: "rows", 3: "columns"}
+    axes = {"image": {0: "batch", 2: "height", 3: "width"}, **{name: cells for name in outputs}}
+    # The exporter for torch.export needs onnxscript, and fixes sizes here and there; this one knows
+    # every layer.
+    exporter: Callable[..., object] = torch.onnx.export
+    if "dynamo" in inspect.signature(exporter).parameters:
+        exporter = partial(exporter, dynamo=False)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            exporter(
+                model,
+                (torch.zeros(1, 1, 64, 80),),
+                str(unfinished),
+                input_names=["image"],
+                output_names=outputs,
+                dynamic_axes=axes,
+                opset_version=17,
+            )
+        session = onnxruntime.InferenceSession(str(unfinished), providers=["CPUExecutionProvider"])
+        worst = max(
+            _difference(session, model, size) for size in ((2, 1, 96, 128), (1, 1, 120, 88))
+        )
+        if not worst < 1e-3:
+            raise RuntimeError(
+                f"{path}: ONNX Runtime and torch differ by {worst:.2g}; expected less than 0.001"
+            )
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return worst
+
+
+def _difference(session: object, model: SuperPoint, size: tuple[int, int, int, int]) -> float:
+    image = torch.rand(size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = [output for output in model(image) if output is not None]
+    found = session.run(None, {"image": image.numpy()})  # type: ignore[attr-defined]
+    return max(
+        float((torch.from_numpy(f) - e).abs().max()) for f, e in zip(found, expected, strict=True)
+    )
+
+
+def source_commit() -> str:
+    """The commit of the checkout that this code runs from, "+" appended if it was changed, or
+    "unknown".
+    """
+    folder = Path(__file__).parent
+    try:
+        commit = _git(folder, "rev-parse", "HEAD")
+        return commit + (
+            "+" if _git(folder, "status", "--porcelain", "--untracked-files=no") else ""
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()

@@ -1,0 +1,72 @@
+"""MagicPoint: the detector alone, trained on Synthetic Shapes (DeTone et al. 2018, section 4)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+
+from superpoint_ros.network.superpoint import Architecture, SuperPoint
+from superpoint_training.config import Config
+from superpoint_training.evaluation.corners import CornerProtocol, evaluate_corners
+from superpoint_training.evaluation.detectors import HeatmapDetector
+from superpoint_training.labels import DUSTBIN
+from superpoint_training.losses import Share, detector_loss
+from superpoint_training.samples import VALIDATION, Batch, ShapeSamples
+from superpoint_training.shapes import SHAPES
+from superpoint_training.sheet import detections_sheet
+from superpoint_training.training import Forward, Task
+
+
+def magicpoint_task(config: Config, start: SuperPoint | None = None) -> Task:
+    """The task of training MagicPoint from nothing, or from `start`."""
+    torch.manual_seed(config.run.seed)
+    model = start or new_network(replace(config.network, descriptor_dim=0))
+    protocol = CornerProtocol(
+        pictures=max(1, config.run.validation_samples // (2 * len(SHAPES))),
+        size=config.shapes.size,
+        seed=config.run.seed + 1,  # the evaluation's own pictures are not looked at in training
+    )
+    shown = ShapeSamples(config.shapes, config.run.seed, VALIDATION)
+
+    def validate(network: SuperPoint) -> dict[str, float]:
+        detector = HeatmapDetector(
+            "magicpoint", network, device=str(next(network.parameters()).device)
+        )
+        found = evaluate_corners([detector], protocol)["magicpoint"]
+        return {
+            "map_clean": float(found["clean"]["map"]),  # type: ignore[arg-type]
+            "map_noise": float(found["noise"]["map"]),  # type: ignore[arg-type]
+        }
+
+    return Task(
+        name="magicpoint",
+        model=model,
+        samples=ShapeSamples(config.shapes, config.run.seed, label_sigma=config.loss.label_sigma),
+        loss=magicpoint_loss,
+        validate=validate,
+        pictures=lambda network: {
+            "detections": detections_sheet(network, [shown[i]["image"] for i in range(12)])
+        },
+    )
+
+
+def new_network(architecture: Architecture) -> SuperPoint:
+    """An untrained network whose cells expect keypoints as seldom as Synthetic Shapes have them.
+
+    That is in 3 cells of 100. Without that prior the first thousand steps go into learning it:
+    behind a BatchNorm the dustbin's bias moves by one learning rate a step.
+    """
+    model = SuperPoint(architecture)
+    bias = model.get_parameter("bnPb.bias" if architecture.batch_norm else "convPb.bias")
+    with torch.no_grad():
+        bias.zero_()
+        bias[DUSTBIN] = math.log(DUSTBIN * 0.97 / 0.03)
+    return model
+
+
+def magicpoint_loss(forward: Forward, batch: Batch) -> dict[str, tuple[float, Share]]:
+    """The detector's cross-entropy on a batch of `ShapeSamples`."""
+    logits, _ = forward(batch["image"])
+    return {"detector": (1.0, detector_loss(logits, batch["targets"], batch["valid"]))}

@@ -1,0 +1,131 @@
+"""Where training pictures come from: folders, lists, single files and bags.
+
+Whatever the source, a picture is a file that is read when it is needed; frames of bags are written
+out once. One that cannot be read is counted, named, and replaced by the next, as training must not
+end over it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from superpoint_training.bags import extract_frames, is_bag
+from superpoint_training.config import InputConfig
+
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".pgm", ".ppm")
+SMALLEST_SIDE = 32  # pixels
+
+
+class BadPicture(ValueError):
+    """A file that is no picture, or too small a one; the text names it."""
+
+
+def find_pictures(sources: Sequence[Path], frames: Path, settings: InputConfig) -> list[Path]:
+    """All pictures of folders (searched through, sorted), .txt lists (one path a line), files and
+    bags, each once.
+
+    frames  folder that frames of bags are written to; a bag that was extracted before is not read
+            again
+
+    Raises ValueError, naming the source, where there is none or it has no pictures.
+    """
+    found: dict[Path, None] = {}
+    for source in sources:
+        pictures = _pictures_of(source, frames, settings)
+        if not pictures:
+            raise ValueError(f"{source}: no pictures found; expected {', '.join(EXTENSIONS)} files")
+        found |= dict.fromkeys(pictures)
+    return list(found)
+
+
+def read_picture(path: Path) -> NDArray[np.uint8]:
+    """A picture as grey (H, W) uint8. Raises BadPicture."""
+    try:
+        # Not imread: it prints its own complaints, and cannot read names beyond ASCII everywhere.
+        data = np.fromfile(path, np.uint8)
+        image = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if len(data) else None
+    except (OSError, cv2.error) as error:
+        raise BadPicture(f"{path}: cannot be read ({error})") from None
+    if image is None:
+        raise BadPicture(f"{path}: not a picture that OpenCV reads ({len(data)} bytes)")
+    if min(image.shape[:2]) < SMALLEST_SIDE:
+        height, width = image.shape[:2]
+        raise BadPicture(
+            f"{path}: {width}×{height} pixels; expected at least {SMALLEST_SIDE} on each side"
+        )
+    return np.asarray(image, np.uint8)
+
+
+class PictureFolder:
+    """Pictures by number, the unreadable ones skipped, counted and named once.
+
+    Raises ValueError on reading when ten in a row are bad, as that is no accident.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = list(paths)
+        self.bad: dict[Path, str] = {}
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def read(self, number: int) -> tuple[int, NDArray[np.uint8]]:
+        """The number and picture of `number`, or of the next one that can be read."""
+        for step in range(min(10, len(self.paths))):
+            candidate = (number + step) % len(self.paths)
+            path = self.paths[candidate]
+            if path in self.bad:
+                continue
+            try:
+                return candidate, read_picture(path)
+            except BadPicture as error:
+                self.bad[path] = str(error)
+                tqdm.write(f"{error}; skipped, {len(self.bad)} so far")
+        raise ValueError(f"{self.paths[number]}: this picture and the nine after it cannot be read")
+
+
+def shrink_to_cover(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Shrink so that the picture just covers `size` (height, width); a smaller one is left, (0, 0)
+    leaves all.
+    """
+    height, width = image.shape
+    scale = max(size[0] / height, size[1] / width)
+    if scale <= 0 or scale >= 1:
+        return image
+    target = (max(size[1], round(width * scale)), max(size[0], round(height * scale)))
+    return np.asarray(cv2.resize(image, target, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def split(paths: Sequence[Path], held_out: float, seed: int) -> tuple[list[Path], list[Path]]:
+    """Pictures to train with, and a share kept for validation (at least one if there are more than
+    one).
+    """
+    count = min(len(paths) - 1, max(1, round(held_out * len(paths)))) if held_out else 0
+    order = np.random.default_rng(seed).permutation(len(paths))
+    kept = set(order[:count].tolist())
+    return [p for i, p in enumerate(paths) if i not in kept], [
+        p for i, p in enumerate(paths) if i in kept
+    ]
+
+
+def _pictures_of(source: Path, frames: Path, settings: InputConfig) -> list[Path]:
+    if is_bag(source):
+        return extract_frames(source, frames, settings)
+    if source.is_dir():
+        inside = sorted(source.rglob("*"))
+        bags = [path for path in inside if is_bag(path) and not is_bag(path.parent)]
+        pictures = [path for path in inside if path.suffix.lower() in EXTENSIONS and path.is_file()]
+        return pictures + [frame for bag in bags for frame in extract_frames(bag, frames, settings)]
+    if source.suffix == ".txt" and source.is_file():
+        lines = [line.strip() for line in source.read_text().splitlines()]
+        # Relative paths are meant from where the list lies.
+        return [source.parent / line for line in lines if line and not line.startswith("#")]
+    if source.is_file():
+        return [source]
+    raise ValueError(f"{source}: no such folder, list, picture or bag")

@@ -1,0 +1,87 @@
+"""Pseudo-labels on disk: one small file a picture, and a note of whose labels they are."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+NOTE = "labels.json"
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Keypoints of a picture. xy (N, 2) float32, its pixels; scores (N,) float32 descending; size
+    (height, width).
+    """
+
+    xy: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    size: tuple[int, int]
+
+
+class LabelFolder:
+    """The labels of many pictures, each in a file named after the picture's path."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def open(self, made_by: Mapping[str, Any]) -> None:
+        """Start the folder, or check that it was started by the same network and settings;
+        ValueError otherwise.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        note = self.folder / NOTE
+        text = json.dumps(made_by, indent=1, sort_keys=True)
+        if note.exists():
+            if json.loads(note.read_text()) != json.loads(text):
+                difference = _difference(note.read_text(), text)
+                raise ValueError(f"{note}: these labels were made otherwise, {difference}")
+        else:
+            note.write_text(text)
+
+    def has(self, picture: Path) -> bool:
+        """Whether a picture was labelled."""
+        return self._file(picture).is_file()
+
+    def write(self, picture: Path, labels: Labels) -> None:
+        """Store a picture's labels, whole or not at all."""
+        target = self._file(picture)
+        partial = target.with_suffix(f".{os.getpid()}.partial")
+        try:
+            with partial.open("wb") as file:
+                np.savez(file, xy=labels.xy, scores=labels.scores, size=np.array(labels.size))
+            os.replace(partial, target)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def read(self, picture: Path) -> Labels:
+        """A picture's labels. Raises ValueError, naming the file, if they are absent or damaged."""
+        path = self._file(picture)
+        try:
+            with np.load(path, allow_pickle=False) as content:
+                height, width = content["size"].tolist()
+                return Labels(content["xy"], content["scores"], (height, width))
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{path}: no readable labels of {picture} ({error})") from None
+
+    def _file(self, picture: Path) -> Path:
+        digest = hashlib.sha256(str(picture.resolve()).encode()).hexdigest()[:12]
+        return self.folder / f"{picture.stem}-{digest}.npz"
+
+
+def _difference(before: str, now: str) -> str:
+    changed = [
+        f"{old.strip(' ,')} instead of {new.strip(' ,')}"
+        for old, new in zip(before.splitlines(), now.splitlines(), strict=False)
+        if old != new
+    ]
+    return f"{changed[0]}; choose another folder" if changed else "choose another folder"
