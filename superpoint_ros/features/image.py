@@ -1,4 +1,4 @@
-"""What the extractor accepts as an image, and its preparation: grey, resize, pixel coordinates back."""
+"""What the extractor accepts as an image, and its preparation: grey, resize, pixels back."""
 
 from __future__ import annotations
 
@@ -19,29 +19,36 @@ def as_grey(image: Any) -> NDArray[np.uint8]:
 
     image  (H, W) grey or (H, W, 3) BGR, uint8, at least 16×16; any strides
 
-    Returns (H, W) uint8: a view where the input is grey. Raises ValueError that says what was given.
+    Returns (H, W) uint8, a view where the input is grey. Raises ValueError, saying what was given.
     """
     expected = "expected a uint8 array of shape (H, W), grey, or (H, W, 3), BGR"
     if not isinstance(image, np.ndarray):
         raise ValueError(f"image is a {type(image).__name__}; {expected}")
     given = f"image has shape {image.shape} and dtype {image.dtype}"
-    if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)):
+    if image.dtype != np.uint8 or not (
+        image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)
+    ):
         raise ValueError(f"{given}; {expected}")
     if min(image.shape[:2]) < SMALLEST_SIDE:
         raise ValueError(f"{given}; both sides must have at least {SMALLEST_SIDE} pixels")
-    return image if image.ndim == 2 else cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_BGR2GRAY)
+    if image.ndim == 2:
+        return image
+    return np.asarray(cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_BGR2GRAY), np.uint8)
 
 
 def check_resize(resize: Any) -> Resize:
-    """Validate the `resize` argument: None, the longer side in pixels, or (height, width). Raises ValueError."""
+    """Check `resize`: None, the longer side in pixels, or (height, width); else ValueError."""
     sides = resize if isinstance(resize, (tuple, list)) else (resize,)
-    whole = all(isinstance(side, int) and not isinstance(side, bool) and side >= SMALLEST_SIDE for side in sides)
+    whole = all(
+        isinstance(side, int) and not isinstance(side, bool) and side >= SMALLEST_SIDE
+        for side in sides
+    )
     if resize is None:
         return None
     if not whole or (isinstance(resize, (tuple, list)) and len(sides) != 2):
         raise ValueError(
-            f"resize must be None, the longer side or (height, width) in pixels of at least {SMALLEST_SIDE}, "
-            f"got {resize!r}"
+            "resize must be None, the longer side or (height, width), in pixels of at least "
+            f"{SMALLEST_SIDE}, got {resize!r}"
         )
     return (sides[0], sides[1]) if len(sides) == 2 else sides[0]
 
@@ -56,25 +63,26 @@ def target_size(size: tuple[int, int], resize: Resize) -> tuple[int, int]:
     height, width = (max(1, round(side * scale)) for side in size)
     if min(height, width) < SMALLEST_SIDE:
         raise ValueError(
-            f"an image of {size[1]}×{size[0]} resized to a longer side of {resize} is {width}×{height} pixels; "
-            f"both sides must have at least {SMALLEST_SIDE}"
+            f"an image of {size[1]}×{size[0]} resized to a longer side of {resize} is "
+            f"{width}×{height} pixels; both sides must have at least {SMALLEST_SIDE}"
         )
     return height, width
 
 
 def resize_image(grey: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Resize to `size` (height, width), averaging where it shrinks; the same array if nothing changes."""
-    if grey.shape == size:
-        return grey
-    shrinks = size[0] < grey.shape[0] or size[1] < grey.shape[1]
-    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(grey, (size[1], size[0]), interpolation=interpolation), np.uint8)
+    """Resize to `size` (height, width), averaging where it shrinks; the same array if it fits."""
+    # INTER_AREA averages only if no side grows, so what shrinks goes first.
+    shrunk = (min(size[0], grey.shape[0]), min(size[1], grey.shape[1]))
+    for (height, width), interpolation in ((shrunk, cv2.INTER_AREA), (size, cv2.INTER_LINEAR)):
+        if grey.shape != (height, width):
+            grey = np.asarray(cv2.resize(grey, (width, height), interpolation=interpolation))
+    return grey
 
 
 def to_source_pixels(
     xy: NDArray[np.float32], source: tuple[int, int], network: tuple[int, int]
 ) -> NDArray[np.float32]:
-    """From pixels of the resized image to pixels of the source: x_src = (x_net + 0.5) · scale − 0.5.
+    """From pixels of the resized image to the source's: x_src = (x_net + 0.5) · scale − 0.5.
 
     xy (N, 2) float32; sizes are (height, width). Pixel centres are whole numbers in both.
     """

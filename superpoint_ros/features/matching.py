@@ -13,16 +13,17 @@ def match(
 ) -> NDArray[np.int32]:
     """Match features whose descriptors are each other's nearest.
 
-    ratio           keep a match whose distance is below `ratio` times that to the second nearest (Lowe 2004)
+    ratio           keep a match whose distance is below `ratio` times that to the second nearest
+                    (Lowe 2004)
     min_similarity  keep a match whose cosine similarity is at least this
 
-    Returns (M, 2) int32, rows of `f0` and of `f1`, ascending in the first; every row occurs at most once.
-    Raises ValueError if the descriptors have different lengths or an option is out of range.
+    Returns (M, 2) int32, rows of `f0` and of `f1`, ascending in the first; every row occurs at most
+    once. Raises ValueError if the descriptors have different lengths or an option is out of range.
     """
     if f0.descriptors.shape[1] != f1.descriptors.shape[1]:
         raise ValueError(
-            f"descriptors of length {f0.descriptors.shape[1]} and {f1.descriptors.shape[1]} can't be matched: "
-            "the features come from different weights"
+            f"descriptors of length {f0.descriptors.shape[1]} and {f1.descriptors.shape[1]} can't "
+            "be matched: the features come from different weights"
         )
     if ratio is not None and not 0 < ratio <= 1:
         raise ValueError(f"ratio must be above 0 and at most 1, got {ratio!r}")
@@ -32,10 +33,9 @@ def match(
         return np.empty((0, 2), np.int32)
     similarity = f0.descriptors @ f1.descriptors.T
     forward = similarity.argmax(axis=1)
-    backward = similarity.argmax(axis=0)
     rows = np.arange(len(f0))
-    keep = backward[forward] == rows
     best = similarity[rows, forward]
+    keep = _is_nearest(similarity, rows, forward, best)
     if min_similarity is not None:
         keep &= best >= min_similarity
     if ratio is not None and len(f1) > 1:
@@ -48,6 +48,23 @@ def match_similarity(f0: Features, f1: Features, matches: NDArray[np.int32]) -> 
     """Cosine similarity of each match: (M,) float32 in [-1, 1]."""
     pairs = f0.descriptors[matches[:, 0]], f1.descriptors[matches[:, 1]]
     return np.clip(np.einsum("md,md->m", *pairs), -1, 1).astype(np.float32)
+
+
+def _is_nearest(
+    similarity: NDArray[np.float32],
+    rows: NDArray[np.intp],
+    columns: NDArray[np.intp],
+    values: NDArray[np.float32],
+) -> NDArray[np.bool_]:
+    """Whether each of `rows` is the first highest of its column; `values` are what stands there.
+
+    numpy's argmax down the columns takes 5 ms of 1024 × 1024, its max 0.2. Only where a column has
+    its highest value twice does it matter which is the first.
+    """
+    highest = similarity.max(axis=0)
+    if np.count_nonzero(similarity == highest) > similarity.shape[1]:
+        return np.asarray(similarity.argmax(axis=0)[columns] == rows)
+    return np.asarray(values == highest[columns])
 
 
 def _distance(similarity: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,1 +1,1 @@
-"""The floor everything stands on: the CNN, its weights files, and what turns its outputs into keypoints."""
+"""The floor everything stands on: the CNN, its weights files, and its outputs made keypoints."""

