@@ -3,6 +3,7 @@
 The ROS package (messages, node, launch files) is built by CMakeLists.txt.
 """
 
+from glob import glob
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -16,6 +17,8 @@ setup(
     packages=find_packages(include=["superpoint_ros", "superpoint_ros.*"])
     + find_packages("training"),
     package_dir={"superpoint_training": "training/superpoint_training"},
+    # For bags written without ROS: a reader must find the definitions in them.
+    data_files=[("share/superpoint_ros/msg", sorted(glob("msg/*.msg")))],
     package_data={
         "superpoint_ros": ["py.typed"],
         "superpoint_ros.network": ["weights/*"],

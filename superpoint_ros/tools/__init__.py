@@ -1,0 +1,1 @@
+"""The command line `superpoint` and what its commands are made of."""

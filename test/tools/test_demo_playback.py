@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
+
+from superpoint_ros.tools.bags import BagReader, header_stamp, stamp_nanoseconds
+from superpoint_ros.tools.demo.node_process import NodeDied, NodeProcess
+from superpoint_ros.tools.demo.playback import (
+    FASTEST,
+    LOAD,
+    SLOWEST,
+    sustainable_rate,
+    with_later_stamp,
+)
+from superpoint_ros.tools.session import wait_until
+
+from .conftest import SECOND
+
+
+def test_the_rate_leaves_the_node_some_rest():
+    assert sustainable_rate([9.0, 0.2, 0.2, 0.2], 0.1) == pytest.approx(LOAD * 0.5)
+    assert sustainable_rate([0.12], 0.1) == pytest.approx(LOAD / 1.2)
+    assert sustainable_rate([1.0, 0.001, 0.001], 0.1) == FASTEST
+    assert sustainable_rate([1.0, 60.0], 0.1) == SLOWEST
+    assert sustainable_rate([], 0.1) == FASTEST
+
+
+def test_a_later_stamp_changes_nothing_else(make_images):
+    with BagReader(make_images(count=1)) as bag:
+        (message,) = bag.messages()
+        later = with_later_stamp(message, 3600)
+        assert header_stamp(later.data) == header_stamp(message.data) + 3600 * SECOND
+        image, original = bag.decode(later), bag.decode(message)
+        assert stamp_nanoseconds(image.header.stamp) == header_stamp(later.data)
+        assert (image.data == original.data).all() and image.header.frame_id == "camera"
+
+
+def test_a_node_that_ends_is_noticed_with_its_last_words(tmp_path, ros_domain):
+    log = tmp_path / "node.log"
+    with NodeProcess({}, {"no_such_parameter": "1"}, ros_domain, log) as process:
+        with pytest.raises(NodeDied, match="status 1.*(?s:.)*'no_such_parameter' is unknown"):
+            wait_until(lambda: False, 100, "end of the node", process.check)
+
+
+def test_a_process_is_stopped_when_its_block_ends(tmp_path, ros_domain):
+    with NodeProcess({}, {}, ros_domain, tmp_path / "node.log") as process:
+        process.check()
+    with pytest.raises(NodeDied):
+        process.check()
