@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -48,26 +50,16 @@ def test_a_detector_that_answers_the_same_everywhere_leaves_no_rim(border: int) 
 
 
 def test_answers_of_all_views_come_back_to_where_they_belong() -> None:
-    smooth = cv2.GaussianBlur(np.random.default_rng(0).uniform(0, 1, SIZE), (0, 0), 4).astype(
-        np.float32
-    )
+    smooth = cv2.GaussianBlur(np.random.default_rng(0).uniform(0, 1, SIZE), (0, 0), 4).astype(np.float32)
     image = torch.from_numpy((smooth - smooth.min()) / np.ptp(smooth)) * 0.8 + 0.1
-    found = (
-        average_heatmap(Answering(lambda view: view), image, homographies(30), 8, border=2)
-        * 64.0001
-    )
+    found = average_heatmap(Answering(lambda view: view), image, homographies(30), 8, border=2) * 64.0001
     inside = (slice(2, -2), slice(2, -2))
     assert (found - image)[inside].abs().max() < 0.02
 
 
 def test_views_are_averaged_as_in_a_slow_loop_over_pixels() -> None:
     """Each view's heatmap and mask, read at where each pixel of the picture lies in it."""
-    model, image, views, border = (
-        slim_network().eval(),
-        torch.from_numpy(scene(0, SIZE)) / 255,
-        homographies(3),
-        2,
-    )
+    model, image, views, border = (slim_network().eval(), torch.from_numpy(scene(0, SIZE)) / 255, homographies(3), 2)
     found = average_heatmap(model, image, views, batch=2, border=border).numpy()
     total, seen = np.zeros(SIZE), np.zeros(SIZE)
     for homography in [np.eye(3), *views.numpy()]:
@@ -82,10 +74,7 @@ def test_views_are_averaged_as_in_a_slow_loop_over_pixels() -> None:
         for y in range(border, SIZE[0] - border):
             for x in range(border, SIZE[1] - border):
                 u, v, w = np.linalg.inv(homography) @ (x, y, 1)
-                mask[y, x] = (
-                    border <= u / w <= SIZE[1] - 1 - border
-                    and border <= v / w <= SIZE[0] - 1 - border
-                )
+                mask[y, x] = border <= u / w <= SIZE[1] - 1 - border and border <= v / w <= SIZE[0] - 1 - border
         for y in range(SIZE[0]):
             for x in range(SIZE[1]):
                 u, v, w = homography @ (x, y, 1)
@@ -112,13 +101,25 @@ def test_labels_are_in_the_pictures_own_pixels() -> None:
     picture[100:102, 60:62] = 255  # its centre is (60.5, 100.5)
     model = Answering(lambda view: view)
     labels = adapt_picture(
-        model,
-        picture,
-        np.random.default_rng(0),
-        AdaptationConfig(size=(96, 128), views=0, threshold=1e-4),
+        model, picture, np.random.default_rng(0), AdaptationConfig(size=(96, 128), views=0, threshold=1e-4)
     )
     assert labels.size == (192, 256)
     assert np.allclose(labels.xy, [[60.5, 100.5]], atol=1e-4)
+
+
+def test_at_least_the_wanted_number_of_peaks_is_kept() -> None:
+    picture, rng = scene(0), np.random.default_rng(0)
+    for least in (0, 7):
+        blind = replace(SETTINGS, threshold=0.9, min_points=least)
+        labels = adapt_picture(slim_network().eval(), picture, rng, blind)
+        assert len(labels.xy) == least
+
+
+def test_a_detector_that_finds_nothing_is_told_so(tmp_path) -> None:
+    pictures = write_scenes(tmp_path / "pictures", 2)
+    blind = replace(SETTINGS, threshold=0.9)
+    with pytest.raises(ValueError, match="slim found no keypoint in 2 pictures; train it longer"):
+        adapt(slim_network(), "slim", pictures, tmp_path / "labels", blind, 0, ALONE)
 
 
 def test_a_second_run_labels_only_what_is_missing(tmp_path) -> None:

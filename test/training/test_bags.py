@@ -46,9 +46,7 @@ def test_every_kth_frame_is_taken(tmp_path) -> None:
 def test_frames_that_repeat_the_last_one_kept_are_left_out(tmp_path) -> None:
     still = scene(0)
     flicker = np.clip(still.astype(int) + 1, 0, 255).astype(np.uint8)
-    bag = write_bag(
-        tmp_path / "drive", StoragePlugin.MCAP, [still, flicker, still, scene(1), scene(1)]
-    )
+    bag = write_bag(tmp_path / "drive", StoragePlugin.MCAP, [still, flicker, still, scene(1), scene(1)])
     found = frames_of(extract_frames(bag, tmp_path / "frames", InputConfig()))
     assert len(found) == 2
     assert np.array_equal(found[0], still) and np.array_equal(found[1], scene(1))

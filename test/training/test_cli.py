@@ -42,42 +42,21 @@ def test_the_whole_chain_ends_in_weights_that_the_extractor_loads(tmp_path, roun
     (tmp_path / "pictures" / "damaged.png").write_bytes(b"nonsense")
     bag = write_bag(tmp_path / "drive", StoragePlugin.MCAP, [scene(i) for i in range(10, 12)])
     out = tmp_path / "out"
-    arguments = [
-        "all",
-        "--images",
-        tmp_path / "pictures",
-        "--images",
-        bag,
-        "--budget",
-        5,
-        "--out",
-        out,
-    ]
+    arguments = ["all", "--images", tmp_path / "pictures", "--images", bag, "--budget", 5, "--out", out]
     settings = [*TINY, "inputs.held_out=0.2", f"adaptation.rounds={rounds}"]
     result = superpoint_train(*arguments, *settings)
     assert result.exit_code == 0, result.output
-    features = Extractor(out / "superpoint.safetensors", device="cpu", detection_threshold=0.0)(
-        scene(0)
-    )
+    features = Extractor(out / "superpoint.safetensors", device="cpu", detection_threshold=0.0)(scene(0))
     assert len(features.xy) > 20 and features.descriptors.shape[1] == 16
     pairs = match(features, features)
     assert estimate_homography(features, features, pairs).status.name == "OK"
     report = json.loads((out / "evaluation" / "report.json").read_text())
     assert "superpoint" in json.dumps(report)
     metadata = load_checkpoint(out / "superpoint.safetensors").metadata
-    assert metadata.keys() >= {
-        "data",
-        "data_licence",
-        "source_commit",
-        "metrics",
-        "recipe",
-        "steps",
-    }
+    assert metadata.keys() >= {"data", "data_licence", "source_commit", "metrics", "recipe", "steps"}
     assert (out / f"round{rounds}" / "superpoint" / "log.jsonl").is_file()
     # a second call finds everything done
-    again = superpoint_train(
-        *arguments, "--resume", *settings, "evaluation.shapes=0", "evaluation.pairs=1"
-    )
+    again = superpoint_train(*arguments, "--resume", *settings, "evaluation.shapes=0", "evaluation.pairs=1")
     assert again.exit_code == 0, again.output
 
 
@@ -87,38 +66,10 @@ def test_the_stages_one_by_one_with_previews(tmp_path) -> None:
     weights = folder["magicpoint"] / "magicpoint.safetensors"
     steps: list[list[object]] = [
         ["magicpoint", "--out", folder["magicpoint"], *TINY],
-        [
-            "adapt",
-            "--weights",
-            weights,
-            "--images",
-            tmp_path / "pictures",
-            "--out",
-            folder["adapted"],
-            *TINY,
-        ],
-        [
-            "superpoint",
-            "--labels",
-            folder["adapted"],
-            "--start",
-            weights,
-            "--out",
-            folder["superpoint"],
-            *TINY,
-        ],
+        ["adapt", "--weights", weights, "--images", tmp_path / "pictures", "--out", folder["adapted"], *TINY],
+        ["superpoint", "--labels", folder["adapted"], "--start", weights, "--out", folder["superpoint"], *TINY],
         *(
-            [
-                "preview",
-                stage,
-                "--labels",
-                folder["adapted"],
-                "--count",
-                2,
-                "--out",
-                tmp_path / f"{stage}.png",
-                *TINY,
-            ]
+            ["preview", stage, "--labels", folder["adapted"], "--count", 2, "--out", tmp_path / f"{stage}.png", *TINY]
             for stage in ("shapes", "labels", "pairs")
         ),
         ["export", folder["superpoint"] / "state.pt", tmp_path / "again.safetensors"],
@@ -135,10 +86,7 @@ def test_the_stages_one_by_one_with_previews(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (
-            ["magicpoint", "magicpoint.step=3"],
-            "unknown key magicpoint.step; the nearest is magicpoint.steps",
-        ),
+        (["magicpoint", "magicpoint.step=3"], "unknown key magicpoint.step; the nearest is magicpoint.steps"),
         (["magicpoint", "--recipe", "smal"], "unknown recipe 'smal'"),
         (["magicpoint", "--device", "tpu"], "device: expected auto, cpu or cuda, got 'tpu'"),
         (["magicpoint", "--resume"], "nothing to resume"),

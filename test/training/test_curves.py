@@ -8,13 +8,7 @@ from superpoint_training.curves import plot_log
 
 def test_a_log_becomes_a_picture_of_two_plots(tmp_path) -> None:
     lines = [
-        {
-            "kind": "train",
-            "step": 10 * i,
-            "seconds": 6.0 * i,
-            "loss": 1 / (i + 1),
-            "detector": 1 / (i + 1),
-        }
+        {"kind": "train", "step": 10 * i, "seconds": 6.0 * i, "loss": 1 / (i + 1), "detector": 1 / (i + 1)}
         for i in range(30)
     ]
     lines += [{"kind": "validation", "step": 100, "seconds": 60.0, "map_noise": 0.5, "pairs": 3}]

@@ -11,7 +11,6 @@ import pytest
 
 from superpoint_training.evaluation.pairs import (
     hpatches_pairs,
-    read_grey,
     read_resized,
     scaling,
 )
@@ -138,11 +137,10 @@ def test_a_sequence_without_a_first_picture_is_named(tmp_path: Path) -> None:
 
 
 def test_what_is_not_a_picture_is_named(tmp_path: Path) -> None:
-    (tmp_path / "text.png").write_text("no picture")
-    with pytest.raises(ValueError, match="text.png: not a readable picture"):
-        read_grey(tmp_path / "text.png")
-    with pytest.raises(ValueError, match="gone.png: no such file"):
-        read_grey(tmp_path / "gone.png")
+    write_sequence(tmp_path / "v_moved", count=2)
+    (tmp_path / "v_moved/2.png").write_text("no picture")
+    with pytest.raises(ValueError, match="2.png: not a picture"):
+        hpatches_pairs(tmp_path, 160)[0].load()
 
 
 # --- warps ---------------------------------------------------------------------------------
@@ -250,7 +248,7 @@ def test_pictures_of_folders_within_are_found(tmp_path: Path) -> None:
 
 def test_only_listed_photographs_are_taken_in_their_order(photographs: list[Path]) -> None:
     names = photographs[0].parent / "list.txt"
-    names.write_text("2.png  # a comment\n\n# another\n0.png\n")
+    names.write_text("2.png\n\n# a comment\n0.png\n")
     assert list_photographs(names.parent, names) == [photographs[2], photographs[0]]
 
 
@@ -259,12 +257,21 @@ def test_missing_photographs_are_named(photographs: list[Path], tmp_path: Path) 
     names.write_text("0.png\ngone.png\n")
     with pytest.raises(ValueError, match="1 of 2 pictures not in .*: gone.png"):
         list_photographs(photographs[0].parent, names)
+    names.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match="list.txt: not a text file"):
+        list_photographs(photographs[0].parent, names)
     names.write_text("# nothing\n")
     with pytest.raises(ValueError, match="lists no picture"):
         list_photographs(photographs[0].parent, names)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no picture found"):
         list_photographs(tmp_path / "empty")
+
+
+def test_a_picture_too_narrow_for_the_size_is_named(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "strip.png"), blob((5, 5), (40, 2000)))
+    with pytest.raises(ValueError, match=r"strip.png: .*at least 16"):
+        read_resized(tmp_path / "strip.png", 160)
 
 
 def test_an_unknown_kind_is_refused(photographs: list[Path]) -> None:

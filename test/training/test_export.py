@@ -24,9 +24,7 @@ def test_the_extractor_loads_an_export_with_its_metadata(tmp_path) -> None:
     weights_id = export_weights(path, network(), {"data": "my robot", "data_licence": "CC0"})
     checkpoint = load_checkpoint(path)
     assert checkpoint.weights_id == weights_id and weights_id.startswith("mine@")
-    assert (
-        checkpoint.metadata["data"] == "my robot" and checkpoint.metadata["data_licence"] == "CC0"
-    )
+    assert checkpoint.metadata["data"] == "my robot" and checkpoint.metadata["data_licence"] == "CC0"
     assert checkpoint.metadata.keys() >= {"created", "source_commit"}
     features = Extractor(path, device="cpu")(scene(0))
     assert features.descriptors.shape[1] == 8
@@ -37,23 +35,14 @@ def test_a_converted_file_keeps_its_metadata_and_takes_more(tmp_path) -> None:
     export_weights(first, network(), {"data": "my robot"})
     export_file(first, second, ["data_licence=CC0", "name=second"])
     metadata = load_checkpoint(second).metadata
-    assert (metadata["data"], metadata["data_licence"], metadata["name"]) == (
-        "my robot",
-        "CC0",
-        "second",
-    )
+    assert (metadata["data"], metadata["data_licence"], metadata["name"]) == ("my robot", "CC0", "second")
 
 
 @pytest.mark.parametrize("averaged", [True, False])
 def test_the_state_of_a_run_is_exported_averaged_where_it_averages(tmp_path, averaged) -> None:
     state, mean = network().state_dict(), SuperPoint(SLIM).state_dict()
     average = {"n_averaged": torch.tensor(3), **{f"module.{k}": v for k, v in mean.items()}}
-    saved = {
-        "task": "superpoint",
-        "step": 7,
-        "model": state,
-        "average": average if averaged else None,
-    }
+    saved = {"task": "superpoint", "step": 7, "model": state, "average": average if averaged else None}
     save_state(tmp_path / "state.pt", saved)
     export_file(tmp_path / "state.pt", tmp_path / "out.safetensors")
     checkpoint = load_checkpoint(tmp_path / "out.safetensors")
@@ -67,12 +56,10 @@ def test_another_ending_is_refused_with_the_known_ones(tmp_path) -> None:
         export_file(tmp_path / "in.safetensors", tmp_path / "out.pth")
 
 
-@pytest.mark.parametrize(
-    "architecture", [SLIM, Architecture((4, 4, 8, 8), 16, 0, batch_norm=False)]
-)
+@pytest.mark.parametrize("architecture", [SLIM, Architecture((4, 4, 8, 8), 16, 0, batch_norm=False)])
 def test_onnx_gives_what_torch_gives_at_any_size(tmp_path, architecture) -> None:
-    pytest.importorskip("onnx", reason="the extra `onnx` is not installed")
-    runtime = pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
+    pytest.importorskip("onnx", reason="the extra `export` is not installed")
+    runtime = pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
     model, path = network(architecture), tmp_path / "net.onnx"
     assert export_onnx(path, model) < 1e-4
     session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])

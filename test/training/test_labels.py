@@ -18,9 +18,7 @@ def slow_targets(points: np.ndarray) -> np.ndarray:
 
 
 def test_each_keypoint_is_its_cells_answer() -> None:
-    points = np.array(
-        [[3.2, 4.4], [39.4, 0.0], [20.0, 31.4], [15.6, 8.0], [-0.6, 3.0], [40.0, 9.0]]
-    )
+    points = np.array([[3.2, 4.4], [39.4, 0.0], [20.0, 31.4], [15.6, 8.0], [-0.6, 3.0], [40.0, 9.0]])
     found = cell_targets(points, SIZE, np.random.default_rng(0))
     assert np.array_equal(found, slow_targets(points))
 

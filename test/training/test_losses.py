@@ -20,9 +20,7 @@ def unit(*shape: int, seed: int, dim: int = 1) -> torch.Tensor:
 def some_homographies() -> torch.Tensor:
     rng = np.random.default_rng(2)
     limits = HomographyRange(rotation=30)
-    return torch.from_numpy(
-        np.array([sample_homography(rng, (ROWS * 8, COLUMNS * 8), limits) for _ in range(BATCH)])
-    )
+    return torch.from_numpy(np.array([sample_homography(rng, (ROWS * 8, COLUMNS * 8), limits) for _ in range(BATCH)]))
 
 
 def some_mask(seed: int) -> torch.Tensor:

@@ -5,14 +5,7 @@ from rosbags.rosbag2 import StoragePlugin
 from training_scenes import scene, write_bag, write_scenes
 
 from superpoint_training.config import InputConfig
-from superpoint_training.pictures import (
-    BadPicture,
-    PictureFolder,
-    find_pictures,
-    read_picture,
-    shrink_to_cover,
-    split,
-)
+from superpoint_training.pictures import BadPicture, PictureFolder, find_pictures, read_picture, shrink_to_cover, split
 
 
 def test_folders_lists_files_and_bags_add_up_each_picture_once(tmp_path) -> None:
@@ -51,11 +44,7 @@ def test_bad_pictures_are_refused_by_name(tmp_path) -> None:
     broken, small = tmp_path / "broken.png", tmp_path / "small.png"
     broken.write_bytes(b"\x89PNG nonsense")
     cv2.imwrite(str(small), np.zeros((20, 100), np.uint8))
-    for path, reason in (
-        (broken, "not a picture"),
-        (small, "100×20 pixels"),
-        (tmp_path / "gone", "cannot be read"),
-    ):
+    for path, reason in ((broken, "not a picture"), (small, "100×20 pixels"), (tmp_path / "gone", "cannot be read")):
         with pytest.raises(BadPicture, match=f"{path.name}.*{reason}"):
             read_picture(path)
 
@@ -80,8 +69,7 @@ def test_nothing_but_bad_pictures_is_an_error(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "expected"),
-    [((48, 64), (48, 64)), ((48, 32), (48, 64)), ((0, 0), (96, 128)), ((200, 200), (96, 128))],
+    ("size", "expected"), [((48, 64), (48, 64)), ((48, 32), (48, 64)), ((0, 0), (96, 128)), ((200, 200), (96, 128))]
 )
 def test_pictures_shrink_until_they_just_cover_the_size(size, expected) -> None:
     assert shrink_to_cover(scene(0), size).shape == expected

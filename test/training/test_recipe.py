@@ -17,23 +17,19 @@ def test_the_defaults_are_the_papers() -> None:
 
 def test_an_unknown_key_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(
-        ValueError,
-        match=r"unknown key magicpoint\.lerning_rate; the nearest is magicpoint\.learning_rate",
+        ValueError, match=r"unknown key magicpoint\.lerning_rate; the nearest is magicpoint\.learning_rate"
     ):
         load_config("small", ["magicpoint.lerning_rate=1"])
     with pytest.raises(ValueError, match="unknown key magicpiont; the nearest is magicpoint"):
         load_config("small", ["magicpiont.steps=1"])
     with pytest.raises(
-        ValueError,
-        match=r"unknown key pairs\.second\.rotatoin; the nearest is pairs\.second\.rotation",
+        ValueError, match=r"unknown key pairs\.second\.rotatoin; the nearest is pairs\.second\.rotation"
     ):
         load_config("small", ["pairs.second.rotatoin=1"])
 
 
 def test_overrides_are_typed() -> None:
-    config = load_config(
-        "small", ["magicpoint.learning_rate=1e-4", "shapes.size=[64, 80]", "loss.descriptor=hinge"]
-    )
+    config = load_config("small", ["magicpoint.learning_rate=1e-4", "shapes.size=[64, 80]", "loss.descriptor=hinge"])
     assert config.magicpoint.learning_rate == 1e-4
     assert config.shapes.size == (64, 80)
     assert config.loss.descriptor == "hinge"
@@ -45,14 +41,8 @@ def test_overrides_are_typed() -> None:
         ("magicpoint.steps=many", r"magicpoint\.steps: expected a whole number, got 'many'"),
         ("magicpoint.steps=1.5", r"magicpoint\.steps: expected a whole number, got 1\.5"),
         ("network.batch_norm=1", r"network\.batch_norm: expected true or false, got 1"),
-        (
-            "loss.descriptor=triplet",
-            r"loss\.descriptor: expected 'hinge' or 'infonce', got 'triplet'",
-        ),
-        (
-            "shapes.size=[64]",
-            r"shapes\.size: expected 2 values \(a whole number, a whole number\), got \[64\]",
-        ),
+        ("loss.descriptor=triplet", r"loss\.descriptor: expected 'hinge' or 'infonce', got 'triplet'"),
+        ("shapes.size=[64]", r"shapes\.size: expected 2 values \(a whole number, a whole number\), got \[64\]"),
         ("shapes.size=[60, 80]", r"shapes\.size: .*multiples of 8"),
         ("shapes.kinds=[blobs]", r"shapes\.kinds: expected some of lines.*got blobs"),
         ("shapes.homography.crop=0", r"shapes\.homography\.crop must be above 0"),
@@ -69,9 +59,7 @@ def test_values_that_do_not_fit_are_refused_by_name(override: str, message: str)
 
 
 def test_an_unknown_recipe_is_refused_with_the_known_ones(tmp_path) -> None:
-    with pytest.raises(
-        ValueError, match="unknown recipe 'large'; expected gpu, paper, small or a .yaml file"
-    ):
+    with pytest.raises(ValueError, match="unknown recipe 'large'; expected gpu, paper, small or a .yaml file"):
         load_config("large")
     with pytest.raises(ValueError, match="no such recipe file"):
         load_config(str(tmp_path / "none.yaml"))

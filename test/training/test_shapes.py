@@ -89,9 +89,7 @@ def test_hidden_corners_are_dropped_and_overlaps_make_t_junctions() -> None:
 
 def test_a_junction_under_a_third_figure_is_not_labelled() -> None:
     covered = square(48, 50, 14, 50.0)
-    found = {
-        tuple(c) for c in visible_corners([square(20, 20, 40), covered, square(50, 40, 40)], SIZE)
-    }
+    found = {tuple(c) for c in visible_corners([square(20, 20, 40), covered, square(50, 40, 40)], SIZE)}
     assert (50, 60) not in found  # the lowest square's edge is hidden by the second there
     assert (60, 40) in found
 

@@ -23,9 +23,7 @@ def test_a_file_that_is_no_state_is_refused_by_name(tmp_path) -> None:
 
 def test_the_state_of_another_stage_is_refused(tmp_path) -> None:
     save_state(tmp_path / "state.pt", {"task": "magicpoint", "step": 3})
-    with pytest.raises(
-        ValueError, match="expected the state of superpoint, found that of magicpoint"
-    ):
+    with pytest.raises(ValueError, match="expected the state of superpoint, found that of magicpoint"):
         load_state(tmp_path / "state.pt", "superpoint")
 
 

@@ -15,7 +15,7 @@ from superpoint_training.pairs import PairSamples
 from superpoint_training.processes import Processes
 from superpoint_training.pseudo_labels import LabelFolder, Labels
 from superpoint_training.samples import Batch
-from superpoint_training.superpoint import adopt, superpoint_loss, superpoint_task
+from superpoint_training.superpoint import superpoint_loss, superpoint_task
 from superpoint_training.training import as_network_input, train
 
 ALONE = Processes(0, 1, torch.device("cpu"))
@@ -53,9 +53,7 @@ def batch_of(samples: PairSamples, count: int) -> Batch:
 
 
 @pytest.mark.parametrize("descriptor", ["hinge", "infonce"])
-def test_the_joint_loss_is_two_detector_losses_and_a_weighted_descriptor_loss(
-    labelled, descriptor
-) -> None:
+def test_the_joint_loss_is_two_detector_losses_and_a_weighted_descriptor_loss(labelled, descriptor) -> None:
     batch = batch_of(PairSamples(*labelled, PAIRS, seed=0), 2)
     batch["image"] = as_network_input(batch["image"])
     assert batch["image"].shape == (4, 1, 64, 80)  # both first views, then both second ones
@@ -80,14 +78,10 @@ def test_views_and_targets_keep_their_partners(labelled) -> None:
         assert torch.equal(image[3 + index, 0], samples[index]["image"][1].float() / 255)
 
 
-@pytest.mark.parametrize(
-    ("descriptor", "weight"), [("infonce", 1.0), ("hinge", 1.0)], ids=["infonce", "hinge"]
-)
+@pytest.mark.parametrize(("descriptor", "weight"), [("infonce", 1.0), ("hinge", 1.0)], ids=["infonce", "hinge"])
 def test_descriptors_of_one_pair_learn_to_match(labelled, tmp_path, descriptor, weight) -> None:
     sample = PairSamples(*labelled, PAIRS, seed=0)[0]
-    config = Config(
-        network=SLIM, pairs=PAIRS, loss=LossConfig(descriptor=descriptor, weight=weight)
-    )
+    config = Config(network=SLIM, pairs=PAIRS, loss=LossConfig(descriptor=descriptor, weight=weight))
     pictures, labels = labelled
     task = superpoint_task(config, pictures, [], labels, tmp_path, None)
     task = replace(task, samples=OneSample(sample), pictures=lambda _: {})
@@ -102,17 +96,3 @@ def test_descriptors_of_one_pair_learn_to_match(labelled, tmp_path, descriptor, 
     apart = sample["points"][1][known][nearest] - sample["points"][1][known]
     share = (apart.norm(dim=1) < 8).float().mean()
     assert share > 0.8, share
-
-
-def test_magicpoints_weights_are_taken_over() -> None:
-    model, start = SuperPoint(SLIM), SuperPoint(replace(SLIM, descriptor_dim=0))
-    adopted = adopt(model, start)
-    assert "convPb.weight" in adopted and "convDa.weight" not in adopted
-    for name in adopted:
-        assert torch.equal(model.state_dict()[name], start.state_dict()[name])
-
-
-def test_weights_of_another_width_are_refused() -> None:
-    other = SuperPoint(Architecture((5, 5, 5, 5), 7, 9, batch_norm=False))
-    with pytest.raises(ValueError, match="shares no layer"):
-        adopt(SuperPoint(SLIM), other)

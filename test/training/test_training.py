@@ -14,10 +14,11 @@ from superpoint_ros.network.superpoint import Architecture
 from superpoint_training.config import Optimisation, RunConfig, ShapesConfig
 from superpoint_training.evaluation.detectors import HeatmapDetector
 from superpoint_training.evaluation.metrics import average_precision, claim_corners
+from superpoint_training.initial import new_network
 from superpoint_training.journal import LOG_FILE, read_log
 from superpoint_training.labels import cell_targets
 from superpoint_training.losses import Share
-from superpoint_training.magicpoint import magicpoint_loss, new_network
+from superpoint_training.magicpoint import magicpoint_loss
 from superpoint_training.processes import Processes
 from superpoint_training.samples import Batch, ShapeSamples, StepIndices
 from superpoint_training.shapes import draw_shape
@@ -34,9 +35,7 @@ SLIM = Architecture((4, 4, 8, 8), 16, 0, batch_norm=True)
 def slim_task(loss=magicpoint_loss) -> Task:
     torch.manual_seed(0)
     samples = ShapeSamples(ShapesConfig(size=(64, 80)), seed=0)
-    return Task(
-        "magicpoint", new_network(SLIM), samples, loss, lambda _: {"figure": 1.0}, lambda _: {}
-    )
+    return Task("magicpoint", new_network(SLIM), samples, loss, lambda _: {"figure": 1.0}, lambda _: {})
 
 
 def tensors_of(folder: Path) -> dict[str, torch.Tensor]:
@@ -70,13 +69,9 @@ def test_one_batch_is_overfitted_to_a_map_above_095(tmp_path) -> None:
     kinds = ("checkerboard", "cube", "polygon", "quadrilateral")
     pictures = [draw_shape(rng, kind, (64, 80)) for kind in kinds]
     model = new_network(Architecture((8, 16, 16, 32), 32, 0, batch_norm=True))
-    task = Task(
-        "overfit", model, FixedSamples(pictures), magicpoint_loss, lambda _: {}, lambda _: {}
-    )
+    task = Task("overfit", model, FixedSamples(pictures), magicpoint_loss, lambda _: {}, lambda _: {})
     settings = Optimisation(steps=250, batch_size=4, learning_rate=1e-2, schedule="cosine")
-    detector = HeatmapDetector(
-        "overfit", train(task, settings, RUN, tmp_path, ALONE).model, device="cpu"
-    )
+    detector = HeatmapDetector("overfit", train(task, settings, RUN, tmp_path, ALONE).model, device="cpu")
     precisions = []
     for image, corners in pictures:
         found = detector(image, DetectionSettings(300, 0.0, 4, border=0))
@@ -120,10 +115,7 @@ def test_workers_do_not_change_the_result(tmp_path) -> None:
 def test_two_processes_give_the_gradient_of_one(tmp_path, done_by_two) -> None:
     """After three steps of Adam, which amplifies any difference in a gradient."""
     train_slim(ALONE, tmp_path)
-    one, two = (
-        torch.load(folder / "weights.pt", weights_only=True)
-        for folder in (tmp_path, done_by_two[1])
-    )
+    one, two = (torch.load(folder / "weights.pt", weights_only=True) for folder in (tmp_path, done_by_two[1]))
     start = slim_network().state_dict()
     for name, tensor in one.items():
         assert (tensor - start[name]).abs().max() > 1e-3  # it did move
@@ -138,9 +130,7 @@ def test_processes_share_out_each_steps_indices() -> None:
 
 
 def test_a_budget_stops_with_a_state_and_figures(tmp_path) -> None:
-    outcome = train(
-        slim_task(), replace(SETTINGS, steps=10**6), RUN, tmp_path, ALONE, budget_minutes=0.02
-    )
+    outcome = train(slim_task(), replace(SETTINGS, steps=10**6), RUN, tmp_path, ALONE, budget_minutes=0.02)
     assert outcome.why == "budget" and 0 < outcome.step < 10**6
     assert outcome.figures == {"figure": 1.0}
     assert outcome.seconds < 1.2 + 10
@@ -151,12 +141,7 @@ def diverging(step: int, factor: float):
     def loss(forward: Forward, batch: Batch) -> dict[str, tuple[float, Share]]:
         loss.calls += 1
         weight, share = magicpoint_loss(forward, batch)["detector"]
-        return {
-            "detector": (
-                weight,
-                Share(share.total * (factor if loss.calls == step else 1), share.count),
-            )
-        }
+        return {"detector": (weight, Share(share.total * (factor if loss.calls == step else 1), share.count))}
 
     loss.calls = 0
     return loss
@@ -164,9 +149,7 @@ def diverging(step: int, factor: float):
 
 def test_a_loss_that_is_no_number_stops_and_leaves_the_last_good_state(tmp_path) -> None:
     run = replace(RUN, checkpoint_minutes=0.0)  # after every step
-    with pytest.raises(
-        TrainingDiverged, match=r"loss is nan at step 5; the last good checkpoint is .*state\.pt"
-    ):
+    with pytest.raises(TrainingDiverged, match=r"loss is nan at step 5; the last good checkpoint is .*state\.pt"):
         train(slim_task(diverging(5, float("nan"))), SETTINGS, run, tmp_path, ALONE)
     kept = tensors_of(tmp_path)
     assert int(kept["step"]) == 4
@@ -216,9 +199,7 @@ def test_the_log_has_every_figure_and_a_resumed_run_adds_to_it(tmp_path) -> None
     train(slim_task(), replace(SETTINGS, steps=30), RUN, tmp_path, ALONE, resume=True)
     lines = read_log(tmp_path / LOG_FILE)
     assert [line["step"] for line in lines if line["kind"] == "train"] == [1, 10, 20, 30]
-    assert {"loss", "detector", "gradient_norm", "learning_rate", "images_per_second"} <= lines[
-        0
-    ].keys()
+    assert {"loss", "detector", "gradient_norm", "learning_rate", "images_per_second"} <= lines[0].keys()
     assert any(line["kind"] == "validation" and line["figure"] == 1.0 for line in lines)
 
 

@@ -48,10 +48,7 @@ def write_bag(
     store = get_typestore(Stores.ROS2_HUMBLE)
     header = store.types["std_msgs/msg/Header"]
     time = store.types["builtin_interfaces/msg/Time"]
-    kinds = {
-        "/camera/image": "sensor_msgs/msg/Image",
-        "/camera/image/compressed": "sensor_msgs/msg/CompressedImage",
-    }
+    kinds = {"/camera/image": "sensor_msgs/msg/Image", "/camera/image/compressed": "sensor_msgs/msg/CompressedImage"}
     with Writer(path, version=9, storage_plugin=storage) as writer:
         for (topic, kind), frames in zip(kinds.items(), (raw, compressed), strict=True):
             if not len(frames):
@@ -64,13 +61,7 @@ def write_bag(
                     rows = frame.reshape(frame.shape[0], -1)
                     rows = np.pad(rows, ((0, 0), (0, padding)), constant_values=255)
                     message = store.types[kind](
-                        head,
-                        frame.shape[0],
-                        frame.shape[1],
-                        encoding,
-                        0,
-                        rows.shape[1],
-                        rows.ravel(),
+                        head, frame.shape[0], frame.shape[1], encoding, 0, rows.shape[1], rows.ravel()
                     )
                 else:
                     data = (

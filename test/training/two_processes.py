@@ -34,11 +34,7 @@ def in_two_processes(work: Callable[..., None], *arguments: Any) -> None:
 def _join(rank: int, port: int, work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     torch.set_num_threads(1)
     os.environ.update(
-        WORLD_SIZE="2",
-        RANK=str(rank),
-        LOCAL_RANK=str(rank),
-        MASTER_ADDR="127.0.0.1",
-        MASTER_PORT=str(port),
+        WORLD_SIZE="2", RANK=str(rank), LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
     )
     with processes("cpu") as here:
         work(here, *arguments)
@@ -58,14 +54,7 @@ def slim_network() -> SuperPoint:
 def train_slim(here: Processes, folder: Path, steps: int = 3) -> None:
     """A few steps of MagicPoint; the weights go to folder/weights.pt."""
     shapes = ShapesConfig(size=(64, 80))
-    task = Task(
-        "magicpoint",
-        slim_network(),
-        ShapeSamples(shapes, seed=0),
-        magicpoint_loss,
-        lambda _: {},
-        lambda _: {},
-    )
+    task = Task("magicpoint", slim_network(), ShapeSamples(shapes, seed=0), magicpoint_loss, lambda _: {}, lambda _: {})
     folder.mkdir(parents=True, exist_ok=True)
     settings = Optimisation(steps=steps, batch_size=8, learning_rate=1e-2)
     outcome = train(task, settings, RunConfig(workers=0), folder, here)

@@ -28,13 +28,12 @@ from superpoint_training.pictures import BadPicture, read_picture, shrink_to_cov
 from superpoint_training.processes import Processes
 from superpoint_training.pseudo_labels import LabelFolder, Labels
 
+FAINTEST = 1e-5  # probability below which a peak is none, however few there are
 ADAPTATION = 2  # stream of random numbers, beside samples.TRAINING and VALIDATION
 
 
 @torch.no_grad()
-def average_heatmap(
-    model: SuperPoint, image: Tensor, homographies: Tensor, batch: int, border: int
-) -> Tensor:
+def average_heatmap(model: SuperPoint, image: Tensor, homographies: Tensor, batch: int, border: int) -> Tensor:
     """The mean of the heatmaps of a picture and its views, in the picture's pixels (eq. 10).
 
     image         (H, W) float in [0, 1], sides multiples of 8, on the model's device
@@ -65,34 +64,23 @@ def average_heatmap(
 
 
 def adapt_picture(
-    model: SuperPoint,
-    picture: NDArray[np.uint8],
-    rng: np.random.Generator,
-    settings: AdaptationConfig,
+    model: SuperPoint, picture: NDArray[np.uint8], rng: np.random.Generator, settings: AdaptationConfig
 ) -> Labels:
     """Pseudo-labels of one picture (H, W) uint8, in its own pixels."""
     shrunk = shrink_to_cover(picture, settings.size)
-    size = (
-        max(1, round(shrunk.shape[0] / CELL)) * CELL,
-        max(1, round(shrunk.shape[1] / CELL)) * CELL,
-    )
+    size = (max(1, round(shrunk.shape[0] / CELL)) * CELL, max(1, round(shrunk.shape[1] / CELL)) * CELL)
     device = next(model.parameters()).device
     image = torch.from_numpy(resize_image(shrunk, size)).to(device).float() / 255
     views = [sample_homography(rng, size, settings.homography) for _ in range(settings.views)]
     homographies = torch.from_numpy(np.array(views).reshape(-1, 3, 3))
     heatmap = average_heatmap(model, image, homographies, settings.batch, settings.border)[None]
-    choice = DetectionSettings(
-        settings.max_points,
-        settings.threshold,
-        settings.nms_radius,
-        settings.border,
-        settings.subpixel,
-    )
+    # With peaks below the threshold or without, suppression leaves the same ones above it.
+    lowest = min(settings.threshold, FAINTEST) if settings.min_points else settings.threshold
+    choice = DetectionSettings(settings.max_points, lowest, settings.nms_radius, settings.border, settings.subpixel)
     found = detect(heatmap, torch.tensor([size], device=device), choice)
-    count = int(found.count[0])
-    xy = to_source_pixels(
-        found.xy[0, :count].cpu().numpy(), (picture.shape[0], picture.shape[1]), size
-    )
+    certain = int((found.scores[0] > settings.threshold).sum())
+    count = min(int(found.count[0]), max(certain, settings.min_points))
+    xy = to_source_pixels(found.xy[0, :count].cpu().numpy(), (picture.shape[0], picture.shape[1]), size)
     return Labels(xy, found.scores[0, :count].cpu().numpy(), (picture.shape[0], picture.shape[1]))
 
 
@@ -116,21 +104,15 @@ def adapt(
     labels = LabelFolder(folder)
     if here.leads:
         # batch only divides the work
-        told = {
-            key: value for key, value in asdict(settings).items() if key not in ("batch", "rounds")
-        }
+        told = {key: value for key, value in asdict(settings).items() if key not in ("batch", "rounds")}
         labels.open({"weights_id": weights_id, "seed": seed, "adaptation": told})
     here.wait()
     model = model.eval().to(here.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     points, done, bad = 0, 0, 0
     # Shuffled, so that a budget that ends early leaves a fair sample.
     mine = np.random.default_rng(seed).permutation(len(pictures))[here.rank :: here.world]
-    deadline = time.monotonic() + 60 * (
-        budget_minutes if budget_minutes is not None else float("inf")
-    )
-    bar = tqdm(
-        mine.tolist(), desc="adapt", unit="picture", disable=not here.leads, dynamic_ncols=True
-    )
+    deadline = time.monotonic() + 60 * (budget_minutes if budget_minutes is not None else float("inf"))
+    bar = tqdm(mine.tolist(), desc="adapt", unit="picture", disable=not here.leads, dynamic_ncols=True)
     for number in bar:
         path = pictures[number]
         if labels.has(path):
@@ -148,8 +130,14 @@ def adapt(
         labels.write(path, found)
         points, done = points + len(found.xy), done + 1
         bar.set_postfix_str(f"{points / done:.0f} points a picture, {bad} bad")
+    bar.close()
     figures = here.total(torch.tensor([points, done, bad], dtype=torch.float64, device=here.device))
     here.wait()
+    if figures[1] and not figures[0]:
+        raise ValueError(
+            f"{weights_id} found no keypoint in {figures[1]:.0f} pictures; train it longer, or lower "
+            f"adaptation.threshold ({settings.threshold}), and label into another folder"
+        )
     return {
         "labelled": float(figures[1]),
         "bad": float(figures[2]),

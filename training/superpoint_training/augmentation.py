@@ -7,7 +7,7 @@ microseconds at 160×120.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -46,9 +46,7 @@ class Photometric:
         if not 0 <= self.share <= 1:
             raise ValueError(f"share must be between 0 and 1, got {self.share!r}")
         if not 0 < self.contrast[0] <= self.contrast[1]:
-            raise ValueError(
-                f"contrast must be two gains above 0, the lower first, got {self.contrast!r}"
-            )
+            raise ValueError(f"contrast must be two gains above 0, the lower first, got {self.contrast!r}")
         if self.gamma < 1:
             raise ValueError(f"gamma must be at least 1, got {self.gamma!r}")
         for name in ("brightness", "shade", "blur", "motion", "gaussian", "speckle"):
@@ -93,27 +91,10 @@ def add_noise(rng: np.random.Generator, image: Image, strength: float = 1.0) -> 
         return image
     image = shade(rng, image, 0.4 * strength)
     contrast = float(np.exp(rng.uniform(-1, 1) * np.log(1.3) * strength))
-    image = tone(
-        image, brightness=_offset(image, float(rng.uniform(-25, 25)) * strength), contrast=contrast
-    )
+    image = tone(image, brightness=_offset(image, float(rng.uniform(-25, 25)) * strength), contrast=contrast)
     image = lens_blur(image, float(rng.uniform(0, 0.8)) * strength)
     image = motion_blur(image, float(rng.uniform(0, 3.0)) * strength, float(rng.uniform(0, np.pi)))
     return sensor_noise(rng, image, 15.0 * strength, 0.1 * strength)
-
-
-def scaled(limits: Photometric, factor: float) -> Photometric:
-    """The same effects, `factor` times as strong (contrast and gamma to that power)."""
-    return replace(
-        limits,
-        brightness=limits.brightness * factor,
-        contrast=(limits.contrast[0] ** factor, limits.contrast[1] ** factor),
-        gamma=limits.gamma**factor,
-        shade=limits.shade * factor,
-        blur=limits.blur * factor,
-        motion=limits.motion * factor,
-        gaussian=limits.gaussian * factor,
-        speckle=limits.speckle * factor,
-    )
 
 
 def shade(rng: np.random.Generator, image: Image, amount: float) -> Image:
@@ -124,13 +105,9 @@ def shade(rng: np.random.Generator, image: Image, amount: float) -> Image:
     for _ in range(int(rng.integers(1, 6))):
         axes = np.maximum(rng.uniform(0.05, 0.35, 2) * min(small.shape), 1).astype(int)
         centre = (int(rng.integers(0, small.shape[1])), int(rng.integers(0, small.shape[0])))
-        cv2.ellipse(
-            small, centre, (int(axes[0]), int(axes[1])), float(rng.uniform(0, 180)), 0, 360, 255, -1
-        )
+        cv2.ellipse(small, centre, (int(axes[0]), int(axes[1])), float(rng.uniform(0, 180)), 0, 360, 255, -1)
     softness = rng.uniform(0.06, 0.25) * min(small.shape)
-    mask = cv2.resize(
-        cv2.GaussianBlur(small, (0, 0), softness), (width, height), interpolation=cv2.INTER_LINEAR
-    )
+    mask = cv2.resize(cv2.GaussianBlur(small, (0, 0), softness), (width, height), interpolation=cv2.INTER_LINEAR)
     sign = 1.0 if rng.random() < 0.3 and image.mean() < 128 else -1.0
     gain = mask.astype(np.float32) * np.float32(sign * min(amount, 1.0) / 255) + np.float32(1)
     return np.asarray(cv2.multiply(image, gain, dtype=cv2.CV_8U), np.uint8)
@@ -167,9 +144,7 @@ def motion_blur(image: Image, length: float, angle: float) -> Image:
     cv2.line(kernel, tuple(ends[0].tolist()), tuple(ends[1].tolist()), 1.0, 1, cv2.LINE_8, 4)
     # A rasterised line can be lopsided, which would shift corners.
     kernel = np.asarray(kernel + kernel[::-1, ::-1], np.float32)
-    return np.asarray(
-        cv2.filter2D(image, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REPLICATE), np.uint8
-    )
+    return np.asarray(cv2.filter2D(image, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REPLICATE), np.uint8)
 
 
 def sensor_noise(rng: np.random.Generator, image: Image, gaussian: float, speckle: float) -> Image:

@@ -26,9 +26,7 @@ SUMMARY = "frames.json"
 
 def is_bag(path: Path) -> bool:
     """A folder with metadata.yaml, or a single .mcap or .db3 file."""
-    return (path / "metadata.yaml").is_file() or (
-        path.suffix in (".mcap", ".db3") and path.is_file()
-    )
+    return (path / "metadata.yaml").is_file() or (path.suffix in (".mcap", ".db3") and path.is_file())
 
 
 def extract_frames(bag: Path, frames: Path, settings: InputConfig) -> list[Path]:
@@ -38,10 +36,7 @@ def extract_frames(bag: Path, frames: Path, settings: InputConfig) -> list[Path]
     Frames that cannot be decoded are skipped and counted. Raises ValueError, naming the bag, if it
     cannot be read or has no such topics.
     """
-    told = {
-        "bag": str(bag.resolve()),
-        **{k: getattr(settings, k) for k in ("longer_side", "every", "min_change")},
-    }
+    told = {"bag": str(bag.resolve()), **{k: getattr(settings, k) for k in ("longer_side", "every", "min_change")}}
     told["topics"] = list(settings.topics)
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:8]
     folder = frames / f"{bag.stem}-{digest}"
@@ -57,9 +52,7 @@ def extract_frames(bag: Path, frames: Path, settings: InputConfig) -> list[Path]
         for topic in topics:
             target = folder / topic.strip("/").replace("/", "-")
             target.mkdir(parents=True, exist_ok=True)
-            for time, frame in changing(
-                _frames(reader, topic, settings.every, skipped), settings.min_change
-            ):
+            for time, frame in changing(_frames(reader, topic, settings.every, skipped), settings.min_change):
                 path = target / f"{time:020d}.png"
                 if not cv2.imwrite(str(path), _shrunk(frame, settings.longer_side)):
                     raise OSError(f"{path}: could not be written")
@@ -67,9 +60,7 @@ def extract_frames(bag: Path, frames: Path, settings: InputConfig) -> list[Path]
     for reason, count in skipped.items():
         tqdm.write(f"{bag}: {count} frames skipped: {reason}")
     tqdm.write(f"{bag}: {written} frames of {', '.join(topics)} written to {folder}")
-    (folder / SUMMARY).write_text(
-        json.dumps({**told, "written": written, "skipped": skipped}, indent=1)
-    )
+    (folder / SUMMARY).write_text(json.dumps({**told, "written": written, "skipped": skipped}, indent=1))
     return sorted(folder.rglob("*.png"))
 
 

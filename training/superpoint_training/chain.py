@@ -48,24 +48,11 @@ class Budget:
 
 
 def run_magicpoint(
-    config: Config,
-    out: Path,
-    here: Processes,
-    budget: Budget,
-    resume: bool,
-    start: Path | None = None,
+    config: Config, out: Path, here: Processes, budget: Budget, resume: bool, start: Path | None = None
 ) -> Path:
     """Train MagicPoint on Synthetic Shapes; returns `out`/magicpoint.safetensors."""
     initial = None if start is None else load_checkpoint(start).build()
-    return _train(
-        magicpoint_task(config, initial),
-        config,
-        out,
-        here,
-        budget,
-        resume,
-        {"data": "Synthetic Shapes"},
-    )
+    return _train(magicpoint_task(config, initial), config, out, here, budget, resume, {"data": "Synthetic Shapes"})
 
 
 def run_adapt(
@@ -99,20 +86,12 @@ def run_adapt(
         budget.minutes,
     )
     if here.leads:
-        (out / "adaptation.json").write_text(
-            json.dumps({"weights_id": checkpoint.weights_id, **figures}, indent=1)
-        )
+        (out / "adaptation.json").write_text(json.dumps({"weights_id": checkpoint.weights_id, **figures}, indent=1))
     return figures
 
 
 def run_superpoint(
-    config: Config,
-    data: Path,
-    out: Path,
-    here: Processes,
-    budget: Budget,
-    resume: bool,
-    start: Path | None = None,
+    config: Config, data: Path, out: Path, here: Processes, budget: Budget, resume: bool, start: Path | None = None
 ) -> Path:
     """Train SuperPoint on what `run_adapt` left in `data`; returns `out`/superpoint.safetensors."""
     pictures, labels = labelled_pictures(data)
@@ -145,15 +124,7 @@ def run_all(
         folder = out / f"round{number}"
         final = folder / "superpoint" / "superpoint.safetensors"
         if not (resume and final.is_file()):
-            run_adapt(
-                config,
-                weights,
-                sources,
-                folder,
-                here,
-                budget.share(SHARES["adapt"] / rounds),
-                held_out,
-            )
+            run_adapt(config, weights, sources, folder, here, budget.share(SHARES["adapt"] / rounds), held_out)
             again = resume and (final.parent / STATE_FILE).is_file()
             share = budget.share(SHARES["superpoint"] / rounds)
             run_superpoint(config, folder, final.parent, here, share, again, start=weights)
@@ -194,9 +165,7 @@ def labelled_pictures(data: Path) -> tuple[list[Path], Path]:
     labels = LabelFolder(data / LABELS)
     pictures = [picture for picture in read_list(data / PICTURES) if labels.has(picture)]
     if not pictures:
-        raise ValueError(
-            f"{data}: no labelled pictures; expected a folder that `superpoint-train adapt` wrote"
-        )
+        raise ValueError(f"{data}: no labelled pictures; expected a folder that `superpoint-train adapt` wrote")
     return pictures, labels.folder
 
 
@@ -213,21 +182,13 @@ def _write_lists(config: Config, sources: Sequence[Path], out: Path, held_out: P
     else:
         training, validation = split(pictures, config.inputs.held_out, config.run.seed)
     if not training:
-        raise ValueError(
-            f"{', '.join(map(str, sources))}: all {len(pictures)} pictures are held out"
-        )
+        raise ValueError(f"{', '.join(map(str, sources))}: all {len(pictures)} pictures are held out")
     for name, paths in ((PICTURES, training), (HELD_OUT, validation)):
         (out / name).write_text("".join(f"{path}\n" for path in paths))
 
 
 def _train(
-    task: Task,
-    config: Config,
-    out: Path,
-    here: Processes,
-    budget: Budget,
-    resume: bool,
-    facts: Mapping[str, str],
+    task: Task, config: Config, out: Path, here: Processes, budget: Budget, resume: bool, facts: Mapping[str, str]
 ) -> Path:
     stage = config.magicpoint if task.name == "magicpoint" else config.superpoint
     if here.leads:
@@ -236,9 +197,7 @@ def _train(
     here.wait()
     outcome = train(task, stage, config.run, out, here, budget.minutes, resume)
     if outcome.why == "signal":
-        raise Stopped(
-            f"{task.name}: stopped at step {outcome.step}; the same command with --resume goes on"
-        )
+        raise Stopped(f"{task.name}: stopped at step {outcome.step}; the same command with --resume goes on")
     path = out / f"{task.name}.safetensors"
     if here.leads:
         export_weights(path, outcome.model, _facts(task, config, outcome, facts))
@@ -246,9 +205,7 @@ def _train(
     return path
 
 
-def _facts(
-    task: Task, config: Config, outcome: Outcome, facts: Mapping[str, str]
-) -> dict[str, str]:
+def _facts(task: Task, config: Config, outcome: Outcome, facts: Mapping[str, str]) -> dict[str, str]:
     about = config.about
     told = {
         **facts,

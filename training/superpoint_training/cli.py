@@ -56,9 +56,7 @@ def _sentences() -> Iterator[None]:
 def _recipe(command: Callable[..., None]) -> Callable[..., None]:
     """--recipe and KEY=VALUE, handed over as `config`."""
 
-    @click.option(
-        "--recipe", default="small", show_default=True, help="paper, small, gpu, or a YAML file."
-    )
+    @click.option("--recipe", default="small", show_default=True, help="paper, small, gpu, or a YAML file.")
     @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
     @wraps(command)
     def wrapped(recipe: str, overrides: tuple[str, ...], **options: Any) -> None:
@@ -74,11 +72,7 @@ def _running(command: Callable[..., None]) -> Callable[..., None]:
     """--device and --budget, handed over as `here` and `budget`."""
 
     @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-    @click.option(
-        "--budget",
-        type=click.FloatRange(0, min_open=True),
-        help="Minutes after which to stop and export.",
-    )
+    @click.option("--budget", type=click.FloatRange(0, min_open=True), help="Minutes after which to stop and export.")
     @wraps(command)
     def wrapped(device: str, budget: float | None, **options: Any) -> None:
         from superpoint_training.chain import Budget
@@ -98,9 +92,7 @@ _images = click.option(
     help="Folder, .txt list, picture or bag (mcap, sqlite3); repeatable.",
 )  # fmt: skip
 _held_out = click.option(
-    "--held-out",
-    type=SOURCE,
-    help="Pictures not to train on, a list or folder; else inputs.held_out.",
+    "--held-out", type=SOURCE, help="Pictures not to train on, a list or folder; else inputs.held_out."
 )
 
 
@@ -110,9 +102,7 @@ _held_out = click.option(
 @_start
 @_recipe
 @_running
-def magicpoint(
-    config: Config, out: Path, here: Processes, budget: Budget, resume: bool, start: Path | None
-) -> None:
+def magicpoint(config: Config, out: Path, here: Processes, budget: Budget, resume: bool, start: Path | None) -> None:
     """Train the detector on Synthetic Shapes; writes OUT/magicpoint.safetensors."""
     from superpoint_training.chain import run_magicpoint
 
@@ -120,12 +110,7 @@ def magicpoint(
 
 
 @main.command()
-@click.option(
-    "--weights",
-    type=FILE,
-    required=True,
-    help="The detector that labels: MagicPoint or SuperPoint.",
-)
+@click.option("--weights", type=FILE, required=True, help="The detector that labels: MagicPoint or SuperPoint.")
 @_images
 @_held_out
 @_out
@@ -150,8 +135,7 @@ def adapt(
     if here.leads:
         labelled, points = figures["labelled"], figures["points_per_picture"]
         click.echo(
-            f"{out}: {labelled:.0f} pictures labelled, {points:.0f} points each; "
-            f"{figures['bad']:.0f} could not be read"
+            f"{out}: {labelled:.0f} pictures labelled, {points:.0f} points each; {figures['bad']:.0f} could not be read"
         )
 
 
@@ -163,13 +147,7 @@ def adapt(
 @_recipe
 @_running
 def superpoint(
-    config: Config,
-    data: Path,
-    out: Path,
-    here: Processes,
-    budget: Budget,
-    resume: bool,
-    start: Path | None,
+    config: Config, data: Path, out: Path, here: Processes, budget: Budget, resume: bool, start: Path | None
 ) -> None:
     """Train detector and descriptor on labelled pictures; writes OUT/superpoint.safetensors."""
     from superpoint_training.chain import run_superpoint
@@ -205,9 +183,7 @@ def whole_chain(
 @main.command()
 @click.argument("weights", type=FILE)
 @click.argument("target", type=NEW)
-@click.option(
-    "--set", "facts", multiple=True, metavar="KEY=VALUE", help="Metadata to add; repeatable."
-)
+@click.option("--set", "facts", multiple=True, metavar="KEY=VALUE", help="Metadata to add; repeatable.")
 def export(weights: Path, target: Path, facts: tuple[str, ...]) -> None:
     """Write any known weights file, or a run's state.pt, as TARGET: .safetensors for the node, or
     .onnx.
@@ -221,9 +197,7 @@ def export(weights: Path, target: Path, facts: tuple[str, ...]) -> None:
 @main.command()
 @click.argument("stage", type=click.Choice(["shapes", "labels", "pairs"]))
 @click.option("--labels", "data", type=FOLDER, help="What `adapt` wrote; for labels and pairs.")
-@click.option(
-    "--count", type=click.IntRange(1), default=24, show_default=True, help="Samples on the sheet."
-)
+@click.option("--count", type=click.IntRange(1), default=24, show_default=True, help="Samples on the sheet.")
 @click.option("--out", type=NEW, required=True, help="PNG file.")
 @_recipe
 def preview(config: Config, stage: str, data: Path | None, count: int, out: Path) -> None:

@@ -91,6 +91,7 @@ class AdaptationConfig:
     batch        views in one forward pass
     threshold    of the averaged heatmap
     nms_radius   pixels
+    min_points   kept a picture even if they are below the threshold, for detectors of little training
     max_points   kept a picture
     border       pixels at a view's edge whose answers don't count, as the network sees zeros beyond
     rounds       of adaptation and joint training (`superpoint-train all`)
@@ -102,6 +103,7 @@ class AdaptationConfig:
     homography: HomographyRange = HomographyRange()
     threshold: float = 0.015
     nms_radius: int = 4
+    min_points: int = 0
     max_points: int = 600
     border: int = 3
     subpixel: bool = False
@@ -109,7 +111,7 @@ class AdaptationConfig:
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "batch", "max_points", "rounds")
-        _at_least(self, 0, "views", "nms_radius", "border")
+        _at_least(self, 0, "views", "min_points", "nms_radius", "border")
         if not 0 <= self.threshold < 1:
             raise ValueError(f"threshold must be at least 0 and below 1, got {self.threshold}")
 
@@ -125,9 +127,7 @@ class PairsConfig:
     """
 
     size: tuple[int, int] = (240, 320)
-    first: HomographyRange = HomographyRange(
-        crop=1.0, perspective=0.0, scale=(1.0, 1.0), rotation=0.0, translation=0.0
-    )
+    first: HomographyRange = HomographyRange(crop=1.0, perspective=0.0, scale=(1.0, 1.0), rotation=0.0, translation=0.0)
     second: HomographyRange = HomographyRange()
     photometric: Photometric = Photometric()
     correspondences: int = 256

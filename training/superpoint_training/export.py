@@ -102,13 +102,9 @@ def export_onnx(path: Path, model: SuperPoint) -> float:
                 opset_version=17,
             )
         session = onnxruntime.InferenceSession(str(unfinished), providers=["CPUExecutionProvider"])
-        worst = max(
-            _difference(session, model, size) for size in ((2, 1, 96, 128), (1, 1, 120, 88))
-        )
+        worst = max(_difference(session, model, size) for size in ((2, 1, 96, 128), (1, 1, 120, 88)))
         if not worst < 1e-3:
-            raise RuntimeError(
-                f"{path}: ONNX Runtime and torch differ by {worst:.2g}; expected less than 0.001"
-            )
+            raise RuntimeError(f"{path}: ONNX Runtime and torch differ by {worst:.2g}; expected less than 0.001")
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -120,9 +116,7 @@ def _difference(session: object, model: SuperPoint, size: tuple[int, int, int, i
     with torch.no_grad():
         expected = [output for output in model(image) if output is not None]
     found = session.run(None, {"image": image.numpy()})  # type: ignore[attr-defined]
-    return max(
-        float((torch.from_numpy(f) - e).abs().max()) for f, e in zip(found, expected, strict=True)
-    )
+    return max(float((torch.from_numpy(f) - e).abs().max()) for f, e in zip(found, expected, strict=True))
 
 
 def source_commit() -> str:
@@ -132,15 +126,11 @@ def source_commit() -> str:
     folder = Path(__file__).parent
     try:
         commit = _git(folder, "rev-parse", "HEAD")
-        return commit + (
-            "+" if _git(folder, "status", "--porcelain", "--untracked-files=no") else ""
-        )
+        return commit + ("+" if _git(folder, "status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
     return done.stdout.strip()

@@ -72,9 +72,7 @@ def visible_corners(figures: list[Figure], size: tuple[int, int]) -> NDArray[np.
     return corners[inside].astype(np.float32)
 
 
-def render(
-    figures: Sequence[Figure], background: NDArray[np.uint8], size: tuple[int, int]
-) -> NDArray[np.uint8]:
+def render(figures: Sequence[Figure], background: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
     """Draw figures on a background and average down to `size` (height, width).
 
     background  uint8, `SUPERSAMPLING` times as large as `size` in both directions; it is drawn on
@@ -112,9 +110,7 @@ def _outside(points: Array, figure: Figure, margin: float = 0.5) -> Array:
     """The points that a figure drawn over them, and `margin` pixels around it, leaves visible."""
     for area, _ in figure.polygons:
         contour = area.astype(np.float32)
-        keep = [
-            cv2.pointPolygonTest(contour, (float(x), float(y)), True) < -margin for x, y in points
-        ]
+        keep = [cv2.pointPolygonTest(contour, (float(x), float(y)), True) < -margin for x, y in points]
         points = points[np.array(keep, dtype=bool)]
     return points
 

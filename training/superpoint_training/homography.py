@@ -46,13 +46,9 @@ class HomographyRange:
         if not 0 < self.crop <= 1:
             raise ValueError(f"crop must be above 0 and at most 1, got {self.crop!r}")
         if not 0 <= self.perspective < 0.5:
-            raise ValueError(
-                f"perspective must be at least 0 and below 0.5, got {self.perspective!r}"
-            )
+            raise ValueError(f"perspective must be at least 0 and below 0.5, got {self.perspective!r}")
         if not 0 < self.scale[0] <= self.scale[1]:
-            raise ValueError(
-                f"scale must be two magnifications above 0, the lower first, got {self.scale!r}"
-            )
+            raise ValueError(f"scale must be two magnifications above 0, the lower first, got {self.scale!r}")
         if not 0 <= self.rotation <= 180:
             raise ValueError(f"rotation must be between 0 and 180 degrees, got {self.rotation!r}")
         if not 0 <= self.translation <= 1:
@@ -61,9 +57,7 @@ class HomographyRange:
             raise ValueError(f"distribution must be normal or uniform, got {self.distribution!r}")
 
 
-def sample_homography(
-    rng: np.random.Generator, size: tuple[int, int], limits: HomographyRange
-) -> Array:
+def sample_homography(rng: np.random.Generator, size: tuple[int, int], limits: HomographyRange) -> Array:
     """Draw one homography for pictures of `size` (height, width): (3, 3) float64."""
     extent = np.array([size[1], size[0]], dtype=np.float64)
     (keystone_x, keystone_y), (shift_x, shift_y), spin, zoom = _draws(rng, limits.distribution)
@@ -78,9 +72,7 @@ def sample_homography(
     patch = (corners * extent / magnification) @ turn.T
     patch += (extent - 1) / 2 + np.array([shift_x, shift_y]) * limits.translation * extent
     view = np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) * extent - 0.5
-    return np.asarray(
-        cv2.getPerspectiveTransform(patch.astype(np.float32), view.astype(np.float32)), np.float64
-    )
+    return np.asarray(cv2.getPerspectiveTransform(patch.astype(np.float32), view.astype(np.float32)), np.float64)
 
 
 def _draws(rng: np.random.Generator, distribution: str) -> tuple[Array, Array, float, float]:
@@ -104,18 +96,6 @@ def warp_points(points: NDArray[np.floating], homography: Array) -> Array:
         return np.asarray(np.where(depth > 1e-9, mapped[:, :2] / depth, np.nan))
 
 
-def warp_image(
-    image: NDArray[np.uint8], homography: Array, size: tuple[int, int] | None = None
-) -> NDArray[np.uint8]:
-    """See an image (H, W) uint8 through a homography: (height, width) of `size` or its own, black
-    where empty.
-    """
-    height, width = size or image.shape[:2]
-    return np.asarray(
-        cv2.warpPerspective(image, homography, (width, height), flags=cv2.INTER_LINEAR), np.uint8
-    )
-
-
 def warp_points_batch(points: Tensor, homographies: Tensor) -> Tensor:
     """Move points (B, N, 2) by homographies (B, 3, 3): (B, N, 2), NaN beyond the horizon."""
     mapped = points @ homographies[:, :, :2].transpose(1, 2) + homographies[:, None, :, 2]
@@ -134,16 +114,11 @@ def warp_batch(images: Tensor, homographies: Tensor, size: tuple[int, int] | Non
     # align_corners=False: -1 and 1 are the outer edges of the outermost pixels
     scale = grid.new_tensor([2 / width, 2 / height])
     grid = ((grid + 0.5) * scale - 1).nan_to_num(nan=-4.0)
-    return F.grid_sample(
-        images, grid.to(images.dtype), mode="bilinear", padding_mode="zeros", align_corners=False
-    )
+    return F.grid_sample(images, grid.to(images.dtype), mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
 def view_masks(
-    homographies: Tensor,
-    source: tuple[int, int],
-    size: tuple[int, int] | None = None,
-    border: float = 0.0,
+    homographies: Tensor, source: tuple[int, int], size: tuple[int, int] | None = None, border: float = 0.0
 ) -> Tensor:
     """Which pixels of each view show the picture, `border` pixels of the picture's edge not
     counted.
@@ -163,9 +138,7 @@ def _source_pixels(homographies: Tensor, size: tuple[int, int]) -> Tensor:
     height, width = size
     inverse = torch.linalg.inv(homographies.double()).float()
     y, x = torch.meshgrid(
-        torch.arange(height, device=inverse.device),
-        torch.arange(width, device=inverse.device),
-        indexing="ij",
+        torch.arange(height, device=inverse.device), torch.arange(width, device=inverse.device), indexing="ij"
     )
     pixels = torch.stack([x, y], dim=-1).reshape(1, -1, 2).float().expand(len(inverse), -1, -1)
     return warp_points_batch(pixels, inverse).reshape(-1, height, width, 2)

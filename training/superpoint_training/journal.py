@@ -77,9 +77,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 def _reopen(path: Path, step: int) -> Any:
     """The log, without what a run wrote after the checkpoint it now resumes from."""
-    kept = (
-        [line for line in read_log(path) if line["step"] <= step] if step and path.exists() else []
-    )
+    kept = [line for line in read_log(path) if line["step"] <= step] if step and path.exists() else []
     path.write_text("".join(json.dumps(line) + "\n" for line in kept))
     return path.open("a")
 
@@ -88,8 +86,6 @@ def _board(folder: Path, step: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        tqdm.write(
-            "tensorboard is not installed; scalars go to log.jsonl alone (pip install tensorboard)"
-        )
+        tqdm.write("tensorboard is not installed; scalars go to log.jsonl alone (pip install tensorboard)")
         return None
     return SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)

@@ -16,10 +16,7 @@ DUSTBIN = CELL * CELL
 
 
 def cell_targets(
-    points: NDArray[np.floating],
-    size: tuple[int, int],
-    rng: np.random.Generator,
-    sigma: float = 0.0,
+    points: NDArray[np.floating], size: tuple[int, int], rng: np.random.Generator, sigma: float = 0.0
 ) -> NDArray[np.float32]:
     """Targets of the 65-way cross-entropy.
 

@@ -58,24 +58,17 @@ def hinge_loss(
     """
     centres = cell_centres(first.shape[-2], first.shape[-1], first.device)
     warped = warp_points_batch(centres[None].expand(len(first), -1, -1), homographies.float())
-    corresponds = (
-        torch.cdist(warped.nan_to_num(nan=-1e6), centres[None].expand(len(first), -1, -1)) <= radius
-    ).float()
+    corresponds = (torch.cdist(warped.nan_to_num(nan=-1e6), centres[None].expand(len(first), -1, -1)) <= radius).float()
     similarity = first.float().flatten(2).transpose(1, 2) @ second.float().flatten(2)
-    loss = positive_weight * corresponds * (positive_margin - similarity).clamp_min(0) + (
-        1 - corresponds
-    ) * (similarity - negative_margin).clamp_min(0)
+    loss = positive_weight * corresponds * (positive_margin - similarity).clamp_min(0) + (1 - corresponds) * (
+        similarity - negative_margin
+    ).clamp_min(0)
     both = valid[0].flatten(1)[:, :, None] & valid[1].flatten(1)[:, None, :]
     return Share((loss * both).sum(), both.sum().to(loss.dtype))
 
 
 def info_nce_loss(
-    first: Tensor,
-    second: Tensor,
-    points: tuple[Tensor, Tensor],
-    matched: Tensor,
-    temperature: float,
-    radius: float,
+    first: Tensor, second: Tensor, points: tuple[Tensor, Tensor], matched: Tensor, temperature: float, radius: float
 ) -> Share:
     """Symmetric InfoNCE over correspondences; the other correspondences of the pair are the
     negatives, both ways.
@@ -104,7 +97,5 @@ def info_nce_loss(
 
 def cell_centres(rows: int, columns: int, device: torch.device) -> Tensor:
     """(rows · columns, 2) float32: the pixel at each cell's centre, (3.5, 3.5) for the first."""
-    y, x = torch.meshgrid(
-        torch.arange(rows, device=device), torch.arange(columns, device=device), indexing="ij"
-    )
+    y, x = torch.meshgrid(torch.arange(rows, device=device), torch.arange(columns, device=device), indexing="ij")
     return torch.stack([x, y], dim=-1).reshape(-1, 2).float() * CELL + (CELL - 1) / 2

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import torch
 
-from superpoint_ros.network.superpoint import Architecture, SuperPoint
+from superpoint_ros.network.superpoint import SuperPoint
 from superpoint_training.config import Config
 from superpoint_training.evaluation.corners import CornerProtocol, evaluate_corners
 from superpoint_training.evaluation.detectors import HeatmapDetector
-from superpoint_training.labels import DUSTBIN
+from superpoint_training.initial import initial_network
 from superpoint_training.losses import Share, detector_loss
 from superpoint_training.samples import VALIDATION, Batch, ShapeSamples
 from superpoint_training.shapes import SHAPES
@@ -22,7 +21,7 @@ from superpoint_training.training import Forward, Task
 def magicpoint_task(config: Config, start: SuperPoint | None = None) -> Task:
     """The task of training MagicPoint from nothing, or from `start`."""
     torch.manual_seed(config.run.seed)
-    model = start or new_network(replace(config.network, descriptor_dim=0))
+    model = initial_network(replace(config.network, descriptor_dim=0), start)
     protocol = CornerProtocol(
         pictures=max(1, config.run.validation_samples // (2 * len(SHAPES))),
         size=config.shapes.size,
@@ -31,9 +30,7 @@ def magicpoint_task(config: Config, start: SuperPoint | None = None) -> Task:
     shown = ShapeSamples(config.shapes, config.run.seed, VALIDATION)
 
     def validate(network: SuperPoint) -> dict[str, float]:
-        detector = HeatmapDetector(
-            "magicpoint", network, device=str(next(network.parameters()).device)
-        )
+        detector = HeatmapDetector("magicpoint", network, device=str(next(network.parameters()).device))
         found = evaluate_corners([detector], protocol)["magicpoint"]
         return {
             "map_clean": float(found["clean"]["map"]),  # type: ignore[arg-type]
@@ -46,24 +43,8 @@ def magicpoint_task(config: Config, start: SuperPoint | None = None) -> Task:
         samples=ShapeSamples(config.shapes, config.run.seed, label_sigma=config.loss.label_sigma),
         loss=magicpoint_loss,
         validate=validate,
-        pictures=lambda network: {
-            "detections": detections_sheet(network, [shown[i]["image"] for i in range(12)])
-        },
+        pictures=lambda network: {"detections": detections_sheet(network, [shown[i]["image"] for i in range(12)])},
     )
-
-
-def new_network(architecture: Architecture) -> SuperPoint:
-    """An untrained network whose cells expect keypoints as seldom as Synthetic Shapes have them.
-
-    That is in 3 cells of 100. Without that prior the first thousand steps go into learning it:
-    behind a BatchNorm the dustbin's bias moves by one learning rate a step.
-    """
-    model = SuperPoint(architecture)
-    bias = model.get_parameter("bnPb.bias" if architecture.batch_norm else "convPb.bias")
-    with torch.no_grad():
-        bias.zero_()
-        bias[DUSTBIN] = math.log(DUSTBIN * 0.97 / 0.03)
-    return model
 
 
 def magicpoint_loss(forward: Forward, batch: Batch) -> dict[str, tuple[float, Share]]:

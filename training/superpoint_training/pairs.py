@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import cv2
@@ -60,19 +60,14 @@ class PairSamples(Dataset[Batch]):
         found = LabelFolder(self.labels).read(self.pictures[number]).xy.astype(np.float64)
         config, size = self.config, self.config.size
         fit = _fit((picture.shape[0], picture.shape[1]), size)
-        moves = [
-            sample_homography(rng, size, limits) @ fit for limits in (config.first, config.second)
-        ]
+        moves = [sample_homography(rng, size, limits) @ fit for limits in (config.first, config.second)]
         views = [view(picture, move, size) for move in moves]
         points = [warp_points(found, move) for move in moves]
         targets = [
-            cell_targets(_seen(p, v), size, rng, self.label_sigma)
-            for p, (_, v) in zip(points, views, strict=True)
+            cell_targets(_seen(p, v), size, rng, self.label_sigma) for p, (_, v) in zip(points, views, strict=True)
         ]
         between = moves[1] @ np.linalg.inv(moves[0])
-        chosen, matched = _correspondences(
-            rng, points[0], between, [v for _, v in views], config.correspondences
-        )
+        chosen, matched = _correspondences(rng, points[0], between, [v for _, v in views], config.correspondences)
         images = [photometric(rng, image, config.photometric) for image, _ in views]
         return {
             "image": torch.from_numpy(np.stack(images)),
@@ -86,16 +81,10 @@ class PairSamples(Dataset[Batch]):
     def _turn(self, index: int) -> int:
         """Which picture is sample `index`'s: a new permutation each time round."""
         lap, place = divmod(index, len(self.pictures))
-        return int(
-            np.random.default_rng((self.seed, self.stream, 1, lap)).permutation(len(self.pictures))[
-                place
-            ]
-        )
+        return int(_permutation(self.seed, self.stream, lap, len(self.pictures))[place])
 
 
-def view(
-    picture: NDArray[np.uint8], move: Array, size: tuple[int, int]
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+def view(picture: NDArray[np.uint8], move: Array, size: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """A picture seen through a homography, and the pixels (H, W) bool of the view that show it."""
     height, width = picture.shape
     scale = _magnification(move, np.array([[(width - 1) / 2, (height - 1) / 2]]))
@@ -116,10 +105,7 @@ def _fit(source: tuple[int, int], size: tuple[int, int]) -> Array:
     """Scale a picture so that it just covers `size`, centred."""
     scale = max(size[0] / source[0], size[1] / source[1])
     matrix = np.diag([scale, scale, 1.0])
-    matrix[:2, 2] = [
-        (size[1] - 1) / 2 - scale * (source[1] - 1) / 2,
-        (size[0] - 1) / 2 - scale * (source[0] - 1) / 2,
-    ]
+    matrix[:2, 2] = [(size[1] - 1) / 2 - scale * (source[1] - 1) / 2, (size[0] - 1) / 2 - scale * (source[0] - 1) / 2]
     return np.asarray(matrix)
 
 
@@ -138,6 +124,11 @@ def _magnification(move: Array, at: Array) -> float:
     return float(np.sqrt(area)) if np.isfinite(area) else 1.0
 
 
+@lru_cache(maxsize=2)
+def _permutation(seed: int, stream: int, lap: int, count: int) -> NDArray[np.int64]:
+    return np.random.default_rng((seed, stream, 1, lap)).permutation(count)
+
+
 def _seen(points: Array, valid: NDArray[np.bool_]) -> Array:
     """Those of points (N, 2) that lie on valid pixels."""
     return points[_on(points, valid)]
@@ -152,20 +143,14 @@ def _on(points: Array, valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _correspondences(
-    rng: np.random.Generator,
-    first: Array,
-    between: Array,
-    valid: Sequence[NDArray[np.bool_]],
-    count: int,
+    rng: np.random.Generator, first: Array, between: Array, valid: Sequence[NDArray[np.bool_]], count: int
 ) -> tuple[Array, NDArray[np.bool_]]:
     """(2, count, 2) points and (count,) bool: labelled points seen in both views, then random ones,
     then padding.
     """
     height, width = valid[0].shape
     # Three times as many candidates as wanted, as not all are seen in both views.
-    candidates = np.concatenate(
-        [rng.permutation(first), rng.uniform(0, (width - 1, height - 1), (3 * count, 2))]
-    )
+    candidates = np.concatenate([rng.permutation(first), rng.uniform(0, (width - 1, height - 1), (3 * count, 2))])
     moved = warp_points(candidates, between)
     keep = np.flatnonzero(_on(candidates, valid[0]) & _on(moved, valid[1]))[:count]
     points = np.zeros((2, count, 2))

@@ -56,9 +56,7 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
         raise BadPicture(f"{path}: not a picture that OpenCV reads ({len(data)} bytes)")
     if min(image.shape[:2]) < SMALLEST_SIDE:
         height, width = image.shape[:2]
-        raise BadPicture(
-            f"{path}: {width}×{height} pixels; expected at least {SMALLEST_SIDE} on each side"
-        )
+        raise BadPicture(f"{path}: {width}×{height} pixels; expected at least {SMALLEST_SIDE} on each side")
     return np.asarray(image, np.uint8)
 
 
@@ -109,9 +107,7 @@ def split(paths: Sequence[Path], held_out: float, seed: int) -> tuple[list[Path]
     count = min(len(paths) - 1, max(1, round(held_out * len(paths)))) if held_out else 0
     order = np.random.default_rng(seed).permutation(len(paths))
     kept = set(order[:count].tolist())
-    return [p for i, p in enumerate(paths) if i not in kept], [
-        p for i, p in enumerate(paths) if i in kept
-    ]
+    return [p for i, p in enumerate(paths) if i not in kept], [p for i, p in enumerate(paths) if i in kept]
 
 
 def _pictures_of(source: Path, frames: Path, settings: InputConfig) -> list[Path]:

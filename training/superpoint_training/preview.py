@@ -28,9 +28,7 @@ def stage_sheet(config: Config, stage: str, data: Path | None, count: int) -> Pi
     if stage == "shapes":
         return shapes_sheet(config, count)
     if data is None:
-        raise ValueError(
-            f"preview {stage} needs --labels, the folder that `superpoint-train adapt` wrote"
-        )
+        raise ValueError(f"preview {stage} needs --labels, the folder that `superpoint-train adapt` wrote")
     pictures, labels = labelled_pictures(data)
     sheet = labels_sheet if stage == "labels" else pairs_sheet
     return sheet(config, pictures, labels, count)
@@ -42,9 +40,7 @@ def shapes_sheet(config: Config, count: int, columns: int = 6) -> Picture:
     return tile([_labelled(samples[index], 0) for index in range(count)], columns)
 
 
-def pairs_sheet(
-    config: Config, pictures: Sequence[Path], labels: Path, count: int, columns: int = 4
-) -> Picture:
+def pairs_sheet(config: Config, pictures: Sequence[Path], labels: Path, count: int, columns: int = 4) -> Picture:
     """The first samples that SuperPoint is trained on, one view above the other.
 
     Red rings are targets, green ones the correspondences among them, blue areas don't count.
@@ -57,9 +53,7 @@ def pairs_sheet(
     return tile(stacked, columns)
 
 
-def labels_sheet(
-    config: Config, pictures: Sequence[Path], labels: Path, count: int, columns: int = 4
-) -> Picture:
+def labels_sheet(config: Config, pictures: Sequence[Path], labels: Path, count: int, columns: int = 4) -> Picture:
     """Pictures with their pseudo-labels, cropped to one size."""
     folder = LabelFolder(labels)
     drawn: list[Picture] = []

@@ -56,17 +56,11 @@ def processes(device: str) -> Iterator[Processes]:
     if device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"device: expected auto, cpu or cuda, got {device!r}")
     if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError(
-            "device: cuda was asked for, but torch finds no CUDA device; expected auto or cpu"
-        )
+        raise ValueError("device: cuda was asked for, but torch finds no CUDA device; expected auto or cpu")
     cuda = device != "cpu" and torch.cuda.is_available()
     world = int(os.environ.get("WORLD_SIZE", "1"))
     rank = int(os.environ.get("RANK", "0"))
-    chosen = (
-        torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-        if cuda
-        else torch.device("cpu")
-    )
+    chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(chosen)
     if world > 1:

@@ -19,20 +19,13 @@ class Progress:
     first_step  the run starts, or goes on, after this many of `last_step` steps
     """
 
-    def __init__(
-        self, name: str, unit: str, batch_size: int, first_step: int, last_step: int, folder: Path
-    ) -> None:
+    def __init__(self, name: str, unit: str, batch_size: int, first_step: int, last_step: int, folder: Path) -> None:
         self._name, self._unit, self._batch_size = name, unit, batch_size
         self._first_step, self._last_step = first_step, last_step
         self._started = time.monotonic()
         self._journal = Journal(folder, first_step)
         self._bar = tqdm(
-            total=last_step,
-            initial=first_step,
-            desc=name,
-            unit="step",
-            dynamic_ncols=True,
-            mininterval=1.0,
+            total=last_step, initial=first_step, desc=name, unit="step", dynamic_ncols=True, mininterval=1.0
         )
 
     def step(self, step: int, seconds: float, left: float, scalars: Mapping[str, float]) -> None:
@@ -42,18 +35,13 @@ class Progress:
         left = min(left, pace * (self._last_step - step))
         speed = self._batch_size / pace
         self._bar.set_postfix_str(
-            f"loss {scalars['loss']:.4g}, {speed:.0f} {self._unit}/s, {left / 60:.1f} min left",
-            refresh=False,
+            f"loss {scalars['loss']:.4g}, {speed:.0f} {self._unit}/s, {left / 60:.1f} min left", refresh=False
         )
         self._bar.update()
         self._journal.scalars(step, seconds, {**scalars, f"{self._unit}_per_second": speed})
 
     def validation(
-        self,
-        step: int,
-        seconds: float,
-        figures: Mapping[str, float],
-        pictures: Mapping[str, object],
+        self, step: int, seconds: float, figures: Mapping[str, float], pictures: Mapping[str, object]
     ) -> None:
         """After a validation; pictures are (H, W, 3) uint8 RGB."""
         self._journal.validation(step, seconds, figures, pictures)

@@ -21,9 +21,7 @@ from superpoint_training.config import Config
 def recipe_names() -> list[str]:
     """The recipes that come with the package."""
     folder = resources.files("superpoint_training") / "recipes"
-    return sorted(
-        entry.name[: -len(".yaml")] for entry in folder.iterdir() if entry.name.endswith(".yaml")
-    )
+    return sorted(entry.name[: -len(".yaml")] for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
 def load_config(recipe: str, overrides: Sequence[str] = ()) -> Config:
@@ -64,9 +62,7 @@ def _read(recipe: str) -> dict[str, Any]:
     elif recipe in recipe_names():
         text = (resources.files("superpoint_training") / "recipes" / f"{recipe}.yaml").read_text()
     else:
-        raise ValueError(
-            f"unknown recipe {recipe!r}; expected {', '.join(recipe_names())} or a .yaml file"
-        )
+        raise ValueError(f"unknown recipe {recipe!r}; expected {', '.join(recipe_names())} or a .yaml file")
     try:
         tree = yaml.safe_load(text) or {}
     except yaml.YAMLError as error:
@@ -93,20 +89,13 @@ def _parse(kind: Any, value: Any, where: str) -> Any:
         if value in arguments:
             return value
     elif origin in (Union, types.UnionType):
-        return (
-            _parse(next(a for a in arguments if a is not type(None)), value, where)
-            if value is not None
-            else None
-        )
+        return _parse(next(a for a in arguments if a is not type(None)), value, where) if value is not None else None
     elif origin is tuple:
         if isinstance(value, (list, tuple)):
             repeated = len(arguments) == 2 and arguments[1] is Ellipsis
             if repeated or len(value) == len(arguments):
                 kinds = [arguments[0]] * len(value) if repeated else list(arguments)
-                return tuple(
-                    _parse(k, v, f"{where}[{i}]")
-                    for i, (k, v) in enumerate(zip(kinds, value, strict=True))
-                )
+                return tuple(_parse(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
     elif kind is float and not isinstance(value, bool):
         try:
             return float(value)  # YAML 1.1 reads 1e-4 as a string
@@ -129,14 +118,10 @@ def _parse_section(kind: Any, value: Any, where: str) -> Any:
             near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)
             raise ValueError(f"unknown key {prefix}{key}; the nearest is {prefix}{near[0]}")
     try:
-        return kind(
-            **{key: _parse(hints[key], inner, f"{prefix}{key}") for key, inner in value.items()}
-        )
+        return kind(**{key: _parse(hints[key], inner, f"{prefix}{key}") for key, inner in value.items()})
     except ValueError as error:
         message = str(error)
-        raise ValueError(
-            message if message.startswith((prefix, "unknown key")) else f"{prefix}{message}"
-        ) from None
+        raise ValueError(message if message.startswith((prefix, "unknown key")) else f"{prefix}{message}") from None
 
 
 def _name(kind: Any) -> str:
@@ -147,9 +132,7 @@ def _name(kind: Any) -> str:
         if inner[-1] is Ellipsis:
             return f"a list of {_name(inner[0])}"
         return f"{len(inner)} values ({', '.join(_name(k) for k in inner)})"
-    return {int: "a whole number", float: "a number", str: "a word", bool: "true or false"}.get(
-        kind, str(kind)
-    )
+    return {int: "a whole number", float: "a number", str: "a word", bool: "true or false"}.get(kind, str(kind))
 
 
 def _plain(value: Any) -> Any:

@@ -25,10 +25,7 @@ MIN_SIDE = 5.0  # pixels; nearer vertices cannot both be found after non-maximum
 
 
 def draw_shape(
-    rng: np.random.Generator,
-    kind: str,
-    size: tuple[int, int] = (120, 160),
-    homography: Array | None = None,
+    rng: np.random.Generator, kind: str, size: tuple[int, int] = (120, 160), homography: Array | None = None
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """Draw one picture of a kind in `SHAPES`.
 
@@ -59,9 +56,7 @@ def _lines(rng: np.random.Generator, size: tuple[int, int], levels: Array) -> li
         long_enough = np.hypot(*(ends[1] - ends[0])) > 0.15 * min(size)
         if long_enough and all(segment_gap(ends, other) > 2 * MIN_SIDE for other in segments):
             segments.append(ends)
-            figures.append(
-                _stroke(ends, rng.uniform(1.0, 0.025 * min(size) + 0.6), float(rng.choice(levels)))
-            )
+            figures.append(_stroke(ends, rng.uniform(1.0, 0.025 * min(size) + 0.6), float(rng.choice(levels))))
     return figures
 
 
@@ -78,22 +73,16 @@ def _polygon(rng: np.random.Generator, size: tuple[int, int], levels: Array) -> 
 
 
 def _polygons(rng: np.random.Generator, size: tuple[int, int], levels: Array) -> list[Figure]:
-    return _random_polygons(
-        rng, size, levels, sides=(3, 6), count=int(rng.integers(2, len(levels) + 1))
-    )
+    return _random_polygons(rng, size, levels, sides=(3, 6), count=int(rng.integers(2, len(levels) + 1)))
 
 
 def _star(rng: np.random.Generator, size: tuple[int, int], levels: Array) -> list[Figure]:
     count = int(rng.integers(3, 7))
     centre = _centre(rng, size)
     angles = _spread_angles(rng, count, smallest=30.0)
-    ends = centre + rng.uniform(0.15, 0.45, (count, 1)) * min(size) * np.column_stack(
-        [np.cos(angles), np.sin(angles)]
-    )
+    ends = centre + rng.uniform(0.15, 0.45, (count, 1)) * min(size) * np.column_stack([np.cos(angles), np.sin(angles)])
     thickness = rng.uniform(1.0, 0.02 * min(size) + 0.6)
-    arms = [
-        _stroke(np.stack([centre, end]), thickness, float(levels[0])).polygons[0] for end in ends
-    ]
+    arms = [_stroke(np.stack([centre, end]), thickness, float(levels[0])).polygons[0] for end in ends]
     return [Figure(arms, np.concatenate([centre[None], ends]))]
 
 
@@ -154,9 +143,7 @@ def _ellipses(rng: np.random.Generator, size: tuple[int, int], levels: Array) ->
         if all(np.hypot(*(centre - other)) > axes.max() + radius + 3 for other, radius in placed):
             placed.append((centre, axes.max()))
             ring = (
-                np.column_stack([np.cos(around), np.sin(around)])
-                * axes
-                @ _rotation(2, rng.uniform(0, np.pi))[:2, :2]
+                np.column_stack([np.cos(around), np.sin(around)]) * axes @ _rotation(2, rng.uniform(0, np.pi))[:2, :2]
             )
             figures.append(Figure([(centre + ring, float(rng.choice(levels)))], np.zeros((0, 2))))
     return figures
@@ -178,11 +165,7 @@ SHAPES: tuple[str, ...] = (*_DRAWERS, "noise")
 
 
 def _random_polygons(
-    rng: np.random.Generator,
-    size: tuple[int, int],
-    levels: Array,
-    sides: tuple[int, int],
-    count: int,
+    rng: np.random.Generator, size: tuple[int, int], levels: Array, sides: tuple[int, int], count: int
 ) -> list[Figure]:
     largest = 0.6 if count == 1 else 0.35
     figures = []
@@ -225,9 +208,7 @@ def _board(rng: np.random.Generator, size: tuple[int, int], across: Array, down:
     """A grid of nodes (rows, columns, 2) with the given spacings, tilted in perspective and turned
     at random.
     """
-    x, y = np.meshgrid(
-        (across - across.mean()) / np.ptp(across), (down - down.mean()) / np.ptp(across)
-    )
+    x, y = np.meshgrid((across - across.mean()) / np.ptp(across), (down - down.mean()) / np.ptp(across))
     tilt = rng.uniform(-0.5, 0.5, 2)
     x, y = x / (1 + tilt[0] * x + tilt[1] * y), y / (1 + tilt[0] * x + tilt[1] * y)
     turn = _rotation(2, rng.uniform(0, 2 * np.pi))[:2, :2] + rng.uniform(-0.15, 0.15, (2, 2))
@@ -236,14 +217,7 @@ def _board(rng: np.random.Generator, size: tuple[int, int], across: Array, down:
 
 
 def _quad(nodes: Array, row: int, column: int) -> Array:
-    return np.array(
-        [
-            nodes[row, column],
-            nodes[row, column + 1],
-            nodes[row + 1, column + 1],
-            nodes[row + 1, column],
-        ]
-    )
+    return np.array([nodes[row, column], nodes[row, column + 1], nodes[row + 1, column + 1], nodes[row + 1, column]])
 
 
 def _stroke(ends: Array, thickness: float, level: float) -> Figure:
@@ -275,9 +249,5 @@ def _gaussian_noise(rng: np.random.Generator, size: tuple[int, int]) -> NDArray[
 def _background(rng: np.random.Generator, level: float, size: tuple[int, int]) -> NDArray[np.uint8]:
     """Soft blobs around a grey level, weak enough to keep every figure apart from it."""
     blobs = rng.uniform(-1, 1, (int(rng.integers(2, 9)), int(rng.integers(2, 11))))
-    coarse = np.clip(level + 0.4 * MIN_CONTRAST * rng.uniform(0, 1) * blobs, 0, 255).astype(
-        np.uint8
-    )
-    return np.asarray(
-        cv2.resize(coarse, (size[1], size[0]), interpolation=cv2.INTER_CUBIC), np.uint8
-    )
+    coarse = np.clip(level + 0.4 * MIN_CONTRAST * rng.uniform(0, 1) * blobs, 0, 255).astype(np.uint8)
+    return np.asarray(cv2.resize(coarse, (size[1], size[0]), interpolation=cv2.INTER_CUBIC), np.uint8)

@@ -33,16 +33,12 @@ def annotate(
     colours = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_GRAY2RGB)
     if valid is not None:
         colours[~valid] = colours[~valid] // 2 + np.array([0, 0, 100], np.uint8)
-    large = cv2.resize(
-        colours, None, fx=MAGNIFICATION, fy=MAGNIFICATION, interpolation=cv2.INTER_NEAREST
-    )
+    large = cv2.resize(colours, None, fx=MAGNIFICATION, fy=MAGNIFICATION, interpolation=cv2.INTER_NEAREST)
     for x, y in (points + 0.5) * MAGNIFICATION - 0.5:
         cv2.circle(large, (round(float(x)), round(float(y))), 4, colour, 1, cv2.LINE_AA)
     if title:
         cv2.putText(large, title, (4, 12), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 3, cv2.LINE_AA)
-        cv2.putText(
-            large, title, (4, 12), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (255, 255, 255), 1, cv2.LINE_AA
-        )
+        cv2.putText(large, title, (4, 12), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (255, 255, 255), 1, cv2.LINE_AA)
     return np.asarray(large, np.uint8)
 
 
@@ -59,19 +55,13 @@ def tile(pictures: Sequence[Picture], columns: int) -> Picture:
 
 
 @torch.no_grad()
-def detections_sheet(
-    network: SuperPoint, images: Sequence[Tensor], threshold: float = 0.1
-) -> Picture:
+def detections_sheet(network: SuperPoint, images: Sequence[Tensor], threshold: float = 0.1) -> Picture:
     """What a network in eval mode finds in images (1, H, W) uint8 of one size."""
     device = next(network.parameters()).device
     batch = torch.stack(list(images)).to(device).float() / 255
     heatmap = heatmap_from_logits(network(batch)[0])
     sizes = torch.tensor([heatmap.shape[1:]] * len(heatmap), device=device)
-    found = detect(
-        heatmap,
-        sizes,
-        DetectionSettings(detection_threshold=threshold, max_keypoints=300, border=0),
-    )
+    found = detect(heatmap, sizes, DetectionSettings(detection_threshold=threshold, max_keypoints=300, border=0))
     pictures = [
         annotate(image[0].numpy(), found.xy[i, : int(found.count[i])].cpu().numpy(), GREEN)
         for i, image in enumerate(images)

@@ -32,9 +32,7 @@ def save_state(path: Path, state: Mapping[str, Any]) -> bool:
     except (OSError, RuntimeError) as error:
         partial.unlink(missing_ok=True)
         kept = "the one before is kept" if path.exists() else "there is none yet"
-        tqdm.write(
-            f"{path}: this checkpoint could not be written ({error}); {kept}, and training goes on"
-        )
+        tqdm.write(f"{path}: this checkpoint could not be written ({error}); {kept}, and training goes on")
         return False
     return True
 

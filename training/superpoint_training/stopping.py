@@ -18,12 +18,7 @@ class TrainingDiverged(RuntimeError):
 
 
 def check_loss(
-    figures: Mapping[str, float],
-    usual: float,
-    step: int,
-    explosion: float,
-    task: str,
-    folder: Path,
+    figures: Mapping[str, float], usual: float, step: int, explosion: float, task: str, folder: Path
 ) -> float:
     """The running mean of the loss after a step; `usual` is the one before.
 

@@ -16,8 +16,8 @@ from superpoint_training.config import Config, LossConfig
 from superpoint_training.evaluation.benchmark import PairProtocol, evaluate_pairs, summarise
 from superpoint_training.evaluation.detectors import SuperPointDetector
 from superpoint_training.evaluation.warps import warped_pairs
+from superpoint_training.initial import initial_network
 from superpoint_training.losses import Share, detector_loss, hinge_loss, info_nce_loss
-from superpoint_training.magicpoint import new_network
 from superpoint_training.pairs import PairSamples
 from superpoint_training.samples import VALIDATION, Batch
 from superpoint_training.sheet import detections_sheet
@@ -41,15 +41,11 @@ def superpoint_task(
     start     a network whose weights are taken over where name and shape agree, as MagicPoint's are
     """
     torch.manual_seed(config.run.seed)
-    model = new_network(config.network)
-    if start is not None:
-        adopt(model, start)
+    model = initial_network(config.network, start)
     shown = PairSamples(pictures, labels, config.pairs, config.run.seed, VALIDATION)
     size = max(config.pairs.size)
     pairs = (
-        warped_pairs(
-            held_out, config.run.validation_samples, VALIDATION_KINDS, size, config.run.seed
-        )
+        warped_pairs(held_out, config.run.validation_samples, VALIDATION_KINDS, size, config.run.seed)
         if held_out
         else []
     )
@@ -58,33 +54,23 @@ def superpoint_task(
         if not pairs:
             return {}
         weights = folder / "validation.safetensors"
-        save_checkpoint(
-            weights, Checkpoint(network.architecture, network.state_dict(), {"name": "validation"})
-        )
+        save_checkpoint(weights, Checkpoint(network.architecture, network.state_dict(), {"name": "validation"}))
         detector = SuperPointDetector(weights, device=next(network.parameters()).device.type)
-        figures = summarise(
-            evaluate_pairs([detector], pairs, PairProtocol(size=size), skip=lambda *_: None)
-        )
+        figures = summarise(evaluate_pairs([detector], pairs, PairProtocol(size=size), skip=lambda *_: None))
         return _flat(figures)
 
     return Task(
         name="superpoint",
         model=model,
-        samples=PairSamples(
-            pictures, labels, config.pairs, config.run.seed, label_sigma=config.loss.label_sigma
-        ),
+        samples=PairSamples(pictures, labels, config.pairs, config.run.seed, label_sigma=config.loss.label_sigma),
         loss=lambda forward, batch: superpoint_loss(forward, batch, config.loss),
         validate=validate,
         unit="pairs",
-        pictures=lambda network: {
-            "detections": detections_sheet(network, [shown[i]["image"][:1] for i in range(8)])
-        },
+        pictures=lambda network: {"detections": detections_sheet(network, [shown[i]["image"][:1] for i in range(8)])},
     )
 
 
-def superpoint_loss(
-    forward: Forward, batch: Batch, settings: LossConfig
-) -> dict[str, tuple[float, Share]]:
+def superpoint_loss(forward: Forward, batch: Batch, settings: LossConfig) -> dict[str, tuple[float, Share]]:
     """The joint loss (eq. 1) on a batch of `PairSamples`: both views' detector losses and the
     descriptor loss.
     """
@@ -107,31 +93,12 @@ def superpoint_loss(
     else:
         points = (batch["points"][:, 0], batch["points"][:, 1])
         sampled = sample_descriptors(ours, points[0]), sample_descriptors(theirs, points[1])
-        descriptor = info_nce_loss(
-            *sampled, points, batch["matched"], settings.temperature, settings.radius
-        )
+        descriptor = info_nce_loss(*sampled, points, batch["matched"], settings.temperature, settings.radius)
     return {
         "detector": (1.0, detector_loss(first, targets[:, 0], valid[:, 0])),
         "detector_warped": (1.0, detector_loss(second, targets[:, 1], valid[:, 1])),
         "descriptor": (settings.weight, descriptor),
     }
-
-
-def adopt(model: SuperPoint, start: SuperPoint) -> list[str]:
-    """Take over the tensors of `start` whose name and shape agree, and return their names.
-
-    Raises ValueError if there are none, as then `start` is of another architecture.
-    """
-    ours, theirs = model.state_dict(), start.state_dict()
-    shared = [
-        name for name, tensor in theirs.items() if name in ours and ours[name].shape == tensor.shape
-    ]
-    if not any(name.endswith("weight") for name in shared):
-        raise ValueError(
-            f"nothing to start from: {start.architecture} shares no layer with {model.architecture}"
-        )
-    model.load_state_dict({name: theirs[name] for name in shared}, strict=False)
-    return shared
 
 
 def _flat(figures: dict[str, object]) -> dict[str, float]:

@@ -92,9 +92,7 @@ def train(
     if resume:
         loop.restore()
     elif here.leads and (folder / STATE_FILE).exists():
-        raise ValueError(
-            f"{folder / STATE_FILE}: a run is there already; resume it, or choose another folder"
-        )
+        raise ValueError(f"{folder / STATE_FILE}: a run is there already; resume it, or choose another folder")
     with stop_signals() as stopped:
         return loop.run(budget_minutes, stopped)
 
@@ -102,15 +100,11 @@ def train(
 class _Loop:
     """One run: the network, its optimiser, and where it is."""
 
-    def __init__(
-        self, task: Task, settings: Optimisation, run: RunConfig, folder: Path, here: Processes
-    ) -> None:
+    def __init__(self, task: Task, settings: Optimisation, run: RunConfig, folder: Path, here: Processes) -> None:
         self.task, self.settings, self.config = task, settings, run
         self.folder, self.here = folder, here
         if settings.batch_size % here.world:
-            raise ValueError(
-                f"batch_size {settings.batch_size} is not a multiple of the {here.world} processes"
-            )
+            raise ValueError(f"batch_size {settings.batch_size} is not a multiple of the {here.world} processes")
         model = to_device(task.model, here.device)
         for layer in model.modules():
             if isinstance(layer, nn.BatchNorm2d):
@@ -127,9 +121,7 @@ class _Loop:
         self.optimiser = torch.optim.AdamW(
             model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
-        self.bf16 = run.precision == "bf16" or (
-            run.precision == "auto" and here.device.type == "cuda"
-        )
+        self.bf16 = run.precision == "bf16" or (run.precision == "auto" and here.device.type == "cuda")
         self.step, self.seconds, self.usual_loss = 0, 0.0, 0.0
         self.figures: dict[str, float] = {}
 
@@ -143,9 +135,7 @@ class _Loop:
             self.save()
         batches = self.batches()  # started before the bar, so that no worker inherits it
         progress = (
-            Progress(
-                task.name, task.unit, settings.batch_size, self.step, settings.steps, self.folder
-            )
+            Progress(task.name, task.unit, settings.batch_size, self.step, settings.steps, self.folder)
             if here.leads
             else None
         )
@@ -178,9 +168,7 @@ class _Loop:
         return iter(
             DataLoader(
                 self.task.samples,
-                batch_sampler=StepIndices(
-                    self.step, settings.steps, settings.batch_size, here.rank, here.world
-                ),
+                batch_sampler=StepIndices(self.step, settings.steps, settings.batch_size, here.rank, here.world),
                 num_workers=workers,
                 pin_memory=here.device.type == "cuda",
                 prefetch_factor=4 if workers else None,
@@ -210,12 +198,7 @@ class _Loop:
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip or float("inf"))
         parts["gradient_norm"] = float(norm)
         self.usual_loss = check_loss(
-            parts,
-            self.usual_loss,
-            self.step + 1,
-            self.config.explosion,
-            self.task.name,
-            self.folder,
+            parts, self.usual_loss, self.step + 1, self.config.explosion, self.task.name, self.folder
         )
         self.optimiser.step()
         if self.average is not None:
@@ -265,9 +248,7 @@ class _Loop:
                 self.average.load_state_dict(state["average"])
         except (RuntimeError, ValueError, AttributeError, TypeError) as error:
             reason = str(error).splitlines()[-1].strip()
-            raise ValueError(
-                f"{path}: belongs to a run with another network or settings ({reason})"
-            ) from None
+            raise ValueError(f"{path}: belongs to a run with another network or settings ({reason})") from None
         torch.set_rng_state(state["random"])
         self.step, self.seconds = state["step"], state["seconds"]
         self.usual_loss = state["usual_loss"]
@@ -294,9 +275,7 @@ def learning_rate(settings: Optimisation, step: int, progress: float) -> float:
     return rate
 
 
-def combine(
-    shares: Mapping[str, tuple[float, Share]], here: Processes
-) -> tuple[Tensor, dict[str, float]]:
+def combine(shares: Mapping[str, tuple[float, Share]], here: Processes) -> tuple[Tensor, dict[str, float]]:
     """This process's share of everyone's loss, with gradient; the whole loss and its parts."""
     counts = here.total(torch.stack([share.count for _, share in shares.values()])).clamp_min(1)
     parts = torch.stack([share.total for _, share in shares.values()]) / counts

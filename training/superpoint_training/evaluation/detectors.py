@@ -194,7 +194,8 @@ def _suppress(
 
 
 def _sift(image: Image, count: int, precise: bool = False) -> Features:
-    sift = cv2.SIFT.create(nfeatures=count, enable_precise_upscale=precise)
+    options = {"enable_precise_upscale": True} if precise else {}
+    sift = cv2.SIFT.create(nfeatures=count, **options)  # type: ignore[call-overload]
     keypoints, descriptors = sift.detectAndCompute(image, None)
     rows = np.zeros((0, 128)) if descriptors is None else np.asarray(descriptors)
     length = np.linalg.norm(rows, axis=1, keepdims=True)
@@ -238,6 +239,8 @@ CLASSIC: dict[str, tuple[str, Callable[[Image, int], Features], str]] = {
     ),
     "fast": ("FAST", _fast, "FastFeatureDetector"),
 }
+if tuple(int(part) for part in cv2.__version__.split(".")[:2]) < (4, 8):
+    del CLASSIC["sift-precise"]  # the option came with OpenCV 4.8; Ubuntu 22.04 has 4.5
 
 
 def _features(image: Image, keypoints: Any, descriptors: NDArray[Any] | None) -> Features:

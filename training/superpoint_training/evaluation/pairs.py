@@ -12,14 +12,13 @@ from functools import partial
 from itertools import combinations
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from superpoint_ros.features.image import resize_image, target_size
+from superpoint_training.pictures import EXTENSIONS, read_picture
 
 HPATCHES_KINDS = {"i_": "illumination", "v_": "viewpoint"}
-PICTURE_SUFFIXES = (".png", ".ppm", ".pgm", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
@@ -74,18 +73,16 @@ def hpatches_pairs(directory: Path, size: int, all_pairs: bool = False) -> list[
     return [pair for folder in folders for pair in _sequence(folder, size, all_pairs)]
 
 
-def read_grey(path: Path) -> NDArray[np.uint8]:
-    """Read a picture as grey, (H, W) uint8. Raises ValueError that names a file which is none."""
-    image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-    if image is None:
-        raise ValueError(f"{path}: {'not a readable picture' if path.is_file() else 'no such file'}")
-    return np.asarray(image, np.uint8)
-
-
 def read_resized(path: Path, size: int) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-    """A picture, its longer side resized to `size`, and the (3, 3) map from the file's pixels."""
-    image = read_grey(path)
-    target = target_size((image.shape[0], image.shape[1]), size)
+    """A picture, its longer side resized to `size`, and the (3, 3) map from the file's pixels.
+
+    Raises ValueError that names the file, also for a picture too narrow for this size.
+    """
+    image = read_picture(path)
+    try:
+        target = target_size((image.shape[0], image.shape[1]), size)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     return resize_image(image, target), scaling((image.shape[0], image.shape[1]), target)
 
 
@@ -117,7 +114,7 @@ def _load(reference: Path, current: Path, homography: NDArray[np.float64], size:
 
 
 def _is_numbered_picture(path: Path) -> bool:
-    return path.stem.isdecimal() and path.suffix.lower() in PICTURE_SUFFIXES
+    return path.stem.isdecimal() and path.suffix.lower() in EXTENSIONS
 
 
 def _read_homography(path: Path) -> NDArray[np.float64]:

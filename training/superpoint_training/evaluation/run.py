@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,13 @@ def _run_pairs(
     return results
 
 
+def _version() -> str:
+    try:
+        return version("superpoint_ros")
+    except PackageNotFoundError:  # run from a checkout that is not installed
+        return "unknown"
+
+
 def _describe(
     request: Request,
     detectors: Sequence[Detector],
@@ -188,6 +196,7 @@ def _describe(
             which: {"pairs": len(pairs), "repeatability_nms": _radii(request, which)} for which, pairs in sets.items()
         },
         "versions": {
+            "superpoint_ros": _version(),
             "torch": torch.__version__,
             "opencv": cv2.__version__,
             "numpy": np.__version__,

@@ -15,13 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from superpoint_training.augmentation import Photometric, photometric
-from superpoint_training.evaluation.pairs import (
-    PICTURE_SUFFIXES,
-    Pair,
-    Views,
-    read_resized,
-    scaling,
-)
+from superpoint_training.evaluation.pairs import Pair, Views, read_resized, scaling
+from superpoint_training.pictures import EXTENSIONS
 
 UNCHANGED = Photometric(
     share=1.0,
@@ -88,18 +83,22 @@ KINDS: dict[str, tuple[Motion, Photometric]] = {
 def list_photographs(directory: Path, names: Path | None = None) -> list[Path]:
     """The pictures of a directory and its folders, sorted, or those that a file lists.
 
-    names  a text file with one name a line, relative to `directory`; empty lines and what follows a
-           # do not count
+    names  a text file with one name a line, relative to `directory`; empty lines and those that
+           start with # do not count
 
     Raises ValueError if there is none, or if a listed one does not exist.
     """
     if names is None:
-        found = sorted(path for path in directory.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
+        found = sorted(path for path in directory.rglob("*") if path.suffix.lower() in EXTENSIONS)
         if not found:
-            raise ValueError(f"{directory}: no picture found (looked for {', '.join(PICTURE_SUFFIXES)})")
+            raise ValueError(f"{directory}: no picture found (looked for {', '.join(EXTENSIONS)})")
         return found
-    listed = [line.partition("#")[0].strip() for line in names.read_text().splitlines()]
-    listed = [name for name in listed if name]
+    try:
+        lines = names.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise ValueError(f"{names}: not a text file; expected a picture's name a line") from None
+    stripped = [line.strip() for line in lines]
+    listed = [line for line in stripped if line and not line.startswith("#")]
     missing = [name for name in listed if not (directory / name).is_file()]
     if not listed:
         raise ValueError(f"{names}: lists no picture; expected one name a line, relative to {directory}")
