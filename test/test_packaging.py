@@ -46,9 +46,7 @@ def installed_files() -> set[str]:
 
 
 def run_python(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=100
-    )
+    return subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=100)
 
 
 def test_the_version_is_package_xmls() -> None:
@@ -64,10 +62,7 @@ def test_importing_what_needs_no_ros_imports_no_ros(tmp_path: Path) -> None:
         for path in folder.rglob("*.py")
         if path.stem not in ("__init__", "__main__")
     )
-    names = [
-        name if name.startswith("superpoint_training") else f"superpoint_ros.{name}"
-        for name in modules
-    ]
+    names = [name if name.startswith("superpoint_training") else f"superpoint_ros.{name}" for name in modules]
     assert len(names) > 10
     # None in sys.modules makes an import fail, as on a machine without ROS.
     code = f"""
@@ -75,7 +70,11 @@ import importlib, sys
 sys.modules.update(dict.fromkeys({ROS_MODULES}))
 from superpoint_ros import Extractor, Features, estimate_homography, match
 for name in {names}:
-    importlib.import_module(name)
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name not in ("ncnn", "onnx", "onnxruntime", "openvino"):  # engines of choice
+            raise
 """
     result = run_python(code, tmp_path)
     assert result.returncode == 0, result.stderr
@@ -87,8 +86,7 @@ def test_no_lower_floor_imports_the_messages() -> None:
         for path in folder.rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 assert not (
-                    isinstance(node, ast.ImportFrom)
-                    and (node.module or "").startswith("superpoint_ros.msg")
+                    isinstance(node, ast.ImportFrom) and (node.module or "").startswith("superpoint_ros.msg")
                 ), f"{path}:{node.lineno} imports the messages"
 
 
@@ -154,9 +152,7 @@ def test_the_pip_wheel_holds_every_module_and_the_weights(tmp_path: Path) -> Non
         (("python3",), "python3 not found; install Python 3.10 to 3.14"),
     ],
 )
-def test_a_missing_tool_is_named_in_one_sentence(
-    tmp_path: Path, gone: tuple[str, ...], sentence: str
-) -> None:
+def test_a_missing_tool_is_named_in_one_sentence(tmp_path: Path, gone: tuple[str, ...], sentence: str) -> None:
     for name in ("sh", "uname", "sed", "sort", "head", "cmake", "cc", "c++"):
         if name not in gone:
             path = shutil.which(name)

@@ -17,7 +17,8 @@ from superpoint_ros.features.image import (
     to_source_pixels,
 )
 from superpoint_ros.network.checkpoint import DEFAULT_WEIGHTS, load_checkpoint
-from superpoint_ros.network.engine import ENGINES, TorchEngine, choose_device, pad_to_cells
+from superpoint_ros.network.choice import make_engine
+from superpoint_ros.network.engine import ENGINES, choose_device, pad_to_cells
 from superpoint_ros.network.heatmap import DetectionSettings
 
 
@@ -25,7 +26,8 @@ from superpoint_ros.network.heatmap import DetectionSettings
 class Features:
     """The keypoints and descriptors of one image.
 
-    xy           (N, 2) float32, pixels of the source image; x right, y down, (0, 0) the centre of the first pixel
+    xy           (N, 2) float32, pixels of the source image; x right, y down, (0, 0) the centre of
+                 the first pixel
     scores       (N,) float32, descending, the probability of a keypoint at that pixel
     descriptors  (N, D) float32, unit length
     size         (height, width) of the source image
@@ -45,17 +47,20 @@ class Extractor:
 
     weights              a file (see `network.checkpoint`), or None for the package's default
     device               "auto", "cpu", "cuda" or "cuda:N"
-    engine               "auto" or "torch"
+    engine               "auto" (see `network.choice`), "torch", or on the CPU "ncnn", "openvino" or
+                         "onnxruntime"
     precision            "auto", "float32", or "float16" (CUDA only)
     max_keypoints        the strongest are kept
     detection_threshold  of the keypoint probability, in [0, 1)
     nms_radius           pixels at network resolution
     border               pixels at network resolution in which nothing is detected
-    resize               None, the longer side in pixels, or (height, width); results stay in source pixels
+    resize               None, the longer side in pixels, or (height, width); results stay in
+                         source pixels
     subpixel             refine keypoints within the pixel
 
-    Raises ValueError or FileNotFoundError for a bad argument or weights file, RuntimeError for a missing device.
-    `settings` may be replaced at any time, from any thread; the next call uses it.
+    Raises ValueError or FileNotFoundError for a bad argument or weights file, RuntimeError for a
+    missing device or an engine whose package is not installed. `settings` may be replaced at any
+    time, from any thread; the next call uses it.
     """
 
     def __init__(
@@ -76,7 +81,7 @@ class Extractor:
         self.settings = DetectionSettings(max_keypoints, detection_threshold, nms_radius, border, subpixel)
         self.resize = check_resize(resize)
         checkpoint = load_checkpoint(DEFAULT_WEIGHTS if weights is None else weights)
-        self._engine = TorchEngine(checkpoint, choose_device(device), precision)
+        self._engine = make_engine(checkpoint, choose_device(device), engine, precision)
         self.weights_id = checkpoint.weights_id
         self.descriptor_dim = checkpoint.architecture.descriptor_dim
 
@@ -91,13 +96,17 @@ class Extractor:
         return f"{self._engine.name} {self._engine.precision}"
 
     def __call__(self, image: NDArray[np.uint8]) -> Features:
-        """Extract from one image, (H, W) grey or (H, W, 3) BGR uint8, at least 16×16; ValueError for any other."""
+        """Extract from one image: (H, W) grey or (H, W, 3) BGR, uint8, at least 16×16.
+
+        Raises ValueError for any other, saying what was given.
+        """
         return self.batch([image])[0]
 
     def batch(self, images: Sequence[NDArray[np.uint8]]) -> list[Features]:
-        """Extract from several images, of equal or unequal sizes, in one forward pass.
+        """Extract from several images, of equal or unequal sizes; in one forward pass on a GPU.
 
-        Each image's result is what it would be alone, within rounding. Raises ValueError that names the image.
+        Each image's result is what it would be alone, within rounding. Raises ValueError that
+        names the image.
         """
         if len(images) == 0:
             return []

@@ -69,9 +69,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such weights file")
-    tensors, metadata = (
-        _read_safetensors(path) if _is_safetensors(path) else (_read_torch(path), {})
-    )
+    tensors, metadata = _read_safetensors(path) if _is_safetensors(path) else (_read_torch(path), {})
     if ARCHITECTURE_KEY in metadata:
         architecture = _parse_architecture(metadata.pop(ARCHITECTURE_KEY), path)
         checkpoint = Checkpoint(architecture, dict(tensors), metadata)  # type: ignore[arg-type]
@@ -93,6 +91,9 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> Non
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         save_file(state, str(partial), metadata=metadata)
+        umask = os.umask(0)
+        os.umask(umask)
+        partial.chmod(0o666 & ~umask)  # safetensors leaves it to its owner alone
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -125,9 +126,7 @@ def _read_torch(path: Path) -> Mapping[str, object]:
             "files that hold other Python objects are not opened, as that could run code"
         ) from None
     if not isinstance(content, Mapping):
-        raise ValueError(
-            f"{path}: expected a mapping of names to tensors, found {type(content).__name__}"
-        )
+        raise ValueError(f"{path}: expected a mapping of names to tensors, found {type(content).__name__}")
     return content
 
 
@@ -141,8 +140,7 @@ def _parse_architecture(text: str, path: Path) -> Architecture:
         return architecture
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(
-            f"{path}: its architecture is not one that this version of superpoint_ros knows "
-            f"({error}): {text}"
+            f"{path}: its architecture is not one that this version of superpoint_ros knows ({error}): {text}"
         ) from None
 
 
@@ -157,8 +155,7 @@ def _check_state(model: SuperPoint, state: Mapping[str, Tensor], source: str) ->
     for name, tensor in state.items():
         if tensor.shape != expected[name].shape:
             raise ValueError(
-                f"{source}: {name} has shape {tuple(tensor.shape)}, "
-                f"expected {tuple(expected[name].shape)}"
+                f"{source}: {name} has shape {tuple(tensor.shape)}, expected {tuple(expected[name].shape)}"
             )
         if expected[name].is_floating_point() and not tensor.is_floating_point():
             raise ValueError(f"{source}: {name} holds {tensor.dtype}, expected floating point")

@@ -32,9 +32,7 @@ def sample_descriptors(dense: Tensor, xy: Tensor, interpolation: str = INTERPOLA
     # With align_corners=False, -1 and 1 are the outer edges of the outermost pixels. In half
     # precision a grid coordinate would be a third of a pixel off at 640 pixels, so this runs in
     # float32 throughout.
-    grid = torch.stack(
-        [(xy[..., 0] + 0.5) * (2 / width) - 1, (xy[..., 1] + 0.5) * (2 / height) - 1], dim=-1
-    )
+    grid = torch.stack([(xy[..., 0] + 0.5) * (2 / width) - 1, (xy[..., 1] + 0.5) * (2 / height) - 1], dim=-1)
     sampled = F.grid_sample(
         dense.float(),
         grid[:, :, None],

@@ -1,4 +1,4 @@
-"""Run the network and everything after it on one device: a batch of grey pictures in, packed keypoints out."""
+"""Run the network and everything after it on one device: grey pictures in, packed keypoints out."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from superpoint_ros.network.descriptors import sample_descriptors
 from superpoint_ros.network.heatmap import DetectionSettings, detect, flat, heatmap_from_logits
 from superpoint_ros.network.superpoint import CELL, fold_head_norms
 
-ENGINES = ("auto", "torch")
+ENGINES = ("auto", "torch", "ncnn", "openvino", "onnxruntime")
 PRECISIONS = ("auto", "float32", "float16")
 
 
@@ -36,33 +36,42 @@ def choose_device(name: str) -> torch.device:
     Raises ValueError for another name, and RuntimeError where this machine has no such device.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-    except RuntimeError:
+    except (RuntimeError, TypeError):
         device = None
     if device is None or device.type not in ("cpu", "cuda"):
         raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+    if device.type == "cpu":
+        return torch.device("cpu")
+    index = device.index or 0
+    if index >= torch.cuda.device_count():
         raise RuntimeError(f"device {name!r} was asked for, but torch {torch.__version__} sees no such GPU")
-    return device
+    return torch.device("cuda", index)
+
+
+def require_descriptors(checkpoint: Checkpoint) -> None:
+    """Raise ValueError unless the network has a descriptor head."""
+    if checkpoint.architecture.descriptor_dim == 0:
+        raise ValueError(
+            f"{checkpoint.metadata.get('name', 'checkpoint')}: has no descriptor head "
+            "(MagicPoint?); an extractor needs one"
+        )
 
 
 class TorchEngine:
     """The network in torch, on the CPU or a CUDA device; no step before the last leaves the device.
 
     device     where it runs
-    precision  "float32", or "float16" for the convolutions on CUDA (softmax, NMS and sampling stay in float32)
+    precision  "float32", or "float16" for the convolutions on CUDA (softmax, NMS and sampling stay
+               in float32)
     """
 
     name = "torch"
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device, precision: str = "float32") -> None:
-        if checkpoint.architecture.descriptor_dim == 0:
-            raise ValueError(
-                f"{checkpoint.metadata.get('name', 'checkpoint')}: has no descriptor head (MagicPoint?); "
-                "an extractor needs one"
-            )
+        require_descriptors(checkpoint)
         if precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
         if precision == "float16" and device.type == "cpu":
@@ -76,12 +85,16 @@ class TorchEngine:
 
     @torch.inference_mode()
     def __call__(
-        self, pictures: Sequence[NDArray[np.uint8]], sizes: Sequence[tuple[int, int]], settings: DetectionSettings
+        self,
+        pictures: Sequence[NDArray[np.uint8]],
+        sizes: Sequence[tuple[int, int]],
+        settings: DetectionSettings,
     ) -> list[Extraction]:
         """Extract from all pictures in one forward pass.
 
         pictures  grey (H, W) uint8 each, H and W multiples of 8
-        sizes     the height and width of each within its picture; what is beyond is padding, without keypoints
+        sizes     the height and width of each within its picture; what is beyond is padding,
+                  without keypoints
         """
         height = max(picture.shape[0] for picture in pictures)
         width = max(picture.shape[1] for picture in pictures)
@@ -96,9 +109,13 @@ class TorchEngine:
         grey = torch.from_numpy(stack).to(self.device)
         image = (grey.to(self._dtype) / 255).contiguous(memory_format=torch.channels_last)
         logits, dense = self._model(image, valid)
-        heatmap = heatmap_from_logits(logits).masked_fill(flat(grey[:, 0]), 0)
-        found = detect(heatmap, torch.tensor(sizes, device=self.device), settings)
-        descriptors = sample_descriptors(dense, found.xy)
+        extents = torch.tensor(sizes, device=self.device)
+        heatmap = heatmap_from_logits(logits).masked_fill(flat(grey[:, 0], extents), 0)
+        found = detect(heatmap, extents, settings)
+        # Beyond the centre of a smaller picture's last cell, too, its descriptor is continued.
+        last = torch.tensor([(p.shape[1], p.shape[0]) for p in pictures], device=self.device)
+        within = torch.minimum(found.xy, last[:, None] - (CELL + 1) / 2)
+        descriptors = sample_descriptors(dense, within)
         packed = torch.cat([found.xy, found.scores[..., None], descriptors], dim=2)
         return _unpack(packed.cpu().numpy())
 
@@ -114,7 +131,7 @@ def _unpack(packed: NDArray[np.float32]) -> list[Extraction]:
 
 
 def pad_to_cells(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Continue a picture's last row and column until its sides are multiples of 8; no copy where they are."""
+    """Repeat a picture's last row and column up to multiples of 8; no copy if there is no need."""
     height, width = picture.shape
     bottom, right = -height % CELL, -width % CELL
     if not bottom and not right:

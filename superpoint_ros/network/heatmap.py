@@ -12,8 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from superpoint_ros.network.peaks import blank, greedy_peaks
+from superpoint_ros.network.peaks import blank, greedy_peaks, strongest_peaks
 from superpoint_ros.network.superpoint import CELL
+
+FLAT_RADIUS = CELL // 2
+"""Of the neighbourhood that `flat` looks at."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +42,10 @@ class DetectionSettings:
         for name, lowest in (("max_keypoints", 1), ("nms_radius", 0), ("border", 0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
-                raise ValueError(
-                    f"{name} must be a whole number of at least {lowest}, got {value!r}"
-                )
+                raise ValueError(f"{name} must be a whole number of at least {lowest}, got {value!r}")
         threshold = self.detection_threshold
         if not isinstance(threshold, (int, float)) or not 0 <= threshold < 1:
-            raise ValueError(
-                f"detection_threshold must be at least 0 and below 1, got {threshold!r}"
-            )
+            raise ValueError(f"detection_threshold must be at least 0 and below 1, got {threshold!r}")
 
 
 @dataclass(frozen=True)
@@ -90,9 +89,7 @@ def detect(heatmap: Tensor, sizes: Tensor, settings: DetectionSettings) -> Detec
     return Detections(xy, scores, count)
 
 
-def strongest_dense(
-    heatmap: Tensor, sizes: Tensor, settings: DetectionSettings
-) -> tuple[Tensor, Tensor]:
+def strongest_dense(heatmap: Tensor, sizes: Tensor, settings: DetectionSettings) -> tuple[Tensor, Tensor]:
     """What `detect` does on a GPU: (B, K, 2) int64 x and y, and (B, K) scores, 0 where padded."""
     inside = _inside(heatmap, sizes, margin=0)
     candidates = torch.where(inside & (heatmap > settings.detection_threshold), heatmap, 0.0)
@@ -117,7 +114,7 @@ def flat(image: Tensor, sizes: Tensor | None = None) -> Tensor:
     result = torch.ones(image.shape, dtype=torch.bool)
     for row, picture, size in zip(result, image, _extents(image, sizes), strict=True):
         inside = np.s_[: size[0], : size[1]]
-        row[inside] = torch.from_numpy(blank(picture[inside].numpy(), CELL // 2))
+        row[inside] = torch.from_numpy(blank(picture[inside].numpy(), FLAT_RADIUS))
     return result
 
 
@@ -126,7 +123,7 @@ def flat_dense(image: Tensor, sizes: Tensor | None = None) -> Tensor:
     inverse = 255 - image
     if sizes is not None:
         inverse = torch.where(_inside(image, sizes, margin=0), inverse, 0)
-    return _window_max(image, CELL // 2) == 255 - _window_max(inverse, CELL // 2)
+    return _window_max(image, FLAT_RADIUS) == 255 - _window_max(inverse, FLAT_RADIUS)
 
 
 def suppress(heatmap: Tensor, radius: int) -> Tensor:
@@ -196,22 +193,18 @@ def refine(heatmap: Tensor, xy: Tensor, sizes: Tensor) -> Tensor:
     return xy.float() + torch.stack(offsets, dim=-1).clamp(-0.5, 0.5)
 
 
-def _strongest_each(
-    heatmap: Tensor, sizes: Tensor, settings: DetectionSettings
-) -> tuple[Tensor, Tensor]:
+def _strongest_each(heatmap: Tensor, sizes: Tensor, settings: DetectionSettings) -> tuple[Tensor, Tensor]:
     """The same on the CPU, picture by picture and only for pixels above the threshold."""
     batch, height, width = heatmap.shape
-    limit, border = min(settings.max_keypoints, height * width), settings.border
+    limit = min(settings.max_keypoints, height * width)
     xy = np.zeros((batch, limit, 2), np.int64)
     scores = np.zeros((batch, limit), np.float32)
     for b, (bottom, right) in enumerate(_extents(heatmap, sizes)):
-        picture = np.ascontiguousarray(heatmap[b, :bottom, :right].detach().float().numpy())
-        index = greedy_peaks(picture, settings.detection_threshold, settings.nms_radius)
-        y, x = np.divmod(index, right)
-        inside = (y >= border) & (x >= border) & (y < bottom - border) & (x < right - border)
-        x, y = x[inside][:limit], y[inside][:limit]
-        xy[b, : len(x), 0], xy[b, : len(x), 1] = x, y
-        scores[b, : len(x)] = picture[y, x]
+        picture = heatmap[b, :bottom, :right].detach().float().numpy()
+        found, strengths = strongest_peaks(
+            picture, settings.detection_threshold, settings.nms_radius, settings.border, limit
+        )
+        xy[b, : len(found)], scores[b, : len(found)] = found, strengths
     return torch.from_numpy(xy), torch.from_numpy(scores)
 
 
@@ -250,9 +243,7 @@ def _comes_first(x: Tensor, radius: int) -> Tensor:
     Earlier and later in row order.
     """
     rows = _sliding_max(x, radius, radius, dim=2)
-    earlier = torch.maximum(
-        _sliding_max(rows, radius, -1, dim=1), _sliding_max(x, radius, -1, dim=2)
-    )
+    earlier = torch.maximum(_sliding_max(rows, radius, -1, dim=1), _sliding_max(x, radius, -1, dim=2))
     later = torch.maximum(_sliding_max(rows, -1, radius, dim=1), _sliding_max(x, -1, radius, dim=2))
     return (x > earlier) & (x >= later) & (x > 0)
 
@@ -272,8 +263,6 @@ def _sliding_max(x: Tensor, before: int, after: int, dim: int) -> Tensor:
     x = F.pad(x, [before, after] if dim == 2 else [0, 0, before, after])
     wanted = before + after + 1
     while 2 * window <= wanted:
-        x = torch.maximum(
-            x.narrow(dim, 0, x.shape[dim] - window), x.narrow(dim, window, x.shape[dim] - window)
-        )
+        x = torch.maximum(x.narrow(dim, 0, x.shape[dim] - window), x.narrow(dim, window, x.shape[dim] - window))
         window *= 2
     return torch.maximum(x.narrow(dim, 0, length), x.narrow(dim, wanted - window, length))

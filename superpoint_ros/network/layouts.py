@@ -38,10 +38,7 @@ def _rpautrat() -> dict[str, str]:
 
 
 def _hugging_face() -> dict[str, str]:
-    names = {
-        f"conv{layer}": f"encoder.conv_blocks.{int(layer[0]) - 1}.conv_{layer[1]}"
-        for layer in ENCODER_LAYERS
-    }
+    names = {f"conv{layer}": f"encoder.conv_blocks.{int(layer[0]) - 1}.conv_{layer[1]}" for layer in ENCODER_LAYERS}
     names |= {"convPa": "keypoint_decoder.conv_score_a", "convPb": "keypoint_decoder.conv_score_b"}
     return names | {
         "convDa": "descriptor_decoder.conv_descriptor_a",
@@ -57,9 +54,7 @@ LAYOUTS = {
 }
 
 
-def convert(
-    tensors: Mapping[str, object], source: str
-) -> tuple[str, Architecture, dict[str, Tensor]]:
+def convert(tensors: Mapping[str, object], source: str) -> tuple[str, Architecture, dict[str, Tensor]]:
     """Find out the layout of a checkpoint, and rename.
 
     tensors  a state dict, perhaps inside `state_dict` or `model`, perhaps with prefixed keys
@@ -90,16 +85,10 @@ def architecture_of(state: Mapping[str, Tensor], source: str) -> Architecture:
     def outputs(layer: str) -> int:
         shape = tuple(state[f"conv{layer}.weight"].shape)
         if len(shape) != 4:
-            raise ValueError(
-                f"{source}: conv{layer}.weight has shape {shape}, expected 4 dimensions"
-            )
+            raise ValueError(f"{source}: conv{layer}.weight has shape {shape}, expected 4 dimensions")
         return int(shape[0])
 
-    missing = [
-        f"conv{layer}.weight"
-        for layer in (*ENCODER_LAYERS, "Pa", "Pb")
-        if f"conv{layer}.weight" not in state
-    ]
+    missing = [f"conv{layer}.weight" for layer in (*ENCODER_LAYERS, "Pa", "Pb") if f"conv{layer}.weight" not in state]
     if missing:
         raise ValueError(f"{source}: tensors missing: {', '.join(missing)}")
     return Architecture(

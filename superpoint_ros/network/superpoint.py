@@ -109,9 +109,7 @@ def fold_head_norms(model: SuperPoint) -> SuperPoint:
     Raises ValueError unless `model` is in eval mode.
     """
     if model.training:
-        raise ValueError(
-            "fold_head_norms needs a model in eval mode: the running statistics become weights"
-        )
+        raise ValueError("fold_head_norms needs a model in eval mode: the running statistics become weights")
     for first, last in (DETECTOR_LAYERS, DESCRIPTOR_LAYERS):
         norm_in = getattr(model, f"bn{first}", None)
         norm_out = getattr(model, f"bn{last}", None)

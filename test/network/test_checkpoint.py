@@ -42,9 +42,7 @@ def refusal(path):
 
 @pytest.mark.parametrize("batch_norm", [False, True])
 @pytest.mark.parametrize("descriptor_dim", [0, 16])
-def test_a_saved_checkpoint_is_loaded_as_it_was(
-    random_checkpoint, tmp_path, batch_norm, descriptor_dim
-):
+def test_a_saved_checkpoint_is_loaded_as_it_was(random_checkpoint, tmp_path, batch_norm, descriptor_dim):
     checkpoint = random_checkpoint(batch_norm=batch_norm, descriptor_dim=descriptor_dim)
     metadata = {"name": "mine", "licence": "CC-BY-4.0", "training_data": "Grüße, 3 px"}
     checkpoint = Checkpoint(checkpoint.architecture, checkpoint.state, metadata)
@@ -91,10 +89,7 @@ def test_a_built_network_is_in_eval_mode_and_leaves_the_checkpoint_alone(random_
 
 def test_the_weights_id_is_the_name_and_a_hash_of_all_tensors(random_checkpoint):
     checkpoint = random_checkpoint(batch_norm=True)
-    content = b"".join(
-        name.encode() + checkpoint.state[name].numpy().tobytes()
-        for name in sorted(checkpoint.state)
-    )
+    content = b"".join(name.encode() + checkpoint.state[name].numpy().tobytes() for name in sorted(checkpoint.state))
     assert checkpoint.weights_id == "tiny@" + hashlib.sha256(content).hexdigest()[:8]
     backwards = dict(reversed(checkpoint.state.items()))
     again = Checkpoint(checkpoint.architecture, backwards, checkpoint.metadata, "rpautrat")
@@ -220,9 +215,7 @@ def test_a_truncated_file_is_refused(serialised, tmp_path_factory, kind, part):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", ["safetensors", "torch", "legacy"])
 @given(data=st.data())
-def test_a_damaged_file_is_loaded_or_refused_in_a_sentence(
-    serialised, tmp_path_factory, kind, data
-):
+def test_a_damaged_file_is_loaded_or_refused_in_a_sentence(serialised, tmp_path_factory, kind, data):
     damaged = bytearray((serialised / kind).read_bytes())
     for _ in range(3):
         # headers, where the structure is, and anywhere else

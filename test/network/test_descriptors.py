@@ -54,6 +54,4 @@ def test_the_default_interpolation_is_bilinear():
     dense, xy = random_map(3, 4), torch.rand(2, 50, 2) * 24
     assert INTERPOLATION == "bilinear"
     assert torch.equal(sample_descriptors(dense, xy), sample_descriptors(dense, xy, "bilinear"))
-    assert not torch.allclose(
-        sample_descriptors(dense, xy, "bicubic"), sample_descriptors(dense, xy)
-    )
+    assert not torch.allclose(sample_descriptors(dense, xy, "bicubic"), sample_descriptors(dense, xy))

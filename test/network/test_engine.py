@@ -12,9 +12,7 @@ from superpoint_ros.network.heatmap import DetectionSettings
 from . import slow
 
 CPU = torch.device("cpu")
-needs_cuda = pytest.mark.skipif(
-    not torch.cuda.is_available(), reason="torch sees no CUDA device on this machine"
-)
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device on this machine")
 
 
 def noise(height, width, seed=0):
@@ -46,9 +44,7 @@ def test_a_gpu_that_is_not_there_is_named(monkeypatch):
 
 @pytest.mark.parametrize("name", ["gpu", "mps", "meta", "cuda:-1", "cuda:x", "", None, 0])
 def test_another_device_is_refused_with_what_was_given(name):
-    with pytest.raises(
-        ValueError, match=f"^device must be auto, cpu, cuda or cuda:N, got {name!r}$"
-    ):
+    with pytest.raises(ValueError, match=f"^device must be auto, cpu, cuda or cuda:N, got {name!r}$"):
         choose_device(name)
 
 
@@ -178,29 +174,21 @@ def test_a_picture_of_whole_cells_is_not_copied():
 def test_cuda_finds_the_keypoints_that_the_cpu_finds(photograph):
     checkpoint, settings = load_checkpoint(DEFAULT_WEIGHTS), DetectionSettings()
     with torch.backends.cudnn.flags(allow_tf32=False):
-        [there] = TorchEngine(checkpoint, torch.device("cuda:0"))(
-            [photograph], [(240, 320)], settings
-        )
+        [there] = TorchEngine(checkpoint, torch.device("cuda:0"))([photograph], [(240, 320)], settings)
     [here] = TorchEngine(checkpoint, CPU)([photograph], [(240, 320)], settings)
     row_of = {tuple(xy): row for row, xy in enumerate(there.xy.tolist())}
-    common = [
-        (row, row_of[xy]) for row, xy in enumerate(map(tuple, here.xy.tolist())) if xy in row_of
-    ]
+    common = [(row, row_of[xy]) for row, xy in enumerate(map(tuple, here.xy.tolist())) if xy in row_of]
     assert len(common) >= 0.99 * max(len(here.xy), len(there.xy))
     rows, rows_there = np.array(common).T
     np.testing.assert_allclose(here.scores[rows], there.scores[rows_there], rtol=1e-2, atol=1e-4)
-    np.testing.assert_allclose(
-        here.descriptors[rows], there.descriptors[rows_there], rtol=0, atol=5e-3
-    )
+    np.testing.assert_allclose(here.descriptors[rows], there.descriptors[rows_there], rtol=0, atol=5e-3)
 
 
 @needs_cuda
 def test_half_precision_finds_nearly_the_same_keypoints(photograph):
     checkpoint, settings = load_checkpoint(DEFAULT_WEIGHTS), DetectionSettings()
     single, half = (
-        TorchEngine(checkpoint, torch.device("cuda:0"), precision)(
-            [photograph], [(240, 320)], settings
-        )[0]
+        TorchEngine(checkpoint, torch.device("cuda:0"), precision)([photograph], [(240, 320)], settings)[0]
         for precision in ("float32", "float16")
     )
     distance = np.abs(single.xy[:, None] - half.xy[None]).max(axis=2).min(axis=1)

@@ -38,9 +38,7 @@ def detect_dense(heatmap, sizes, settings):
 
 
 BOTH_DETECT = pytest.mark.parametrize("detect", [detect, detect_dense], ids=["CPU", "as on a GPU"])
-BOTH_SUPPRESS = pytest.mark.parametrize(
-    "suppress", [suppress, suppress_dense], ids=["CPU", "as on a GPU"]
-)
+BOTH_SUPPRESS = pytest.mark.parametrize("suppress", [suppress, suppress_dense], ids=["CPU", "as on a GPU"])
 BOTH_FLAT = pytest.mark.parametrize("flat", [flat, flat_dense], ids=["CPU", "as on a GPU"])
 
 
@@ -99,9 +97,7 @@ def test_suppression_equals_greedy_suppression_on_random_heatmaps(suppress, radi
 
 @BOTH_SUPPRESS
 @given(
-    levels=hnp.arrays(
-        np.uint8, st.tuples(st.integers(1, 14), st.integers(1, 14)), elements=st.integers(0, 4)
-    ),
+    levels=hnp.arrays(np.uint8, st.tuples(st.integers(1, 14), st.integers(1, 14)), elements=st.integers(0, 4)),
     radius=st.integers(0, 5),
 )
 def test_suppression_equals_greedy_suppression_on_plateaus_and_ties(suppress, levels, radius):
@@ -171,10 +167,7 @@ def test_keypoints_come_in_descending_order_and_equal_ones_by_row_then_column(de
 )
 def test_of_equal_keypoints_the_first_ones_are_kept(detect, levels, max_keypoints):
     scores = levels.astype(np.float32) / 4
-    assert (
-        found(scores, max_keypoints=max_keypoints, detect=detect)
-        == found(scores, detect=detect)[:max_keypoints]
-    )
+    assert found(scores, max_keypoints=max_keypoints, detect=detect) == found(scores, detect=detect)[:max_keypoints]
 
 
 @BOTH_DETECT
@@ -262,9 +255,7 @@ def test_a_setting_out_of_range_is_refused_by_name_with_what_was_given(name, val
 
 @BOTH_FLAT
 @given(
-    levels=hnp.arrays(
-        np.uint8, st.tuples(st.integers(1, 24), st.integers(1, 24)), elements=st.integers(0, 30)
-    ),
+    levels=hnp.arrays(np.uint8, st.tuples(st.integers(1, 24), st.integers(1, 24)), elements=st.integers(0, 30)),
     value=st.sampled_from([0, 1, 128, 255]),
 )
 def test_flat_areas_equal_a_loop_over_neighbourhoods(flat, levels, value):

@@ -111,13 +111,9 @@ def test_two_input_channels_are_fed_the_same_grey(tmp_path, name, make, literal)
 
 
 @LAYOUTS
-@pytest.mark.parametrize(
-    "wrapper", [(), ("model",), ("state_dict",), ("model", "state_dict")], ids=str
-)
+@pytest.mark.parametrize("wrapper", [(), ("model",), ("state_dict",), ("model", "state_dict")], ids=str)
 @pytest.mark.parametrize("prefix", ["", "module.", "extractor.", "superpoint."])
-def test_prefixed_and_wrapped_checkpoints_are_recognised(
-    tmp_path, name, make, literal, wrapper, prefix
-):
+def test_prefixed_and_wrapped_checkpoints_are_recognised(tmp_path, name, make, literal, wrapper, prefix):
     weights = make()
     content = {prefix + key: value for key, value in weights.items()}
     content |= {"matcher.weight": torch.zeros(3)}  # of another network in the same file

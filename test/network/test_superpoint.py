@@ -52,9 +52,7 @@ def test_the_default_architecture_is_the_papers():
 
 
 @torch.no_grad()
-def test_outputs_are_one_eighth_of_the_image_and_descriptors_have_unit_length(
-    random_checkpoint, image
-):
+def test_outputs_are_one_eighth_of_the_image_and_descriptors_have_unit_length(random_checkpoint, image):
     logits, descriptors = random_checkpoint().build()(image)
     assert logits.shape == (2, 65, 5, 7)
     assert descriptors.shape == (2, 16, 5, 7)
@@ -72,9 +70,7 @@ def test_magicpoint_has_logits_and_no_descriptors(random_checkpoint, image):
 
 @pytest.mark.parametrize("batch_norm", [False, True], ids=["conv-ReLU", "conv-ReLU-BatchNorm"])
 @torch.no_grad()
-def test_with_a_mask_a_picture_in_a_larger_batch_equals_itself_alone(
-    random_checkpoint, image, batch_norm
-):
+def test_with_a_mask_a_picture_in_a_larger_batch_equals_itself_alone(random_checkpoint, image, batch_norm):
     model = random_checkpoint(batch_norm=batch_norm).build()
     valid = torch.ones_like(image)
     valid[1, :, 24:] = 0
@@ -102,9 +98,7 @@ def test_folding_the_head_norms_changes_outputs_by_rounding_only(random_checkpoi
 
 @torch.no_grad()
 @pytest.mark.parametrize("options", [{}, {"batch_norm": True, "descriptor_dim": 0}], ids=str)
-def test_folding_twice_or_where_there_is_nothing_to_fold_is_harmless(
-    random_checkpoint, image, options
-):
+def test_folding_twice_or_where_there_is_nothing_to_fold_is_harmless(random_checkpoint, image, options):
     checkpoint = random_checkpoint(**options)
     folded = fold_head_norms(fold_head_norms(checkpoint.build()))
     torch.testing.assert_close(folded(image)[0], checkpoint.build()(image)[0], rtol=1e-4, atol=1e-5)

@@ -1,0 +1,1 @@
+"""`superpoint bench`: how fast this machine extracts, matches and publishes, and how exactly."""

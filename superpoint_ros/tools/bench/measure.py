@@ -1,0 +1,239 @@
+"""Times of engines, taken in turns: what else the machine does then slows all of them alike."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from superpoint_ros.features.extractor import Features
+from superpoint_ros.features.homography import estimate_homography
+from superpoint_ros.features.matching import match
+from superpoint_ros.network.checkpoint import Checkpoint
+from superpoint_ros.network.cpu_engine import CpuEngine
+from superpoint_ros.network.descriptors import sample_descriptors
+from superpoint_ros.network.heatmap import DetectionSettings, detect, flat, heatmap_from_logits
+from superpoint_ros.network.parity import Engine, built_in_picture, compare
+from superpoint_ros.network.peaks import sample
+from superpoint_ros.network.superpoint import CELL, SuperPoint
+from superpoint_ros.tools.bench.reference import Reference
+
+MOTION = np.array([[0.995, -0.02, 6.0], [0.02, 0.995, -4.0], [1e-5, -1e-5, 1.0]])
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Of one engine at one size and batch, per call; milliseconds.
+
+    wall    median time
+    cpu     median processor time of all threads; the better figure on a machine with other work
+    ratio   median over the rounds of the reference's wall time over this engine's
+    cpu_ratio  the same of processor time
+    same    part of the keypoints on the same pixel as the reference's
+    cosine  mean similarity of their descriptors
+    """
+
+    engine: str
+    size: tuple[int, int]
+    batch: int
+    wall: float
+    cpu: float
+    ratio: float
+    cpu_ratio: float
+    same: float
+    cosine: float
+
+
+def compare_engines(
+    reference: Reference,
+    engines: Sequence[Engine],
+    size: tuple[int, int],
+    batch: int,
+    rounds: int,
+    settings: DetectionSettings,
+) -> list[Timing]:
+    """Run the reference and each engine `rounds` times in turns, on `batch` pictures of `size`.
+
+    Settings as given, so that all do the same work. The first is the reference's own row.
+    """
+    pictures = [built_in_picture(size, seed) for seed in range(batch)]
+    arguments = (pictures, [size] * batch, settings)
+    runs: list[Engine | Reference] = [reference, *engines]
+    found = [run(*arguments) for run in runs]  # also warms up
+    tasks = [partial(run, *arguments) for run in runs]
+    times = np.array([[_elapsed(task) for task in tasks] for _ in range(rounds)])
+    rows = []
+    for index, run in enumerate(runs):
+        parities = [compare(a, b, 0) for a, b in zip(found[0], found[index], strict=True)]
+        wall, cpu = np.median(times[:, index], axis=0) * 1e3
+        ratio, cpu_ratio = np.median(times[:, 0] / times[:, index], axis=0)
+        same = min(parity.same for parity in parities)
+        cosine = min(parity.cosine for parity in parities)
+        name = f"{run.name} {run.precision}"
+        rows.append(Timing(name, size, batch, wall, cpu, ratio, cpu_ratio, same, cosine))
+    return rows
+
+
+def stages(
+    engine: Engine | Reference,
+    model: SuperPoint,
+    size: tuple[int, int],
+    rounds: int,
+    settings: DetectionSettings,
+) -> dict[str, float]:
+    """Median milliseconds of each step on one picture, synchronised between steps.
+
+    model  the network of a torch engine, on its device
+    """
+    picture = built_in_picture(size)
+    taken: dict[str, list[float]] = {}
+    for _ in range(rounds + 1):
+        watch = _Stopwatch(taken, engine.device)
+        with torch.inference_mode():
+            if isinstance(engine, Reference):
+                _reference_stages(engine, picture, settings, watch)
+            elif isinstance(engine, CpuEngine):
+                _cpu_stages(engine, picture, settings, watch)
+            else:
+                _our_stages(engine, model, picture, settings, watch)
+    return {name: float(np.median(values[1:]) * 1e3) for name, values in taken.items()}
+
+
+class _Stopwatch:
+    def __init__(self, taken: dict[str, list[float]], device: torch.device) -> None:
+        self._taken, self._device = taken, device
+        self._last = time.perf_counter()
+
+    def __call__(self, name: str) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        now = time.perf_counter()
+        self._taken.setdefault(name, []).append(now - self._last)
+        self._last = time.perf_counter()
+
+
+def _reference_stages(
+    reference: Reference,
+    picture: NDArray[np.uint8],
+    settings: DetectionSettings,
+    watch: _Stopwatch,
+) -> None:
+    image = reference.upload([picture])
+    watch("upload")
+    logits, dense = reference.model(image)
+    watch("network")
+    [(xy, scores)] = reference.keypoints(logits, settings)
+    watch("NMS + top-k")
+    descriptors = reference.sample(xy, dense[0])
+    watch("sampling")
+    _ = xy.cpu(), scores.cpu(), descriptors.cpu()
+    watch("download")
+
+
+def _cpu_stages(
+    engine: CpuEngine,
+    picture: NDArray[np.uint8],
+    settings: DetectionSettings,
+    watch: _Stopwatch,
+) -> None:
+    logits, dense = engine.network(picture)
+    watch("network")
+    xy, _ = engine.locate(logits, picture, picture.shape, settings)
+    watch("NMS + top-k")
+    sample(dense, xy.astype(np.float32))
+    watch("sampling")
+
+
+def _our_stages(
+    engine: Engine,
+    model: SuperPoint,
+    picture: NDArray[np.uint8],
+    settings: DetectionSettings,
+    watch: _Stopwatch,
+) -> None:
+    grey = torch.from_numpy(picture)[None].to(engine.device)
+    extent = torch.tensor([picture.shape], device=engine.device)
+    watch("upload")
+    if isinstance(engine, CpuEngine):
+        logits, dense = (torch.from_numpy(output)[None] for output in engine.network(picture))
+    else:
+        image = (grey[:, None].to(next(model.parameters()).dtype) / 255).contiguous(memory_format=torch.channels_last)
+        logits, dense = model(image)
+    watch("network")
+    heatmap = heatmap_from_logits(logits).masked_fill_(flat(grey, extent), 0)
+    found = detect(heatmap, extent, settings)
+    watch("NMS + top-k")
+    descriptors = sample_descriptors(dense, found.xy)
+    watch("sampling")
+    _ = found.xy.cpu(), found.scores.cpu(), descriptors.cpu()
+    watch("download")
+
+
+def matching_times(engine: Engine, count: int, rounds: int) -> dict[str, float]:
+    """Median milliseconds of `match` and `estimate_homography` between two views of one picture.
+
+    count  keypoints in each view: the strongest of a picture that has more
+    """
+    size = (480, 640)
+    first = built_in_picture(size)
+    second = cv2.warpPerspective(first, MOTION, (size[1], size[0])).astype(np.uint8)
+    settings = DetectionSettings(max_keypoints=count, detection_threshold=0.0005)
+    found = engine([first, second], [size, size], settings)
+    f0, f1 = (Features(one.xy, one.scores, one.descriptors, size) for one in found)
+    matches = match(f0, f1)
+    tasks: Mapping[str, Callable[[], object]] = {
+        "match": lambda: match(f0, f1),
+        "homography": lambda: estimate_homography(f0, f1, matches),
+    }
+    taken = np.array([[_elapsed(task) for task in tasks.values()] for _ in range(rounds)])
+    figures = dict(zip(tasks, np.median(taken[:, :, 0], axis=0) * 1e3, strict=True))
+    cpu = dict(zip(tasks, np.median(taken[:, :, 1], axis=0) * 1e3, strict=True))
+    return {
+        **{name: float(value) for name, value in figures.items()},
+        **{f"{name}_cpu": float(value) for name, value in cpu.items()},
+        "keypoints": float(min(len(f0), len(f1))),
+        "matches": float(len(matches)),
+    }
+
+
+def multiplications(checkpoint: Checkpoint, size: tuple[int, int]) -> int:
+    """Multiply-accumulates of the network's convolutions, as the definition has them."""
+    height, width = size
+    total, scale = 0, 1
+    for name, tensor in checkpoint.state.items():
+        if not name.startswith("conv") or not name.endswith(".weight"):
+            continue
+        layer = name[len("conv") : -len(".weight")]
+        scale = 2 ** (int(layer[0]) - 1) if layer[0].isdigit() else CELL
+        total += tensor.numel() * (height // scale) * (width // scale)
+    return total
+
+
+def matrix_rate(device: torch.device, dtype: torch.dtype = torch.float32) -> float:
+    """Multiply-accumulates per second of a large matrix product, the best of several."""
+    side = 1024 if device.type == "cpu" else 8192
+    a, b = (torch.rand(side, side, device=device, dtype=dtype) for _ in range(2))
+
+    def multiply() -> None:
+        torch.mm(a, b)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    multiply()
+    if device.type == "cpu":
+        # By processor time, so that other programs do not count.
+        return side**3 / min(_elapsed(multiply)[1] for _ in range(20)) * torch.get_num_threads()
+    return side**3 / min(_elapsed(multiply)[0] for _ in range(10))
+
+
+def _elapsed(call: Callable[[], object]) -> tuple[float, float]:
+    """Wall and processor time of a call, seconds."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    call()
+    return time.perf_counter() - wall, time.process_time() - cpu

@@ -1,0 +1,65 @@
+"""The CPU's versions and the GPU's give the same keypoints; both are run here, on the CPU."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from superpoint_ros.network.descriptors import sample_descriptors
+from superpoint_ros.network.heatmap import (
+    DetectionSettings,
+    _strongest_each,
+    flat,
+    flat_dense,
+    heatmap_from_logits,
+    strongest_dense,
+    suppress,
+    suppress_dense,
+)
+from superpoint_ros.network.peaks import heatmap_of, sample
+
+from . import slow
+
+
+def random_maps(levels, shape=(2, 40, 56)):
+    random = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    return random if levels is None else (random * levels).floor() / levels
+
+
+@pytest.mark.parametrize("radius", [0, 1, 4, 7])
+@pytest.mark.parametrize("levels", [None, 2, 40])
+def test_rounds_over_whole_maps_suppress_as_sorting_does(radius, levels):
+    scores = random_maps(levels)
+    kept = suppress_dense(scores, radius)
+    assert torch.equal(kept, suppress(scores, radius))
+    np.testing.assert_array_equal(kept[0].numpy(), slow.suppress(scores[0].numpy(), radius))
+
+
+@pytest.mark.parametrize("border", [0, 5])
+@pytest.mark.parametrize("max_keypoints", [7, 5000])
+def test_both_choose_the_same_keypoints(border, max_keypoints):
+    scores, sizes = random_maps(30), torch.tensor([[40, 56], [33, 41]])
+    settings = DetectionSettings(max_keypoints, 0.3, 3, border)
+    xy, strengths = strongest_dense(scores, sizes, settings)
+    other_xy, other_strengths = _strongest_each(scores, sizes, settings)
+    assert torch.equal(strengths, other_strengths)
+    assert torch.equal(xy[strengths > 0], other_xy[strengths > 0])
+
+
+def test_both_find_the_same_blank_areas():
+    image = torch.zeros((2, 40, 56), dtype=torch.uint8)
+    image[0, 10, 20], image[1, 30:, 30:] = 9, 255
+    assert torch.equal(flat(image), flat_dense(image))
+
+
+def test_the_heatmap_and_samples_of_one_picture_equal_those_of_a_batch():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn((1, 65, 5, 7), generator=generator) * 4
+    np.testing.assert_allclose(heatmap_of(logits[0].numpy()), heatmap_from_logits(logits)[0].numpy(), rtol=1e-5)
+    dense = torch.nn.functional.normalize(torch.randn((1, 16, 5, 7), generator=generator), dim=1)
+    xy = torch.rand((1, 50, 2), generator=generator) * torch.tensor([56.0, 40.0]) - 0.5
+    found = sample(dense[0].numpy(), xy[0].numpy())
+    np.testing.assert_allclose(found, sample_descriptors(dense, xy)[0].numpy(), atol=1e-5)
+    for row, (x, y) in zip(found, xy[0].tolist(), strict=True):
+        np.testing.assert_allclose(row, slow.bilinear(dense[0].numpy(), x, y), atol=1e-5)
