@@ -14,8 +14,7 @@ version = ElementTree.parse(Path(__file__).with_name("package.xml")).findtext("v
 
 setup(
     version=version,
-    packages=find_packages(include=["superpoint_ros", "superpoint_ros.*"])
-    + find_packages("training"),
+    packages=find_packages(include=["superpoint_ros", "superpoint_ros.*"]) + find_packages("training"),
     package_dir={"superpoint_training": "training/superpoint_training"},
     # For bags written without ROS: a reader must find the definitions in them.
     data_files=[("share/superpoint_ros/msg", sorted(glob("msg/*.msg")))],

@@ -15,9 +15,7 @@ PARAMETERS = PathJoinSubstitution([FindPackageShare("superpoint_ros"), "config",
 ARGUMENTS = [
     DeclareLaunchArgument("image_topic", default_value="image", description="Topic of the images."),
     DeclareLaunchArgument("namespace", default_value="", description="Namespace of the node."),
-    DeclareLaunchArgument(
-        "params_file", default_value=PARAMETERS, description="YAML file of parameters."
-    ),
+    DeclareLaunchArgument("params_file", default_value=PARAMETERS, description="YAML file of parameters."),
     DeclareLaunchArgument(
         "use_sim_time",
         default_value="",
@@ -39,9 +37,7 @@ def generate_launch_description() -> LaunchDescription:
 
 def make_node(context: LaunchContext) -> list[Node]:
     """The node, with those arguments that were given on top of the parameter file."""
-    given = {
-        name: LaunchConfiguration(name).perform(context) for name in ("use_sim_time", "device")
-    }
+    given = {name: LaunchConfiguration(name).perform(context) for name in ("use_sim_time", "device")}
     overrides: dict[str, bool | str] = {}
     if given["use_sim_time"]:
         overrides["use_sim_time"] = given["use_sim_time"] == "true"

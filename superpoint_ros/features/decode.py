@@ -43,9 +43,7 @@ class BadImage(ValueError):
     """An image message that cannot be decoded; says what was found and what was expected."""
 
 
-def decode_image(
-    message: Any, intensity_range: tuple[float, float] = WHOLE_RANGE
-) -> NDArray[np.uint8]:
+def decode_image(message: Any, intensity_range: tuple[float, float] = WHOLE_RANGE) -> NDArray[np.uint8]:
     """Grey picture (H, W) uint8 of a `sensor_msgs/Image`; a view of its data if that is grey.
 
     intensity_range  of mono16, 16UC1 and 32FC1: these values become 0 and 255, those outside are
@@ -56,10 +54,7 @@ def decode_image(
     """
     height, width, step, encoding = message.height, message.width, message.step, message.encoding
     if height == 0 or width == 0:
-        raise BadImage(
-            f"image has no pixels (width {width}, height {height}, "
-            f"{len(message.data)} bytes of data)"
-        )
+        raise BadImage(f"image has no pixels (width {width}, height {height}, {len(message.data)} bytes of data)")
     if encoding in EIGHT_BIT:
         pixel_bytes, to_grey = EIGHT_BIT[encoding]
         rows = _rows(message, pixel_bytes)
@@ -69,18 +64,13 @@ def decode_image(
         try:
             return np.asarray(cv2.cvtColor(pixels, to_grey), np.uint8)
         except cv2.error as error:
-            raise BadImage(
-                f"{width}×{height} {encoding} pixels cannot be converted to grey ({error.err})"
-            ) from None
+            raise BadImage(f"{width}×{height} {encoding} pixels cannot be converted to grey ({error.err})") from None
     if encoding in DEEP:
         sample = np.dtype(DEEP[encoding]).newbyteorder(">" if message.is_bigendian else "<")
         samples = np.ascontiguousarray(_rows(message, sample.itemsize)).view(sample)
         return _to_eight_bits(samples, intensity_range)
     if not encoding:
-        raise BadImage(
-            f"image has no encoding ({width}×{height}, step {step}, "
-            f"{len(message.data)} bytes of data)"
-        )
+        raise BadImage(f"image has no encoding ({width}×{height}, step {step}, {len(message.data)} bytes of data)")
     return _by_cv_bridge(message)
 
 
@@ -91,9 +81,7 @@ def decode_compressed(message: Any) -> NDArray[np.uint8]:
     data.
     """
     if "compressedDepth" in message.format:
-        raise BadImage(
-            f"format '{message.format}' is a depth image; expected one of {', '.join(COMPRESSED)}"
-        )
+        raise BadImage(f"format '{message.format}' is a depth image; expected one of {', '.join(COMPRESSED)}")
     data = _bytes(message.data)
     # IMREAD_IGNORE_ORIENTATION: pixels as the sensor delivered them, whatever EXIF says
     flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
@@ -114,8 +102,7 @@ def _rows(message: Any, pixel_bytes: int) -> NDArray[np.uint8]:
     row_bytes = message.width * pixel_bytes
     if message.step < row_bytes:
         raise BadImage(
-            f"step is {message.step} bytes, but a row of {message.width} {message.encoding} pixels "
-            f"has {row_bytes}"
+            f"step is {message.step} bytes, but a row of {message.width} {message.encoding} pixels has {row_bytes}"
         )
     data = _bytes(message.data)
     expected = message.step * message.height
@@ -132,9 +119,7 @@ def _bytes(data: Any) -> NDArray[np.uint8]:
     return np.asarray(data, np.uint8) if isinstance(data, list) else np.frombuffer(data, np.uint8)
 
 
-def _to_eight_bits(
-    samples: NDArray[Any], intensity_range: tuple[float, float]
-) -> NDArray[np.uint8]:
+def _to_eight_bits(samples: NDArray[Any], intensity_range: tuple[float, float]) -> NDArray[np.uint8]:
     low, high = intensity_range
     if (low, high) == WHOLE_RANGE:
         low, high = (0.0, 65535.0) if samples.dtype.kind == "u" else (0.0, 1.0)
@@ -157,7 +142,6 @@ def _by_cv_bridge(message: Any) -> NDArray[np.uint8]:
     except Exception as error:
         # its own error, KeyError, TypeError, ImportError or cv2.error, depending on what is wrong
         raise BadImage(
-            f"encoding '{message.encoding}' is not decoded by cv_bridge ({error}); "
-            f"expected one of {known}"
+            f"encoding '{message.encoding}' is not decoded by cv_bridge ({error}); expected one of {known}"
         ) from None
     return np.asarray(grey, np.uint8).reshape(message.height, message.width)

@@ -63,9 +63,7 @@ class Homography:
     status: HomographyStatus
 
 
-def estimate_homography(
-    f0: Features, f1: Features, matches: NDArray[np.int32], threshold: float = 3.0
-) -> Homography:
+def estimate_homography(f0: Features, f1: Features, matches: NDArray[np.int32], threshold: float = 3.0) -> Homography:
     """Estimate the homography from `f0` to `f1`, robustly and deterministically.
 
     matches    (M, 2) integers, rows of `f0` and `f1`
@@ -119,26 +117,18 @@ def image_corners(size: tuple[int, int]) -> NDArray[np.float64]:
     return np.array([[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]], np.float64)
 
 
-def corner_error(
-    estimate: NDArray[np.float64], truth: NDArray[np.float64], size: tuple[int, int]
-) -> float:
+def corner_error(estimate: NDArray[np.float64], truth: NDArray[np.float64], size: tuple[int, int]) -> float:
     """Mean distance in pixels of the four image corners under two homographies.
 
     DeTone et al. 2018, section 7.3.
     """
     corners = image_corners(size)
-    return float(
-        np.linalg.norm(project(estimate, corners) - project(truth, corners), axis=1).mean()
-    )
+    return float(np.linalg.norm(project(estimate, corners) - project(truth, corners), axis=1).mean())
 
 
-def _check_arguments(
-    f0: Features, f1: Features, matches: NDArray[np.int32], threshold: float
-) -> None:
+def _check_arguments(f0: Features, f1: Features, matches: NDArray[np.int32], threshold: float) -> None:
     if matches.ndim != 2 or matches.shape[1] != 2 or not np.issubdtype(matches.dtype, np.integer):
-        raise ValueError(
-            f"matches must be (M, 2) integers, got shape {matches.shape} of {matches.dtype}"
-        )
+        raise ValueError(f"matches must be (M, 2) integers, got shape {matches.shape} of {matches.dtype}")
     if len(matches) and (matches.min() < 0 or (matches.max(axis=0) >= (len(f0), len(f1))).any()):
         raise ValueError(f"matches point outside the {len(f0)} and {len(f1)} features")
     if not (np.isfinite(threshold) and threshold > 0):
@@ -148,9 +138,7 @@ def _check_arguments(
 def _robust_fit(
     points0: NDArray[np.float64], points1: NDArray[np.float64], threshold: float
 ) -> NDArray[np.float64] | None:
-    found, _ = cv2.findHomography(
-        points0, points1, cv2.USAC_MAGSAC, threshold, maxIters=5000, confidence=0.9999
-    )
+    found, _ = cv2.findHomography(points0, points1, cv2.USAC_MAGSAC, threshold, maxIters=5000, confidence=0.9999)
     matrix = _normalised(found)
     settled = np.zeros(len(points0), bool)
     for _ in range(REFITS):

@@ -25,9 +25,7 @@ def as_grey(image: Any) -> NDArray[np.uint8]:
     if not isinstance(image, np.ndarray):
         raise ValueError(f"image is a {type(image).__name__}; {expected}")
     given = f"image has shape {image.shape} and dtype {image.dtype}"
-    if image.dtype != np.uint8 or not (
-        image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)
-    ):
+    if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)):
         raise ValueError(f"{given}; {expected}")
     if min(image.shape[:2]) < SMALLEST_SIDE:
         raise ValueError(f"{given}; both sides must have at least {SMALLEST_SIDE} pixels")
@@ -39,10 +37,7 @@ def as_grey(image: Any) -> NDArray[np.uint8]:
 def check_resize(resize: Any) -> Resize:
     """Check `resize`: None, the longer side in pixels, or (height, width); else ValueError."""
     sides = resize if isinstance(resize, (tuple, list)) else (resize,)
-    whole = all(
-        isinstance(side, int) and not isinstance(side, bool) and side >= SMALLEST_SIDE
-        for side in sides
-    )
+    whole = all(isinstance(side, int) and not isinstance(side, bool) and side >= SMALLEST_SIDE for side in sides)
     if resize is None:
         return None
     if not whole or (isinstance(resize, (tuple, list)) and len(sides) != 2):
@@ -79,9 +74,7 @@ def resize_image(grey: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.u
     return grey
 
 
-def to_source_pixels(
-    xy: NDArray[np.float32], source: tuple[int, int], network: tuple[int, int]
-) -> NDArray[np.float32]:
+def to_source_pixels(xy: NDArray[np.float32], source: tuple[int, int], network: tuple[int, int]) -> NDArray[np.float32]:
     """From pixels of the resized image to the source's: x_src = (x_net + 0.5) · scale − 0.5.
 
     xy (N, 2) float32; sizes are (height, width). Pixel centres are whole numbers in both.

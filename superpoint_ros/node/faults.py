@@ -18,9 +18,7 @@ class Faults:
     clock   seconds, steady
     """
 
-    def __init__(
-        self, report: Callable[[str], None], clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, report: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._report = report
         self._clock = clock
         self._lock = threading.Lock()

@@ -1,4 +1,4 @@
-"""One slot for each camera: the newest frame wins, so that no frame is ever stale."""
+"""A slot for each camera, or one for a synchronised rig: the newest wins, so no frame is stale."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 class Frame:
     """An image message as it came in.
 
-    camera    which slot it belongs to
+    camera    name of the camera it is from
     message   sensor_msgs/Image or CompressedImage
     received  seconds of the steady clock
     """
@@ -21,36 +21,45 @@ class Frame:
     message: Any
     received: float
 
+    @property
+    def header(self) -> Any:
+        """The message's std_msgs/Header; message_filters looks for it here."""
+        return self.message.header
+
 
 class Mailbox:
-    """Frames from subscription callbacks to the worker; a newer one replaces an older one."""
+    """Frames from subscription callbacks to the worker.
 
-    def __init__(self, cameras: Sequence[str]) -> None:
-        self._slots: dict[str, Frame | None] = dict.fromkeys(cameras)
+    A slot holds the frames that belong together: one of a camera, or a synchronised set. What comes
+    newer replaces it whole.
+    """
+
+    def __init__(self, slots: Sequence[str]) -> None:
+        self._slots: dict[str, list[Frame]] = {slot: [] for slot in slots}
         self._ready = threading.Condition()
         self._closed = False
 
-    def put(self, frame: Frame) -> bool:
-        """Leave a frame; returns True if one that nobody had taken was dropped for it."""
+    def put(self, slot: str, frames: Sequence[Frame]) -> list[Frame]:
+        """Leave frames; returns those that nobody had taken and that were dropped for them."""
         with self._ready:
             if self._closed:
-                return False
-            replaced = self._slots[frame.camera] is not None
-            self._slots[frame.camera] = frame
+                return []
+            replaced = self._slots[slot]
+            self._slots[slot] = list(frames)
             self._ready.notify()
             return replaced
 
     def take(self) -> list[Frame]:
-        """Wait for frames, and take the newest of every camera; empty only after `close`."""
+        """Wait for frames, and take the newest of every slot; empty only after `close`."""
         with self._ready:
             self._ready.wait_for(lambda: self._closed or any(self._slots.values()))
-            frames = [frame for frame in self._slots.values() if frame is not None]
-            self._slots = dict.fromkeys(self._slots)
+            frames = [frame for held in self._slots.values() for frame in held]
+            self._slots = {slot: [] for slot in self._slots}
             return frames
 
     def close(self) -> None:
         """Forget all frames and let `take` return empty from now on."""
         with self._ready:
             self._closed = True
-            self._slots = dict.fromkeys(self._slots)
+            self._slots = {slot: [] for slot in self._slots}
             self._ready.notify_all()

@@ -30,8 +30,14 @@ def features_fields(
     weights_id: str,
     descriptor_type: str = "float32",
     track_ids: NDArray[np.int32] | None = None,
+    rectified: NDArray[np.float32] | None = None,
 ) -> dict[str, Any]:
-    """The fields of Features.msg; `descriptor_type` is a key of DESCRIPTOR_TYPES."""
+    """The fields of Features.msg; `descriptor_type` is a key of DESCRIPTOR_TYPES.
+
+    rectified  (N, 2) pixels of the rectified image, or None
+    """
+    if rectified is None:
+        rectified = np.empty((0, 2), np.float32)
     return {
         "header": header,
         "height": features.size[0],
@@ -44,6 +50,8 @@ def features_fields(
         "descriptors": encode_descriptors(features.descriptors, descriptor_type),
         "track_ids": np.empty(0, np.int32) if track_ids is None else track_ids,
         "weights_id": weights_id,
+        "rectified_x": rectified[:, 0],
+        "rectified_y": rectified[:, 1],
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from dataclasses import Field, dataclass, field, fields, replace
 from typing import Any
@@ -16,12 +17,17 @@ from superpoint_ros.features.image import SMALLEST_SIDE
 from superpoint_ros.network.engine import ENGINES, PRECISIONS
 from superpoint_ros.network.heatmap import DetectionSettings
 from superpoint_ros.node.messages import DESCRIPTOR_TYPES
+from superpoint_ros.node.tracker import REFERENCES
 
 CONFIGURE = "takes effect with `configure`: deactivate and clean up first"
 """What is said of a parameter that does not change live."""
 
 OTHERS = ("use_sim_time", "start_type_description_service")
 """Parameters of every rclpy node; `qos_overrides.…` comes on top."""
+
+CAMERA_NAME = re.compile(r"[A-Za-z]\w*(/[A-Za-z]\w*)*", re.ASCII)
+PER_CAMERA = ("image_topics", "frame_ids", "mask_files")
+"""Arrays with an entry for each camera, or as they are by default."""
 
 
 def _entry(
@@ -49,22 +55,42 @@ class Parameters:
         "",
         "Weights file (safetensors, .pth of Magic Leap or rpautrat, Hugging Face). Empty: default.",
     )
-    device: str = _entry(
-        "auto", "Where the network runs: auto (CUDA if there is one), cpu, cuda, cuda:1 …"
-    )
+    device: str = _entry("auto", "Where the network runs: auto (CUDA if there is one), cpu, cuda, cuda:1 …")
     engine: str = _entry("auto", "What runs the network.", choices=ENGINES)
     precision: str = _entry("auto", "Of the convolutions; float16 needs CUDA.", choices=PRECISIONS)
+    cameras: tuple[str, ...] = _entry(
+        ("",),
+        "Names of the cameras: NAME/image in, ~/NAME/features … out. The default, one empty name: "
+        "`image` in, `~/features` … out.",
+    )
+    image_topics: tuple[str, ...] = _entry(("",), "In place of NAME/image, one for each camera; empty: as they are.")
+    frame_ids: tuple[str, ...] = _entry(
+        ("",), "In place of the frame in the images' headers, one for each camera; empty: theirs."
+    )
+    synchronise: str = _entry(
+        "none",
+        "Process frames of all cameras as one set if their stamps are the same (exact) or at most "
+        "sync_slop apart (approximate), by message_filters.",
+        choices=("none", "exact", "approximate"),
+    )
+    sync_slop: float = _entry(0.01, "Seconds; keep it below half the frame period.", limits=(0.0001, 10.0))
+    sync_queue: int = _entry(10, "Frames of each camera that wait for their partners.", limits=(1, 1000))
     image_transport: str = _entry(
         "raw",
         "raw: sensor_msgs/Image on `image`. compressed: CompressedImage on `image/compressed`.",
         choices=("raw", "compressed"),
     )
-    autostart: bool = _entry(
-        True, "Configure and activate at start-up; false waits for a lifecycle manager."
+    rectify: bool = _entry(
+        False, "Fill rectified_x, rectified_y with the calibration on `camera_info` beside the image topic."
     )
-    max_keypoints: int = _entry(
-        1024, "The strongest keypoints are kept.", live=True, limits=(1, 65536)
+    mask_files: tuple[str, ...] = _entry(
+        ("",), "Pictures that are black where keypoints are not wanted, one for each camera; empty: none."
     )
+    use_mask_topic: bool = _entry(
+        False, "Take such masks from the topic `mask` or NAME/mask (sensor_msgs/Image), too; the newest counts."
+    )
+    autostart: bool = _entry(True, "Configure and activate at start-up; false waits for a lifecycle manager.")
+    max_keypoints: int = _entry(1024, "The strongest keypoints are kept.", live=True, limits=(1, 65536))
     detection_threshold: float = _entry(
         0.005, "A keypoint's score is above this probability.", live=True, limits=(0.0, 0.999)
     )
@@ -112,12 +138,34 @@ class Parameters:
         live=True,
         limits=(0.1, 100.0),
     )
+    reference: str = _entry(
+        "previous",
+        "What a frame is compared with: the previous one, or a keyframe that stays until its "
+        "homography fails or its inlier ratio falls below keyframe_min_inliers.",
+        live=True,
+        choices=REFERENCES,
+    )
+    keyframe_min_inliers: float = _entry(
+        0.5, "Inliers by matches below which the keyframe changes.", live=True, limits=(0.0, 1.0)
+    )
+    tracks: bool = _entry(False, "Give keypoints ids that stay with the physical point.", live=True)
+    track_max_gap: int = _entry(
+        5,
+        "Frames in a row that a track may miss and still be taken up again.",
+        live=True,
+        limits=(0, 1000),
+    )
     descriptor_type: str = _entry(
         "float32", "How descriptors are published.", live=True, choices=tuple(DESCRIPTOR_TYPES)
     )
     publish_features: bool = _entry(True, "Publish ~/features.", live=True)
     publish_matches: bool = _entry(True, "Publish ~/matches.", live=True)
     publish_homography: bool = _entry(True, "Publish ~/homography.", live=True)
+
+    def per_camera(self, name: str) -> tuple[str, ...]:
+        """The values of a parameter of PER_CAMERA, one for each camera."""
+        given: tuple[str, ...] = getattr(self, name)
+        return given if len(given) == len(self.cameras) else ("",) * len(self.cameras)
 
     def detection(self) -> DetectionSettings:
         """The part that the extractor needs."""
@@ -140,12 +188,11 @@ def declare(node: Node) -> Parameters:
     """
     for name in node._parameter_overrides:
         if name not in TABLE and name not in OTHERS and not name.startswith("qos_overrides."):
-            raise ValueError(
-                f"parameter '{name}' is unknown{_nearest(name)}; there are {', '.join(TABLE)}"
-            )
+            raise ValueError(f"parameter '{name}' is unknown{_nearest(name)}; there are {', '.join(TABLE)}")
     values = {}
     for name, row in TABLE.items():
-        default = list(row.default) if isinstance(row.default, tuple) else row.default
+        default: Any = row.default
+        default = list(default) if _is_array(row) else default
         try:
             values[name] = node.declare_parameter(name, default, _descriptor(row)).value
         except Exception as error:
@@ -179,23 +226,39 @@ def _checked(current: Parameters, values: dict[str, Any]) -> Parameters:
     for name, value in values.items():
         choices = TABLE[name].metadata["choices"]
         if choices and value not in choices:
-            raise ValueError(
-                f"parameter '{name}' must be one of {', '.join(choices)}, got '{value}'"
-            )
-    if "intensity_range" in values:
-        span = tuple(values["intensity_range"])
-        if len(span) != 2 or (span != WHOLE_RANGE and not span[0] < span[1]):
-            raise ValueError(
-                f"parameter 'intensity_range' must be [low, high] with low below high, "
-                f"got {list(span)}"
-            )
-        values = {**values, "intensity_range": span}
-    if 0 < values.get("resize", 0) < SMALLEST_SIDE:
+            raise ValueError(f"parameter '{name}' must be one of {', '.join(choices)}, got '{value}'")
+    arrays = {name: tuple(value) for name, value in values.items() if _is_array(TABLE[name])}
+    checked = replace(current, **{**values, **arrays})
+    span = checked.intensity_range
+    if len(span) != 2 or (span != WHOLE_RANGE and not span[0] < span[1]):
+        raise ValueError(f"parameter 'intensity_range' must be [low, high] with low below high, got {list(span)}")
+    if 0 < checked.resize < SMALLEST_SIDE:
+        raise ValueError(f"parameter 'resize' must be 0 or at least {SMALLEST_SIDE} pixels, got {checked.resize}")
+    _check_cameras(checked)
+    return checked
+
+
+def _check_cameras(values: Parameters) -> None:
+    names = values.cameras
+    allowed = names == ("",) or all(CAMERA_NAME.fullmatch(name) for name in names)
+    if not names or not allowed or len(set(names)) != len(names):
         raise ValueError(
-            f"parameter 'resize' must be 0 or at least {SMALLEST_SIDE} pixels, "
-            f"got {values['resize']}"
+            "parameter 'cameras' must hold different names of letters, digits and _, as in "
+            f"[left, right], or one empty name, got {list(names)}"
         )
-    return replace(current, **values)
+    if values.synchronise != "none" and len(names) == 1:
+        raise ValueError(f"parameter 'synchronise' must be none for a single camera, got '{values.synchronise}'")
+    for parameter in PER_CAMERA:
+        given = getattr(values, parameter)
+        if given != TABLE[parameter].default and len(given) != len(names):
+            raise ValueError(
+                f"parameter '{parameter}' must hold one entry for each of the {len(names)} "
+                f"cameras {list(names)}, got {list(given)}"
+            )
+
+
+def _is_array(row: Field[Any]) -> bool:
+    return isinstance(row.default, tuple)
 
 
 def _descriptor(row: Field[Any]) -> ParameterDescriptor:
@@ -206,9 +269,7 @@ def _descriptor(row: Field[Any]) -> ParameterDescriptor:
         + (f" One of {', '.join(row.metadata['choices'])}." if row.metadata["choices"] else ""),
     )
     if limits and isinstance(row.default, float):
-        descriptor.floating_point_range = [
-            FloatingPointRange(from_value=limits[0], to_value=limits[1])
-        ]
+        descriptor.floating_point_range = [FloatingPointRange(from_value=limits[0], to_value=limits[1])]
     elif limits:
         descriptor.integer_range = [IntegerRange(from_value=limits[0], to_value=limits[1])]
     return descriptor

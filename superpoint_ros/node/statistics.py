@@ -41,7 +41,7 @@ class Snapshot:
 
 
 class Statistics:
-    """Counters of one node, safe to use from any thread."""
+    """Counters of one camera, safe to use from any thread."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -52,12 +52,16 @@ class Statistics:
         self._keypoints: deque[int] = deque(maxlen=WINDOW)
         self._last_image = clock()
 
-    def received(self, dropped_another: bool) -> None:
-        """An image came in, and perhaps took the place of one that was still waiting."""
+    def received(self) -> None:
+        """An image came in."""
         with self._lock:
             self._frames_in += 1
-            self._frames_dropped += dropped_another
             self._last_image = self._clock()
+
+    def dropped(self) -> None:
+        """An image that was waiting gave way to a newer one."""
+        with self._lock:
+            self._frames_dropped += 1
 
     def published(self, latency: float, age: float, keypoints: int) -> None:
         """A frame's results went out; times in seconds."""
@@ -81,9 +85,7 @@ class Statistics:
             )
 
 
-def assess(
-    state: str, topics: Sequence[str], snapshot: Snapshot, new_bad: int, new_failed: int
-) -> tuple[int, str]:
+def assess(state: str, topics: Sequence[str], snapshot: Snapshot, new_bad: int, new_failed: int) -> tuple[int, str]:
     """The level and the one sentence of the node's diagnostics.
 
     state                lifecycle state, as in "active"
@@ -100,16 +102,13 @@ def assess(
     return OK, "extracting features"
 
 
-def diagnostic_values(
-    snapshot: Snapshot, bad: int, failed: int, facts: Mapping[str, str]
-) -> dict[str, str]:
+def diagnostic_values(snapshot: Snapshot, faults: Mapping[str, int], facts: Mapping[str, str]) -> dict[str, str]:
     """Key-value pairs for diagnostic_msgs: counters, times, and `facts` (device, weights …)."""
     return {
         "frames_in": str(snapshot.frames_in),
         "frames_out": str(snapshot.frames_out),
         "frames_dropped": str(snapshot.frames_dropped),
-        "frames_bad": str(bad),
-        "frames_failed": str(failed),
+        **{f"frames_{kind}": str(count) for kind, count in faults.items()},
         "latency_ms_p50": f"{snapshot.latency_ms[0]:.2f}",
         "latency_ms_p95": f"{snapshot.latency_ms[1]:.2f}",
         "age_ms_p50": f"{snapshot.age_ms[0]:.2f}",

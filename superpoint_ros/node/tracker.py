@@ -1,8 +1,8 @@
-"""From frame to frame: the reference, its matches with the current frame, the homography."""
+"""From frame to frame: the reference, its matches with the current frame, homography and tracks."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ from superpoint_ros.features.homography import (
     unknown_homography,
 )
 from superpoint_ros.features.matching import match, match_similarity
+from superpoint_ros.features.tracks import Tracks
+
+REFERENCES = ("previous", "keyframe")
 
 
 @dataclass(frozen=True)
@@ -25,20 +28,43 @@ class Motion:
     matches          (M, 2) int32, rows of the reference and of the current features
     similarity       (M,) float32, cosine
     homography       maps reference pixels to current pixels
+    track_ids        (N,) int32, of the current features; empty when tracks are off
+    reference_xy     (M, 2) float32, the matched keypoints in the reference
     """
 
     reference_stamp: int | None
     matches: NDArray[np.int32]
     similarity: NDArray[np.float32]
     homography: Homography
+    track_ids: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
+    reference_xy: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 2), np.float32))
+
+    @property
+    def inlier_ratio(self) -> float:
+        """Inliers by matches; 0 unless the homography is OK."""
+        return float(self.homography.inliers.sum() / max(len(self.matches), 1))
+
+
+@dataclass(frozen=True)
+class _Past:
+    """A frame that may be a reference."""
+
+    stamp: int
+    features: Features
 
 
 class Tracker:
-    """Remembers the previous frame of one camera as the reference of the next."""
+    """Remembers what the next frame of one camera is compared with."""
 
     def __init__(self) -> None:
-        self._stamp: int | None = None
-        self._features: Features | None = None
+        self._previous: _Past | None = None
+        self._keyframe: _Past | None = None
+        self._tracks = Tracks()
+        self._forget = False
+
+    def reset(self) -> None:
+        """Forget references and tracks before the next frame. From any thread."""
+        self._forget = True
 
     def advance(
         self,
@@ -47,31 +73,80 @@ class Tracker:
         threshold: float,
         ratio: float | None = None,
         min_similarity: float | None = None,
+        reference: str = "previous",
+        keyframe_min_inliers: float = 0.0,
+        track_max_gap: int | None = None,
     ) -> Motion:
-        """Compare a frame with the reference, then make it the reference.
+        """Compare a frame with its reference, then remember it.
 
-        stamp      nanoseconds; one before the reference's (a bag loops) drops the reference, as
-                   does another image size or descriptor length
+        stamp      nanoseconds; one before the last frame's (a bag loops) drops references and
+                   tracks, as does another image size or descriptor length
         threshold  pixels, of the homography's inliers; `ratio` and `min_similarity` as in `match`
+        reference  "previous", or "keyframe": a frame stays the reference until its homography fails
+                   or has an inlier ratio below `keyframe_min_inliers`; then the frame before the
+                   current one takes its place at once, so that the chain of homographies holds
+        track_max_gap  as in `Tracks.advance`; None: no tracks
         """
-        reference, reference_stamp = self._features, self._stamp
-        self._features, self._stamp = features, stamp
-        if (
-            reference is None
-            or reference_stamp is None
-            or stamp < reference_stamp
-            or not _comparable(reference, features)
-        ):
+        current, previous = _Past(stamp, features), self._previous
+        if self._forget or previous is None or stamp < previous.stamp or not _comparable(previous.features, features):
+            self._forget = False
+            self._tracks.reset()
+            previous = None
+        self._previous = current
+        if previous is None:
+            self._keyframe = current
             homography = unknown_homography(HomographyStatus.NO_REFERENCE, 0)
-            return Motion(None, np.empty((0, 2), np.int32), np.empty(0, np.float32), homography)
-        matches = match(reference, features, ratio, min_similarity)
-        similarity = match_similarity(reference, features, matches)
-        homography = estimate_homography(reference, features, matches, threshold)
-        return Motion(reference_stamp, matches, similarity, homography)
+            none = np.empty((0, 2), np.int32)
+            motion = Motion(None, none, np.empty(0, np.float32), homography)
+            return self._tracked(motion, features, none, track_max_gap)
+
+        def compare(past: _Past) -> Motion:
+            return _compare(past, features, threshold, ratio, min_similarity)
+
+        anchor = previous
+        if reference == "keyframe" and self._keyframe is not None:
+            anchor = self._keyframe
+        motion = compare(anchor)
+        if anchor is not previous and _weak(motion, keyframe_min_inliers):
+            nearer = compare(previous)
+            if nearer.inlier_ratio > motion.inlier_ratio:
+                motion, anchor = nearer, previous
+        self._keyframe = anchor if reference == "keyframe" else current
+        since_previous = motion.matches
+        if anchor is not previous and track_max_gap is not None:
+            since_previous = match(previous.features, features, ratio, min_similarity)
+        return self._tracked(motion, features, since_previous, track_max_gap)
+
+    def _tracked(
+        self,
+        motion: Motion,
+        features: Features,
+        since_previous: NDArray[np.int32],
+        max_gap: int | None,
+    ) -> Motion:
+        if max_gap is None:
+            self._tracks.reset()
+            return motion
+        return replace(motion, track_ids=self._tracks.advance(features, since_previous, max_gap))
+
+
+def _compare(
+    past: _Past,
+    features: Features,
+    threshold: float,
+    ratio: float | None,
+    min_similarity: float | None,
+) -> Motion:
+    matches = match(past.features, features, ratio, min_similarity)
+    similarity = match_similarity(past.features, features, matches)
+    homography = estimate_homography(past.features, features, matches, threshold)
+    reference_xy = past.features.xy[matches[:, 0]]
+    return Motion(past.stamp, matches, similarity, homography, reference_xy=reference_xy)
+
+
+def _weak(motion: Motion, keyframe_min_inliers: float) -> bool:
+    return motion.homography.status != HomographyStatus.OK or motion.inlier_ratio < keyframe_min_inliers
 
 
 def _comparable(reference: Features, current: Features) -> bool:
-    return (
-        reference.size == current.size
-        and reference.descriptors.shape[1] == current.descriptors.shape[1]
-    )
+    return reference.size == current.size and reference.descriptors.shape[1] == current.descriptors.shape[1]

@@ -68,9 +68,7 @@ def test_grey_images_are_not_copied():
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_sixteen_bit_images_are_read_in_their_byte_order(encoding, order):
     pixels = random_pixels(20, 31, dtype=np.uint16)
-    message = image_message(
-        pixels.astype(order + "u2"), encoding, padding=3, is_bigendian=int(order == ">")
-    )
+    message = image_message(pixels.astype(order + "u2"), encoding, padding=3, is_bigendian=int(order == ">"))
     np.testing.assert_array_equal(decode_image(message), np.rint(pixels / 65535 * 255))
 
 
@@ -158,9 +156,7 @@ def test_bayer_mosaics_become_the_grey_of_their_colour(pattern):
     assert np.abs(grey.astype(int) - expected)[2:-2, 2:-2].max() <= 1
 
 
-@pytest.mark.parametrize(
-    ("encoding", "luma"), [("yuv422", 1), ("uyvy", 1), ("yuv422_yuy2", 0), ("yuyv", 0)]
-)
+@pytest.mark.parametrize(("encoding", "luma"), [("yuv422", 1), ("uyvy", 1), ("yuv422_yuy2", 0), ("yuyv", 0)])
 def test_yuv_images_give_their_luma(encoding, luma):
     pixels = random_pixels(12, 16, channels=2)
     grey = decode_image(image_message(pixels, encoding, padding=3))
@@ -182,9 +178,7 @@ def test_other_encodings_are_decoded_by_cv_bridge():
     st.integers(0, 40),
     st.text(max_size=8),
 )
-def test_random_messages_give_a_picture_or_bad_image_and_nothing_else(
-    data, height, width, step, encoding
-):
+def test_random_messages_give_a_picture_or_bad_image_and_nothing_else(data, height, width, step, encoding):
     message = SimpleNamespace(
         height=height,
         width=width,
@@ -210,20 +204,13 @@ def test_compressed_images_are_decoded(suffix):
     pixels = cv2.GaussianBlur(random_pixels(40, 50, 3), (0, 0), 3)
     encoded = cv2.imencode(suffix, pixels)[1].tobytes()
     expected = cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY).astype(int)
-    assert (
-        np.abs(
-            decode_compressed(compressed(encoded, f"bgr8; {suffix[1:]} compressed")) - expected
-        ).max()
-        <= 6
-    )
+    assert np.abs(decode_compressed(compressed(encoded, f"bgr8; {suffix[1:]} compressed")) - expected).max() <= 6
 
 
 def test_a_sixteen_bit_png_is_scaled_to_eight():
     pixels = np.array([[0, 32768, 65535]], np.uint16)
     encoded = cv2.imencode(".png", pixels)[1].tobytes()
-    np.testing.assert_array_equal(
-        decode_compressed(compressed(encoded, "mono16; png")), [[0, 128, 255]]
-    )
+    np.testing.assert_array_equal(decode_compressed(compressed(encoded, "mono16; png")), [[0, 128, 255]])
 
 
 @pytest.mark.parametrize(

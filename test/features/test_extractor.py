@@ -55,9 +55,7 @@ def test_the_public_names_are_those_of_the_design():
 
 def test_importing_the_package_alone_loads_neither_torch_nor_opencv():
     code = "import sys, superpoint_ros; print(sorted({'torch', 'cv2'} & set(sys.modules)))"
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
 
 
@@ -72,9 +70,7 @@ def test_importing_the_package_alone_loads_neither_torch_nor_opencv():
     border=st.sampled_from([0, 1, 4]),
     subpixel=st.booleans(),
 )
-def test_any_size_from_16_by_16_gives_features_inside_the_image(
-    tiny, height, width, colour, border, subpixel
-):
+def test_any_size_from_16_by_16_gives_features_inside_the_image(tiny, height, width, colour, border, subpixel):
     image = noise(height, width, 3) if colour else noise(height, width)
     f = tiny(border=border, subpixel=subpixel)(image)
     count = len(f)

@@ -120,9 +120,7 @@ def test_the_matches_say_which_rows_belong_together():
     points = spread(50)
     order = rng.permutation(50)
     matches = np.stack([order, np.arange(50)], axis=1).astype(np.uint32)
-    found = estimate_homography(
-        features(points), features(project(SHIFT, points)[order]), matches[:30]
-    )
+    found = estimate_homography(features(points), features(project(SHIFT, points)[order]), matches[:30])
     assert found.inliers.shape == (30,)
     assert corner_error(found.matrix, SHIFT, SIZE) < 0.01
 
@@ -176,8 +174,8 @@ def flattening(factor):
 
 NEAR_SINGULAR = np.array([[1, 0.5, 0], [0.5, 0.25 + 1e-5, 0], [0, 0, 1]])
 MIRROR = np.array([[-1, 0, 319], [0, 1, 0], [0, 0, 1.0]])
-FOLD = np.array([[1, 0, 0], [0, 1, 0], [-1 / 160, 0, 1]])
-"""Its horizon, x = 160, lies in the middle of the image."""
+FOLD = np.array([[1, 0, 0], [0, 1, 0], [-1 / 130, 0, 1]])
+"""Its horizon, x = 130, crosses the image."""
 
 DEGENERATE_SETS = {
     "on a line": lambda n: (line(n), line(n) + 4),
@@ -218,10 +216,8 @@ def test_a_degenerate_set_is_recognised(make, count):
 def test_what_the_estimator_may_find_is_not_believed(monkeypatch, matrix):
     monkeypatch.setattr(cv2, "findHomography", lambda *_, **__: (matrix, None))
     points = spread(60)
-    points = points[np.abs(points[:, 0] - 160) > 60]  # away from the fold
-    moved = (
-        points + 50 if matrix is None or (matrix == np.eye(3)).all() else project(matrix, points)
-    )
+    points = points[np.abs(points[:, 0] - 130) > 50]  # away from the fold
+    moved = points + 50 if matrix is None or (matrix == np.eye(3)).all() else project(matrix, points)
     assert_unknown(estimate(points, moved), DEGENERATE, len(points))
 
 
@@ -300,7 +296,7 @@ def test_projection_divides_by_the_third_coordinate():
     for point, mapped in zip(spread(9), project(matrix, spread(9)), strict=True):
         x, y, w = matrix @ (*point, 1)
         np.testing.assert_allclose(mapped, (x / w, y / w))
-    assert np.isinf(project(FOLD, np.array([[160.0, 50.0]]))).all()
+    assert np.isinf(project(FOLD, np.array([[130.0, 50.0]]))).all()
     assert project(FOLD, np.empty((0, 2))).shape == (0, 2)
 
 

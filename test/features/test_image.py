@@ -119,9 +119,7 @@ def test_a_list_of_two_sides_becomes_a_tuple():
     assert check_resize([240, 320]) == (240, 320)
 
 
-@pytest.mark.parametrize(
-    "resize", [15, 0, -320, 320.0, True, "320", (240,), (240, 320, 3), (240, 8), (240.0, 320), ()]
-)
+@pytest.mark.parametrize("resize", [15, 0, -320, 320.0, True, "320", (240,), (240, 320, 3), (240, 8), (240.0, 320), ()])
 def test_an_invalid_resize_is_refused_with_what_was_given(resize):
     with pytest.raises(ValueError) as error:
         check_resize(resize)
@@ -175,9 +173,7 @@ def test_shrinking_one_side_averages_even_if_the_other_grows(transpose):
 def test_growing_keeps_a_ramp_in_its_place():
     ramp = np.tile(np.arange(10, 210, 5, dtype=np.uint8), (20, 1))
     grown = resize_image(ramp, (40, 120))
-    source = to_source_pixels(
-        np.array([[x, 20] for x in range(3, 117)], np.float32), (20, 40), (40, 120)
-    )
+    source = to_source_pixels(np.array([[x, 20] for x in range(3, 117)], np.float32), (20, 40), (40, 120))
     np.testing.assert_allclose(grown[20, 3:117], 10 + 5 * source[:, 0], atol=0.7)
 
 

@@ -49,9 +49,7 @@ def slow_match(f0, f1, ratio=None, min_similarity=None):
 @pytest.mark.parametrize("ratio", [None, 0.7, 0.95, 1.0])
 @pytest.mark.parametrize("min_similarity", [None, -1.0, 0.6, 0.9])
 @given(counts=st.tuples(st.integers(1, 20), st.integers(1, 20)), seed=st.integers(0, 999))
-def test_matches_equal_mutual_nearest_neighbours_found_by_loops(
-    ratio, min_similarity, counts, seed
-):
+def test_matches_equal_mutual_nearest_neighbours_found_by_loops(ratio, min_similarity, counts, seed):
     f0, f1 = random_features(counts[0], 8, seed), random_features(counts[1], 8, seed + 1000)
     options = {"ratio": ratio, "min_similarity": min_similarity}
     np.testing.assert_array_equal(match(f0, f1, **options), slow_match(f0, f1, **options))
@@ -62,9 +60,7 @@ def test_disturbed_copies_find_their_originals():
     f1 = disturbed(f0, 0.03)
     matches = match(f0, f1)
     assert len(matches) == 300
-    np.testing.assert_array_equal(
-        matches[:, 1].argsort(), np.random.default_rng(1).permutation(300)
-    )
+    np.testing.assert_array_equal(matches[:, 1].argsort(), np.random.default_rng(1).permutation(300))
     assert len(match(f0, f1, ratio=0.8, min_similarity=0.9)) == 300
 
 
@@ -117,9 +113,7 @@ def test_descriptors_of_different_lengths_are_refused_with_both():
         match(random_features(0, 16), random_features(0, 64))
 
 
-@pytest.mark.parametrize(
-    "name, values", [("ratio", (0, -1, 1.1, np.nan)), ("min_similarity", (-1.1, 2, np.nan))]
-)
+@pytest.mark.parametrize("name, values", [("ratio", (0, -1, 1.1, np.nan)), ("min_similarity", (-1.1, 2, np.nan))])
 def test_an_option_out_of_range_is_refused_with_what_was_given(name, values):
     for value in values:
         with pytest.raises(ValueError, match=f"^{name} must .* got {value!r}$"):

@@ -89,7 +89,11 @@ class Robot:
 
     def connect(self, node):
         """Wait until camera, a node in this process and listener have found each other."""
-        publishers = (node._features_publisher, node._matches_publisher, node._homography_publisher)
+        publishers = [
+            camera.outputs.publishers[topic]
+            for camera in node.cameras.values()
+            for topic in ("features", "matches", "homography")
+        ]
         self.spin_until(
             lambda: (
                 self.camera.get_subscription_count() > 0

@@ -58,9 +58,7 @@ def test_the_launched_node_serves_its_topic_with_the_given_arguments():
         picture = photograph()
         robot.show(image_message(picture, stamp=1))
         assert robot.show(image_message(shifted(picture, 8, 0), stamp=2)).status == OK
-        robot.spin_until(
-            lambda: len(robot.features[-1].x) == 33, "features with max_keypoints of the file"
-        )
+        robot.spin_until(lambda: len(robot.features[-1].x) == 33, "features with max_keypoints of the file")
 
         client = robot.client.create_client(GetParameters, "/front/superpoint/get_parameters")
         robot.spin_until(client.service_is_ready, "the parameter service")

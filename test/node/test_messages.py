@@ -68,19 +68,11 @@ def test_a_ros_message_holds_the_features_exactly(count):
     from superpoint_ros.msg import Features as FeaturesMessage
 
     original = features(count)
-    fields = features_fields(
-        original, Header(frame_id="camera"), "w@1", track_ids=np.arange(count, dtype=np.int32)
-    )
-    message = deserialize_message(
-        serialize_message(to_message(FeaturesMessage, fields)), FeaturesMessage
-    )
-    np.testing.assert_array_equal(
-        np.column_stack([message.x, message.y]).reshape(count, 2), original.xy
-    )
+    fields = features_fields(original, Header(frame_id="camera"), "w@1", track_ids=np.arange(count, dtype=np.int32))
+    message = deserialize_message(serialize_message(to_message(FeaturesMessage, fields)), FeaturesMessage)
+    np.testing.assert_array_equal(np.column_stack([message.x, message.y]).reshape(count, 2), original.xy)
     np.testing.assert_array_equal(message.scores, original.scores)
-    decoded = decode_descriptors(
-        message.descriptors, message.descriptor_dim, message.descriptor_type
-    )
+    decoded = decode_descriptors(message.descriptors, message.descriptor_dim, message.descriptor_type)
     np.testing.assert_allclose(decoded, original.descriptors, atol=1e-7)
     assert list(message.track_ids) == list(range(count))
     assert (message.header.frame_id, message.height, message.width, message.weights_id) == (
@@ -99,11 +91,7 @@ def test_arrays_are_handed_over_without_a_check_of_each_element():
     from superpoint_ros.msg import Features as FeaturesMessage
 
     descriptors = np.zeros(1024 * 256 * 4, np.uint8)
-    ours = min(
-        timeit.repeat(
-            lambda: to_message(FeaturesMessage, {"descriptors": descriptors}), number=1, repeat=5
-        )
-    )
+    ours = min(timeit.repeat(lambda: to_message(FeaturesMessage, {"descriptors": descriptors}), number=1, repeat=5))
     naive = min(timeit.repeat(lambda: FeaturesMessage(descriptors=descriptors), number=1, repeat=5))
     assert ours < naive / 5
 
@@ -111,9 +99,7 @@ def test_arrays_are_handed_over_without_a_check_of_each_element():
 def test_quantised_descriptors_match_as_well():
     rng = np.random.default_rng(4)
     reference = features(400)
-    noisy = reference.descriptors + rng.normal(0, 0.03, reference.descriptors.shape).astype(
-        np.float32
-    )
+    noisy = reference.descriptors + rng.normal(0, 0.03, reference.descriptors.shape).astype(np.float32)
     noisy /= np.linalg.norm(noisy, axis=1, keepdims=True)
 
     def through(descriptor_type):
@@ -125,10 +111,7 @@ def test_quantised_descriptors_match_as_well():
             )
             for d in (reference.descriptors, noisy)
         )
-        pair = [
-            Features(reference.xy, reference.scores, side.descriptors, reference.size)
-            for side in (one, other)
-        ]
+        pair = [Features(reference.xy, reference.scores, side.descriptors, reference.size) for side in (one, other)]
         matches = match(*pair)
         return (matches[:, 0] == matches[:, 1]).sum()
 

@@ -51,13 +51,9 @@ def test_a_publisher_that_dies_mid_stream_and_comes_back_is_served_again(robot, 
     assert robot.show(image_message(shifted(picture, 8, 0), stamp=2)).status == OK
 
     robot.client.destroy_publisher(robot.camera)
-    robot.spin_until(
-        lambda: robot.client.count_publishers("/image") == 0, "the publisher to be gone"
-    )
+    robot.spin_until(lambda: robot.client.count_publishers("/image") == 0, "the publisher to be gone")
     robot.camera = robot.client.create_publisher(type(image_message(picture)), "/image", 1)
-    robot.spin_until(
-        lambda: robot.camera.get_subscription_count() > 0, "the node to find the new publisher"
-    )
+    robot.spin_until(lambda: robot.camera.get_subscription_count() > 0, "the node to find the new publisher")
     after = robot.show(image_message(picture, stamp=3))
     assert (after.status, after.reference_stamp.sec) == (OK, 2)
     assert process.poll() is None
@@ -111,9 +107,7 @@ def test_remapping_namespace_and_qos_overrides_apply(robot, start_node):
         *("-p", "qos_overrides./front/camera/image_raw.subscription.reliability:=reliable"),
     )
     topic = "/front/camera/image_raw"
-    robot.spin_until(
-        lambda: robot.client.count_subscribers(topic) == 1, "the remapped subscription"
-    )
+    robot.spin_until(lambda: robot.client.count_subscribers(topic) == 1, "the remapped subscription")
     (endpoint,) = robot.client.get_subscriptions_info_by_topic(topic)
     assert endpoint.qos_profile.reliability == ReliabilityPolicy.RELIABLE
     assert robot.client.count_publishers("/front/superpoint/features") == 1

@@ -8,7 +8,9 @@ from superpoint_ros.node.statistics import ERROR, OK, WARN, Statistics, assess, 
 def test_counters_and_percentiles_are_those_of_the_frames():
     statistics = Statistics(clock=lambda: 0.0)
     for index in range(101):
-        statistics.received(dropped_another=index % 10 == 0)
+        statistics.received()
+        if index % 10 == 0:
+            statistics.dropped()
         statistics.published(latency=index / 1000, age=2 * index / 1000, keypoints=index)
     snapshot = statistics.snapshot()
     assert (snapshot.frames_in, snapshot.frames_out, snapshot.frames_dropped) == (101, 101, 11)
@@ -26,7 +28,7 @@ def test_silence_is_measured_from_the_last_image():
     now = [10.0]
     statistics = Statistics(clock=lambda: now[0])
     now[0] = 14.0
-    statistics.received(dropped_another=False)
+    statistics.received()
     now[0] = 20.5
     assert statistics.snapshot().silence_s == 6.5
 
@@ -45,9 +47,7 @@ def test_the_worst_condition_sets_level_and_sentence():
 
 
 def test_diagnostics_hold_what_a_monitor_needs():
-    values = diagnostic_values(
-        Statistics().snapshot(), bad=2, failed=1, facts={"device": "cpu", "weights_id": "w@1"}
-    )
+    values = diagnostic_values(Statistics().snapshot(), {"bad": 2, "failed": 1}, {"device": "cpu", "weights_id": "w@1"})
     assert {
         "frames_in",
         "frames_out",

@@ -28,18 +28,14 @@ def test_a_known_motion_is_published_as_features_matches_and_homography(robot, a
     second = robot.show(image_message(shifted(picture, 8, 16), stamp=2))
     assert (first.status, second.status) == (NO_REFERENCE, OK)
     assert np.isnan(first.matrix).all()
-    np.testing.assert_allclose(
-        second.matrix.reshape(3, 3), [[1, 0, 8], [0, 1, 16], [0, 0, 1]], atol=0.5
-    )
+    np.testing.assert_allclose(second.matrix.reshape(3, 3), [[1, 0, 8], [0, 1, 16], [0, 0, 1]], atol=0.5)
     assert (second.reference_stamp.sec, second.header.stamp.sec, second.header.frame_id) == (
         1,
         2,
         "camera",
     )
 
-    robot.spin_until(
-        lambda: len(robot.features) == 2 and len(robot.matches) == 1, "features and matches"
-    )
+    robot.spin_until(lambda: len(robot.features) == 2 and len(robot.matches) == 1, "features and matches")
     before, after, matches = *robot.features, robot.matches[0]
     assert (after.height, after.width, after.descriptor_dim) == (240, 320, 256)
     assert after.weights_id == active._extractor.weights_id
@@ -70,6 +66,7 @@ def broken_images():
         "zero size",
         "header only",
         "tiny image",
+        "stamp before the epoch",
     ]
     messages = [image_message(photograph(), stamp=2) for _ in names]
     messages[0].encoding = "bgr9"
@@ -78,40 +75,35 @@ def broken_images():
     messages[3].height = messages[3].width = 0
     messages[4] = type(messages[4])(header=messages[4].header)
     messages[5] = image_message(photograph((8, 8)), stamp=2)
+    messages[6].header.stamp.sec = -3
     return zip(names, messages, strict=True)
 
 
-def test_bad_images_are_counted_and_the_next_good_frame_is_as_if_nothing_had_happened(
-    robot, active
-):
+def test_bad_images_are_counted_and_the_next_good_frame_is_as_if_nothing_had_happened(robot, active):
     picture = photograph()
     robot.show(image_message(picture, stamp=1))
     for bad, (name, message) in enumerate(broken_images(), start=1):
         robot.camera.publish(message)
         robot.spin_until(
-            lambda bad=bad: active._faults.count("bad") == bad,
+            lambda bad=bad: active.cameras[""].faults.count("bad") == bad,
             f"the image with {name} to be counted",
         )
     after = robot.show(image_message(shifted(picture, 8, 0), stamp=3))
     assert (after.status, after.reference_stamp.sec) == (OK, 1)
-    robot.await_diagnostics(
-        frames_in=str(bad + 2), frames_out="2", frames_bad=str(bad), frames_failed="0"
-    )
+    robot.await_diagnostics(frames_in=str(bad + 2), frames_out="2", frames_bad=str(bad), frames_failed="0")
 
 
 def test_an_error_in_the_worker_loses_its_frame_and_nothing_else(robot, active, monkeypatch):
     robot.show(image_message(photograph(), stamp=1))
     monkeypatch.setattr(active._extractor, "batch", lambda pictures: 1 / 0)
     robot.camera.publish(image_message(photograph(), stamp=2))
-    robot.spin_until(lambda: active._faults.count("failed") == 1, "the lost frame to be counted")
+    robot.spin_until(lambda: active.cameras[""].faults.count("failed") == 1, "the lost frame to be counted")
     monkeypatch.undo()
     assert robot.show(image_message(photograph(), stamp=3)).status == OK
     robot.await_diagnostics(frames_failed="1", frames_out="2")
 
 
-@pytest.mark.parametrize(
-    ("stamp", "size"), [(1, (240, 320)), (3, (200, 320))], ids=["bag loops", "size changes"]
-)
+@pytest.mark.parametrize(("stamp", "size"), [(1, (240, 320)), (3, (200, 320))], ids=["bag loops", "size changes"])
 def test_the_reference_is_reset_when_the(robot, active, stamp, size):
     robot.show(image_message(photograph(), stamp=2))
     assert robot.show(image_message(photograph(size), stamp=stamp)).status == NO_REFERENCE
@@ -134,7 +126,8 @@ def test_the_newest_frame_wins_and_drops_are_counted(robot, active, monkeypatch)
     for stamp in range(2, 7):
         robot.camera.publish(image_message(photograph(), stamp=stamp))
         robot.spin_until(
-            lambda n=stamp: active._statistics.snapshot().frames_in == n, "the frame to arrive"
+            lambda n=stamp: active.cameras[""].statistics.snapshot().frames_in == n,
+            "the frame to arrive",
         )
     go_on.set()
     robot.spin_until(lambda: len(robot.homographies) == 2, "two homographies")
@@ -147,6 +140,7 @@ def test_diagnostics_report_once_a_second_with_every_key(robot, active):
     robot.await_diagnostics(frames_out="1")
     expected = {
         "frames_in", "frames_out", "frames_dropped", "frames_bad", "frames_failed",
+        "frames_unmatched",
         "latency_ms_p50", "latency_ms_p95", "age_ms_p50", "age_ms_p95",
         "keypoints_median", "topic", "device", "engine", "weights_id",
     }  # fmt: skip
@@ -231,13 +225,11 @@ def test_compressed_images_are_subscribed_to_by_parameter(robot):
     robot.camera = robot.client.create_publisher(CompressedImage, "/image/compressed", 1)
     robot.connect(node)
     picture = photograph()
-    message = CompressedImage(
-        format="png", data=array("B", cv2.imencode(".png", picture)[1].tobytes())
-    )
+    message = CompressedImage(format="png", data=array("B", cv2.imencode(".png", picture)[1].tobytes()))
     robot.show(message)
     message.data = message.data[: len(message.data) // 3]
     robot.camera.publish(message)
-    robot.spin_until(lambda: node._faults.count("bad") == 1, "the truncated picture to be counted")
+    robot.spin_until(lambda: node.cameras[""].faults.count("bad") == 1, "the truncated picture to be counted")
     message.data = array("B", cv2.imencode(".png", shifted(picture, 8, 0))[1].tobytes())
     assert robot.show(message).status == OK
 
@@ -249,3 +241,54 @@ def test_cuda_that_is_not_there_falls_back_to_the_cpu(robot, monkeypatch):
     node = robot.add_node(device="cuda")
     assert node.start()
     assert node._extractor.device == "cpu"
+
+
+def call(robot, service_type, name, **request):
+    """Call a service of the node; returns its response."""
+    client = robot.client.create_client(service_type, name)
+    robot.spin_until(client.service_is_ready, f"the service {name}")
+    future = client.call_async(service_type.Request(**request))
+    robot.spin_until(future.done, f"an answer of {name}")
+    return future.result()
+
+
+def test_tracks_and_keyframes_are_published_when_asked_for(robot):
+    node = robot.add_node(tracks=True, reference="keyframe")
+    assert node.start()
+    robot.connect(node)
+    for stamp in (1, 2, 3):
+        message = robot.show(image_message(shifted(photograph(), 8 * stamp, 0), stamp))
+    assert message.reference_stamp.sec == 1
+    robot.spin_until(lambda: len(robot.features) == 3 and len(robot.matches) == 2, "all of them")
+    assert robot.matches[1].reference_stamp.sec == 1
+    ids = [np.array(features.track_ids) for features in robot.features]
+    assert [len(one) for one in ids] == [len(features.x) for features in robot.features]
+    x = [dict(zip(i.tolist(), f.x, strict=True)) for i, f in zip(ids, robot.features, strict=True)]
+    common = x[0].keys() & x[2].keys()
+    assert len(common) > 20
+    assert np.median([x[2][i] - x[0][i] for i in common]) == pytest.approx(16, abs=0.5)
+
+
+def test_reset_drops_the_reference(robot, active):
+    from std_srvs.srv import Trigger
+
+    robot.show(image_message(photograph(), stamp=1))
+    assert call(robot, Trigger, "/superpoint/reset").success
+    assert robot.show(image_message(photograph(), stamp=2)).status == NO_REFERENCE
+    assert robot.show(image_message(photograph(), stamp=3)).status == OK
+
+
+def test_a_disabled_node_does_not_listen_until_it_is_enabled(robot, active):
+    from std_srvs.srv import SetBool
+
+    robot.show(image_message(photograph(), stamp=1))
+    assert call(robot, SetBool, "/superpoint/enable", data=False).success
+    robot.spin_until(lambda: robot.camera.get_subscription_count() == 0, "the subscription to go")
+    robot.spin_until(lambda: robot.diagnostics[-1].status[0].message == "node is disabled", "diagnostics")
+    active.trigger_deactivate()
+    active.trigger_activate()
+    assert robot.client.count_subscribers("/image") == 0
+    response = call(robot, SetBool, "/superpoint/enable", data=True)
+    assert (response.success, response.message) == (True, "node is enabled and active")
+    robot.connect(active)
+    assert robot.show(image_message(photograph(), stamp=2)).status == NO_REFERENCE

@@ -22,9 +22,9 @@ def test_an_error_is_reported_and_the_next_frame_is_processed():
         failed.set()
 
     worker = Worker(mailbox, process, on_error)
-    mailbox.put(Frame("left", "bad", 0.0))
+    mailbox.put("left", [Frame("left", "bad", 0.0)])
     assert failed.wait(5)
-    mailbox.put(Frame("left", "good", 0.0))
+    mailbox.put("left", [Frame("left", "good", 0.0)])
     assert done.wait(5)
     worker.stop()
     assert errors == [("out of memory", "bad")]
@@ -42,7 +42,7 @@ def test_stop_waits_for_the_frame_in_work():
         finished.append(frames[0].message)
 
     worker = Worker(mailbox, process, lambda error, frames: None)
-    mailbox.put(Frame("left", 1, 0.0))
+    mailbox.put("left", [Frame("left", 1, 0.0)])
     assert begun.wait(5)
     stopper = threading.Thread(target=worker.stop)
     stopper.start()

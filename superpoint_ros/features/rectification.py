@@ -1,0 +1,114 @@
+"""Keypoints of a raw image to where they are in the rectified one, by the camera's calibration.
+
+Lens models and the meaning of K, D, R, P as in sensor_msgs/CameraInfo: plumb_bob and rational_polynomial
+(Brown 1966, as in OpenCV's calib3d), equidistant (Kannala and Brandt 2006, OpenCV's fisheye). Binning and
+region of interest as in REP 104, with pixel centres at whole numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+COEFFICIENTS = {"plumb_bob": (4, 5), "rational_polynomial": (8, 12, 14), "equidistant": (4,)}
+"""Lens models, and how many coefficients D may have; none at all stand for a perfect lens."""
+TOLERANCE = 0.1
+"""Pixels: a rectified pixel that the lens does not map back to within this has no meaning."""
+CRITERIA = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 100, 1e-9)
+
+
+class Uncalibrated(ValueError):
+    """A CameraInfo without a calibration, or with one that cannot be used; says what was found."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a sensor_msgs/CameraInfo says.
+
+    model    a key of COEFFICIENTS
+    k, r, p  (3, 3) float64: camera matrix, rectifying rotation, camera matrix of the rectified image;
+             all in pixels of the full sensor
+    d        float64, distortion coefficients
+    binning  sensor pixels in a pixel of the image, (x, y)
+    offset   of the image's first sensor pixel, (x, y)
+    size     (height, width) of the image that this belongs to
+    """
+
+    model: str
+    k: NDArray[np.float64]
+    d: NDArray[np.float64]
+    r: NDArray[np.float64]
+    p: NDArray[np.float64]
+    binning: tuple[int, int]
+    offset: tuple[int, int]
+    size: tuple[int, int]
+
+
+def calibration(info: Any) -> Calibration:
+    """Read a sensor_msgs/CameraInfo. Raises Uncalibrated with a sentence."""
+    k, r = (np.array(matrix, np.float64).reshape(3, 3) for matrix in (info.k, info.r))
+    p = np.array(info.p, np.float64).reshape(3, 4)[:, :3]
+    d = np.array(info.d, np.float64)
+    values = np.concatenate([k.ravel(), r.ravel(), p.ravel(), d])
+    if not k[0, 0]:
+        raise Uncalibrated("camera is not calibrated: K of its CameraInfo is zero")
+    if not np.isfinite(values).all() or k[0, 0] <= 0 or k[1, 1] <= 0:
+        raise Uncalibrated("camera is not calibrated: its CameraInfo has focal lengths or values that cannot be")
+    model = info.distortion_model or "plumb_bob"
+    if model not in COEFFICIENTS:
+        raise Uncalibrated(f"distortion model '{model}' is unknown; expected one of {', '.join(COEFFICIENTS)}")
+    if len(d) and len(d) not in COEFFICIENTS[model]:
+        expected = " or ".join(str(count) for count in COEFFICIENTS[model])
+        raise Uncalibrated(f"distortion model '{model}' has {len(d)} coefficients, expected {expected}")
+    binning = (max(info.binning_x, 1), max(info.binning_y, 1))
+    roi = info.roi
+    height, width = roi.height or info.height, roi.width or info.width
+    return Calibration(
+        model=model,
+        k=k,
+        d=d if len(d) else np.zeros(4),
+        r=r if r.any() else np.eye(3),
+        p=p if p[0, 0] else k,
+        binning=binning,
+        offset=(roi.x_offset, roi.y_offset),
+        size=(height // binning[1], width // binning[0]),
+    )
+
+
+def rectify(camera: Calibration, xy: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Pixels of the raw image to pixels of the rectified one, which has the same binning and region of interest.
+
+    xy (N, 2); returns (N, 2) float32, NaN where the lens model cannot be inverted.
+    """
+    if len(xy) == 0:
+        return np.empty((0, 2), np.float32)
+    binning, offset = np.array(camera.binning), np.array(camera.offset)
+    raw = (xy.astype(np.float64) + 0.5) * binning - 0.5 + offset
+    full = _undistorted(camera, raw)
+    rectified = (full - offset + 0.5) / binning - 0.5
+    with np.errstate(invalid="ignore"):
+        wrong = np.linalg.norm(_distorted(camera, full) - raw, axis=1)
+    rectified[~(wrong <= TOLERANCE * binning.max())] = np.nan
+    return rectified.astype(np.float32)
+
+
+def _undistorted(camera: Calibration, points: NDArray[np.float64]) -> NDArray[np.float64]:
+    column = points[:, None]
+    if camera.model == "equidistant":
+        found = cv2.fisheye.undistortPoints(column, camera.k, camera.d, R=camera.r, P=camera.p)
+    else:
+        found = cv2.undistortPointsIter(column, camera.k, camera.d, camera.r, camera.p, CRITERIA)
+    return np.asarray(found[:, 0], np.float64)
+
+
+def _distorted(camera: Calibration, points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Where the lens shows the given pixels of the rectified image; NaN for what is behind it."""
+    rays = np.column_stack([points, np.ones(len(points))]) @ np.linalg.inv(camera.p).T @ camera.r
+    rays[rays[:, 2] <= 0] = np.nan
+    project = cv2.fisheye.projectPoints if camera.model == "equidistant" else cv2.projectPoints
+    seen = project(rays[:, None], np.zeros(3), np.zeros(3), camera.k, camera.d)[0]
+    return np.asarray(seen.reshape(-1, 2), np.float64)

@@ -1,0 +1,104 @@
+"""What comes in for one camera: images, and if asked for its calibration and a mask."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rclpy.lifecycle import LifecycleNode
+from sensor_msgs.msg import CompressedImage, Image
+
+from superpoint_ros.features.decode import BadImage, decode_compressed, decode_image
+from superpoint_ros.features.extractor import Features
+from superpoint_ros.features.image import as_grey, target_size
+from superpoint_ros.node.faults import Faults
+from superpoint_ros.node.lens import Lens
+from superpoint_ros.node.mailbox import Frame
+from superpoint_ros.node.masking import Mask
+from superpoint_ros.node.parameters import Parameters
+from superpoint_ros.node.qos import subscribe
+
+
+class Inputs:
+    """One camera's subscriptions and what they make of messages.
+
+    image_topic  `image/compressed` of `image`, if the images come compressed
+    mask_file    or empty. Raises ValueError with a sentence for a file that is no mask
+    """
+
+    def __init__(self, node: LifecycleNode, camera: str, image_topic: str, mask_file: str, faults: Faults) -> None:
+        self._node = node
+        self._camera = camera
+        self._image_topic = image_topic
+        self._mask = Mask(mask_file)
+        self._lens: Lens | None = None
+        self._faults = faults
+        self._subscriptions: list[Any] = []
+        self.topic: str = node.resolve_topic_name(image_topic)
+
+    def subscribe(self, values: Parameters, depth: int, on_frame: Callable[[Frame], None]) -> None:
+        """Listen to images, with a queue of `depth`, and to all that was asked for.
+
+        Raises RuntimeError with a sentence for a topic name or a QoS override that is not allowed.
+        """
+        compressed = values.image_transport == "compressed"
+        topic = f"{self._image_topic}/compressed" if compressed else self._image_topic
+
+        def on_image(message: Any) -> None:
+            on_frame(Frame(self._camera, message, time.monotonic()))
+
+        images = subscribe(self._node, CompressedImage if compressed else Image, topic, on_image, depth)
+        self._subscriptions.append(images)
+        self.topic = images.topic_name
+        if values.use_mask_topic:
+            name = f"{self._camera}/mask" if self._camera else "mask"
+            self._subscriptions.append(subscribe(self._node, Image, name, self._on_mask))
+        if values.rectify:
+            self._lens = Lens(self._node, self.topic, self._say)
+
+    def unsubscribe(self) -> None:
+        """Stop listening."""
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        self._subscriptions.clear()
+        if self._lens is not None:
+            self._lens.destroy()
+
+    @property
+    def calibration(self) -> str:
+        """For diagnostics: the lens model, or why there is none; empty if none was asked for."""
+        return self._lens.state if self._lens else ""
+
+    # In the worker's thread
+
+    def decode(self, message: Any, values: Parameters) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
+        """A picture that the extractor takes, so that one camera cannot fail the others' batch, and its mask.
+
+        Raises ValueError with a sentence for an image that cannot be used.
+        """
+        if message.header.stamp.sec < 0:
+            raise BadImage(f"stamp is {message.header.stamp.sec} s, before the epoch")
+        if isinstance(message, CompressedImage):
+            picture = decode_compressed(message)
+        else:
+            low, high = values.intensity_range
+            picture = decode_image(message, (low, high))
+        grey = as_grey(picture)
+        target_size(grey.shape, values.resize or None)
+        return grey, self._mask.allowed(grey.shape)
+
+    def rectified(self, found: Features) -> NDArray[np.float32] | None:
+        """Keypoints in pixels of the rectified image; None unless asked for and possible."""
+        return self._lens.rectified(found) if self._lens else None
+
+    def _on_mask(self, message: Image) -> None:
+        try:
+            self._mask.update(message)
+        except BadImage as error:
+            self._faults.add("bad", self.topic, f"its mask: {error}; the mask stays as it was")
+
+    def _say(self, sentence: str) -> None:
+        self._node.get_logger().warning(f"{self.topic}: {sentence}.")

@@ -1,0 +1,132 @@
+"""Subscriptions and publishers whose quality of service can be overridden, and that say when it does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import (
+    QoSCompatibility,
+    QoSPolicyKind,
+    QoSProfile,
+    ReliabilityPolicy,
+    qos_check_compatible,
+    qos_policy_name_from_kind,
+)
+from rclpy.qos_overriding_options import QoSOverridingOptions
+
+try:
+    from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
+except ImportError:  # Humble
+    from rclpy.qos_event import PublisherEventCallbacks, SubscriptionEventCallbacks
+
+OVERRIDABLE = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
+
+
+def subscribe(
+    node: LifecycleNode, message_class: Any, topic: str, callback: Callable[[Any], None], depth: int = 1
+) -> Any:
+    """A subscription, best effort unless overridden: every publisher can serve it.
+
+    Raises RuntimeError with a sentence for a topic name or an override that is not allowed.
+    """
+    name = _resolved(node, topic)
+
+    def on_incompatible(event: Any) -> None:
+        publishers = node.get_publishers_info_by_topic(name)
+        sentence = incompatibility(name, publishers, profile, True, event.last_policy_kind)
+        node.get_logger().warning(sentence)
+
+    profile = QoSProfile(depth=depth, reliability=ReliabilityPolicy.BEST_EFFORT)
+    try:
+        return node.create_subscription(
+            message_class,
+            topic,
+            callback,
+            profile,
+            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=on_incompatible),
+            qos_overriding_options=QoSOverridingOptions(OVERRIDABLE),
+        )
+    except Exception as error:
+        # rclpy raises RuntimeError, ValueError or its own
+        raise RuntimeError(f"The subscription to '{topic}' cannot be made: {error}") from None
+
+
+def advertise(node: LifecycleNode, message_class: Any, topic: str, depth: int = 5, gated: bool = True) -> Any:
+    """A publisher, reliable unless overridden: it can serve every volatile subscriber.
+
+    gated  whether it publishes only while the node is active
+
+    Raises RuntimeError with a sentence for a topic name or an override that is not allowed.
+    """
+    name = _resolved(node, topic)
+
+    def on_incompatible(event: Any) -> None:
+        subscribers = node.get_subscriptions_info_by_topic(name)
+        sentence = incompatibility(name, subscribers, profile, False, event.last_policy_kind)
+        node.get_logger().warning(sentence)
+
+    profile = QoSProfile(depth=depth)
+    create = node.create_lifecycle_publisher if gated else node.create_publisher
+    try:
+        return create(
+            message_class,
+            topic,
+            profile,
+            event_callbacks=PublisherEventCallbacks(incompatible_qos=on_incompatible),
+            qos_overriding_options=QoSOverridingOptions(OVERRIDABLE),
+        )
+    except Exception as error:
+        raise RuntimeError(f"The publisher of '{topic}' cannot be made: {error}") from None
+
+
+def incompatibility(topic: str, others: Sequence[Any], ours: Any, subscribing: bool, policy: Any) -> str:
+    """One sentence with both sides' settings.
+
+    others  endpoint infos of the other side; `ours` the profile of this node's subscription or publisher
+    policy  kind of the policy that does not fit, for an endpoint that is gone already
+    """
+    verb, role = ("offers", "publisher") if subscribing else ("asks for", "subscriber")
+    fault = []
+    for other in others:
+        pair = (other.qos_profile, ours) if subscribing else (ours, other.qos_profile)
+        if qos_check_compatible(*pair)[0] == QoSCompatibility.ERROR:
+            fault.append(f"{endpoint_name(other)} {verb} {settings(other.qos_profile)}")
+    found = "; ".join(fault) or f"a {role} {verb} another {qos_policy_name_from_kind(policy)}"
+    own = f"this node {'asks for' if subscribing else 'offers'} {settings(ours)}"
+    side = "subscription" if subscribing else "publisher"
+    effect = "no message comes from it" if subscribing else "no message goes to it"
+    return f"{topic}: {found}, but {own}: {effect}. Change either, here by qos_overrides.{topic}.{side}."
+
+
+def publishers_sentence(node: Any, topic: str, type_name: str) -> str:
+    """Who publishes a topic, and with which settings, for a topic that stays silent."""
+    publishers = node.get_publishers_info_by_topic(topic)
+    if not publishers:
+        images = sorted(name for name, types in node.get_topic_names_and_types() if type_name in types)
+        others = ", ".join(name for name in images if name != topic and node.count_publishers(name))
+        return f"publishers: none; topics of that type: {others or 'none'}"
+    described = []
+    for other in publishers:
+        wrong = "" if other.topic_type == type_name else f", and is a {other.topic_type}, not a {type_name}"
+        described.append(f"{endpoint_name(other)} ({settings(other.qos_profile)}{wrong})")
+    return f"publishers: {', '.join(described)}"
+
+
+def endpoint_name(endpoint: Any) -> str:
+    """The node that an endpoint belongs to, as in /front/driver."""
+    return f"{endpoint.node_namespace.rstrip('/')}/{endpoint.node_name}"
+
+
+def settings(profile: Any) -> str:
+    """The policies that decide about compatibility, as in "best effort, volatile"."""
+    names = (profile.reliability.name, profile.durability.name)
+    return ", ".join(name.lower().replace("_", " ") for name in names)
+
+
+def _resolved(node: Any, topic: str) -> str:
+    try:
+        return str(node.resolve_topic_name(topic))
+    except Exception as error:
+        raise RuntimeError(f"'{topic}' is no topic name: {error}") from None

@@ -1,0 +1,104 @@
+"""superpoint_ros/features/tracks.py, on made-up features: no network needed."""
+
+import numpy as np
+import pytest
+
+from superpoint_ros.features import tracks as module
+from superpoint_ros.features.extractor import Features
+from superpoint_ros.features.matching import match
+from superpoint_ros.features.tracks import Tracks
+
+DIM = 64
+SIZE = (240, 320)
+
+
+def world(count=40):
+    """Points with descriptors of their own: (xy, descriptors)."""
+    rng = np.random.default_rng(2)
+    descriptors = rng.normal(size=(count, DIM)).astype(np.float32)
+    descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
+    return rng.uniform((20, 20), (280, 200), (count, 2)).astype(np.float32), descriptors
+
+
+def view(points, shift=(0.0, 0.0), order=None):
+    """The features of some of the world's points, moved by `shift`."""
+    xy, descriptors = world()
+    rows = np.array(points, np.intp)
+    if order is not None:
+        rows = np.random.default_rng(order).permutation(rows)
+    scores = np.linspace(1, 0.1, len(rows), dtype=np.float32)
+    return rows, Features(xy[rows] + np.float32(shift), scores, descriptors[rows], SIZE)
+
+
+def run(frames, max_gap=5, tracks=None):
+    """{point: id} of each frame, tracked through mutual nearest neighbours."""
+    tracks, seen, previous = tracks or Tracks(), [], None
+    for rows, features in frames:
+        matches = match(previous, features, min_similarity=0.9) if previous else np.empty((0, 2), np.int32)
+        ids = tracks.advance(features, matches, max_gap)
+        assert ids.dtype == np.int32
+        assert len(set(ids.tolist())) == len(ids) and (ids >= 0).all()
+        seen.append(dict(zip(rows.tolist(), ids.tolist(), strict=True)))
+        previous = features
+    return seen
+
+
+def test_an_id_stays_with_its_point_whatever_its_row():
+    frames = [view(range(40), (3 * i, i), order=i) for i in range(6)]
+    seen = run(frames)
+    assert all(ids == seen[0] for ids in seen)
+
+
+def test_a_new_point_gets_an_id_that_was_never_used():
+    seen = run([view(range(20)), view(range(25)), view(range(10, 25)), view(range(40))])
+    assert not {seen[1][p] for p in range(20, 25)} & set(seen[0].values())
+    assert not {seen[3][p] for p in range(25, 40)} & (set(seen[0].values()) | set(seen[1].values()))
+
+
+@pytest.mark.parametrize(("missed", "max_gap", "same"), [(3, 3, True), (3, 2, False), (1, 0, False)])
+def test_a_lost_point_keeps_its_id_within_the_gap(missed, max_gap, same):
+    frames = [view(range(30)), *[view(range(20))] * missed, view(range(30))]
+    seen = run(frames, max_gap)
+    kept = [seen[-1][point] == seen[0][point] for point in range(20, 30)]
+    assert all(kept) if same else not any(kept)
+
+
+def test_all_points_come_back_after_a_blank_frame():
+    seen = run([view(range(30)), view([]), view(range(30), order=1)])
+    assert seen[2] == seen[0]
+
+
+def test_lost_points_are_expected_where_the_others_have_moved():
+    moving = [view(range(10), (25 * i, 0)) for i in range(1, 4)]
+    seen = run([view(range(20)), *moving, view(range(20), (100, 0))])
+    assert seen[-1] == {point: seen[0][point] for point in range(20)}
+
+
+def test_a_lookalike_far_from_the_lost_point_starts_a_track():
+    rows, features = view(range(20))
+    far = view(range(20))[1]
+    far.xy[15:] += (0, 100)
+    seen = run([(rows, features), view(range(15)), (rows, far)])
+    assert all(seen[2][point] != seen[0][point] for point in range(15, 20))
+
+
+def test_after_a_reset_every_id_is_new():
+    tracks = Tracks()
+    before = run([view(range(30))], tracks=tracks)
+    tracks.reset()
+    after = run([view(range(30))], tracks=tracks)
+    assert not set(before[0].values()) & set(after[0].values())
+
+
+def test_remembered_tracks_are_limited(monkeypatch):
+    monkeypatch.setattr(module, "DORMANT_LIMIT", 7)
+    tracks = Tracks()
+    run([view(range(40)), view(range(20)), view(range(5))], max_gap=1000, tracks=tracks)
+    assert len(tracks._dormant_ids) == len(tracks._missed) == len(tracks._dormant) == 7
+
+
+def test_ids_wrap_instead_of_becoming_negative():
+    tracks = Tracks()
+    tracks._next = 2**31 - 10
+    (seen,) = run([view(range(30))], tracks=tracks)
+    assert sorted(seen.values()) == [*range(20), *range(2**31 - 10, 2**31)]

@@ -1,0 +1,214 @@
+"""superpoint_ros/node/camera.py: several cameras of one node, against real rclpy and DDS."""
+
+import threading
+
+import pytest
+
+pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
+
+from robot import image_message, photograph, shifted
+from superpoint_ros.node.mailbox import Frame
+
+OK, NO_REFERENCE = 0, 1
+
+
+class Rig:
+    """A publisher and a list of homographies for each camera of a running node."""
+
+    def __init__(self, robot, topics, **parameters):
+        from sensor_msgs.msg import Image
+
+        from superpoint_ros.msg import HomographyStamped
+
+        self.robot = robot
+        self.node = robot.add_node(**parameters)
+        self.homographies = {name: [] for name in topics}
+        self.publishers = {}
+        for name, topic in topics.items():
+            self.publishers[name] = robot.client.create_publisher(Image, topic, 10)
+            robot.client.create_subscription(
+                HomographyStamped,
+                f"/superpoint/{name}/homography",
+                self.homographies[name].append,
+                10,
+            )
+        assert self.node.start()
+        robot.spin_until(
+            lambda: (
+                all(p.get_subscription_count() == 1 for p in self.publishers.values())
+                and all(
+                    camera.outputs.publishers["homography"].get_subscription_count() == 1
+                    for camera in self.node.cameras.values()
+                )
+            ),
+            "cameras, node and listeners to find each other",
+        )
+
+    def show(self, name, message):
+        self.publishers[name].publish(message)
+
+    def await_counts(self, **counts):
+        self.robot.spin_until(
+            lambda: all(len(self.homographies[name]) >= n for name, n in counts.items()),
+            f"{counts} homographies",
+        )
+
+
+@pytest.fixture
+def rig(robot):
+    topics = {"left": "/left/image", "right": "/right/image"}
+    return Rig(robot, topics, cameras=["left", "right"])
+
+
+def test_each_camera_has_topics_reference_and_diagnostics_of_its_own(robot, rig):
+    left, right = photograph(), photograph((200, 264))
+    for stamp in (1, 2):
+        rig.show("left", image_message(shifted(left, 8 * stamp, 0), stamp, frame_id="l"))
+        rig.show("right", image_message(shifted(right, 0, -8 * stamp), 10 * stamp, frame_id="r"))
+        rig.await_counts(left=stamp, right=stamp)
+    one, other = rig.homographies["left"][1], rig.homographies["right"][1]
+    assert (one.status, other.status) == (OK, OK)
+    assert one.matrix[2] == pytest.approx(8, abs=0.5)
+    assert other.matrix[5] == pytest.approx(-8, abs=0.5)
+    assert (one.header.frame_id, one.header.stamp.sec, one.reference_stamp.sec) == ("l", 2, 1)
+    assert (other.header.frame_id, other.header.stamp.sec, other.reference_stamp.sec) == (
+        "r",
+        20,
+        10,
+    )
+    robot.spin_until(lambda: robot.diagnostics and robot.values()["frames_out"] == "2", "diagnostics")
+    names = [status.name for status in robot.diagnostics[-1].status]
+    assert names == ["/superpoint: left/features", "/superpoint: right/features"]
+
+
+def test_topics_and_frames_are_given_by_parameter(robot):
+    topics = {"left": "/bus/cam0", "right": "/bus/cam1"}
+    rig = Rig(
+        robot,
+        topics,
+        cameras=["left", "right"],
+        image_topics=list(topics.values()),
+        frame_ids=["left_optical", ""],
+    )
+    for name in topics:
+        rig.show(name, image_message(photograph(), frame_id="as sent"))
+    rig.await_counts(left=1, right=1)
+    assert rig.homographies["left"][0].header.frame_id == "left_optical"
+    assert rig.homographies["right"][0].header.frame_id == "as sent"
+    assert rig.homographies["left"][0].header.stamp.sec == 1
+
+
+def test_a_camera_that_floods_the_node_does_not_starve_the_other(robot, rig, monkeypatch):
+    extract, begun, go_on = rig.node._extractor.batch, threading.Event(), threading.Semaphore(0)
+    batches = []
+
+    def slow(pictures):
+        begun.set()
+        batches.append(len(pictures))
+        assert go_on.acquire(timeout=30)
+        return extract(pictures)
+
+    monkeypatch.setattr(rig.node._extractor, "batch", slow)
+    picture = photograph((64, 64))
+    arrived = lambda name: rig.node.cameras[name].statistics.snapshot().frames_in  # noqa: E731
+    rig.show("left", image_message(picture, stamp=1))
+    robot.spin_until(begun.is_set, "the first frame to be in work")
+    for turn in range(2, 5):
+        for sent in range(20):  # one in work, twenty more of the left camera, one of the right
+            rig.show("left", image_message(picture, stamp=turn))
+            before = 1 + 20 * (turn - 2) + sent
+            robot.spin_until(lambda n=before: arrived("left") > n, "the left frame to arrive")
+        rig.show("right", image_message(picture, stamp=turn))
+        robot.spin_until(lambda n=turn: arrived("right") == n - 1, "the right frame to arrive")
+        go_on.release()
+        robot.spin_until(lambda n=turn: len(batches) == n, "the next batch")
+    go_on.release()
+    rig.await_counts(left=4, right=3)
+    assert [message.header.stamp.sec for message in rig.homographies["right"]] == [2, 3, 4]
+    assert batches == [1, 2, 2, 2]
+
+
+def test_a_bad_camera_and_one_that_breaks_the_batch_cost_the_other_nothing(robot, rig, monkeypatch):
+    extract = rig.node._extractor.batch
+
+    def out_of_memory(pictures):
+        if any(picture.shape == (64, 64) for picture in pictures):
+            raise RuntimeError("out of memory")
+        return extract(pictures)
+
+    monkeypatch.setattr(rig.node._extractor, "batch", out_of_memory)
+    rig.node.rig._process(
+        [
+            Frame("left", image_message(photograph((64, 64))), 0.0),
+            Frame("right", image_message(photograph()), 0.0),
+        ]
+    )
+    rig.await_counts(right=1)
+    assert rig.node.cameras["left"].faults.count("failed") == 1
+    assert rig.node.cameras["right"].faults.count("failed") == 0
+
+    broken = image_message(photograph())
+    broken.encoding = "bgr9"
+    rig.show("left", broken)
+    rig.show("right", image_message(photograph(), stamp=2))
+    rig.await_counts(right=2)
+    robot.spin_until(lambda: rig.node.cameras["left"].faults.count("bad") == 1, "the bad image to be counted")
+    assert rig.homographies["right"][1].status == OK
+
+
+def test_other_cameras_take_effect_with_the_next_configure(robot, rig):
+    from rclpy.parameter import Parameter
+
+    rig.node.trigger_deactivate()
+    rig.node.trigger_cleanup()
+    assert rig.node.set_parameters([Parameter("cameras", value=["front"])])[0].successful
+    assert rig.node.start()
+    robot.spin_until(
+        lambda: (
+            robot.client.count_subscribers("/front/image") == 1
+            and robot.client.count_publishers("/superpoint/left/features") == 0
+        ),
+        "the new topics",
+    )
+    assert robot.client.count_publishers("/superpoint/front/features") == 1
+
+
+def test_a_topic_name_that_is_not_allowed_fails_configure_and_leaves_the_node_alive(robot):
+    from rclpy.parameter import Parameter
+
+    node = robot.add_node(image_topics=["bad topic"])
+    assert node.start() is False
+    assert node.set_parameters([Parameter("image_topics", value=[""])])[0].successful
+    assert node.start()
+
+
+def test_a_synchronised_rig_publishes_sets_and_counts_what_has_no_partner(robot):
+    pytest.importorskip("message_filters", reason="needs ROS 2's message_filters")
+    topics = {"left": "/left/image", "right": "/right/image"}
+    rig = Rig(robot, topics, cameras=["left", "right"], synchronise="exact")
+    for stamp in (1, 2):  # the right camera misses a frame
+        rig.show("left", image_message(photograph(), stamp))
+    robot.spin_until(lambda: rig.node.cameras["left"].statistics.snapshot().frames_in == 2, "both left frames")
+    rig.show("right", image_message(photograph(), stamp=2))
+    rig.await_counts(left=1, right=1)
+    broken = image_message(photograph(), stamp=-2)
+    rig.show("left", broken)
+    rig.show("left", image_message(photograph(), stamp=3))
+    rig.show("right", image_message(photograph(), stamp=3))
+    rig.await_counts(left=2, right=2)
+    for name in topics:
+        assert [message.header.stamp.sec for message in rig.homographies[name]] == [2, 3]
+    counts = {name: rig.node.cameras[name].faults.count("unmatched") for name in topics}
+    assert counts == {"left": 1, "right": 0}
+    assert rig.node.cameras["left"].faults.count("bad") == 1
+
+
+def test_without_message_filters_a_synchronised_rig_says_so_in_configure(robot, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "message_filters", None)
+    node = robot.add_node(cameras=["left", "right"], synchronise="approximate")
+    said = []
+    monkeypatch.setattr(node.get_logger(), "error", said.append)
+    assert node.start() is False
+    assert "message_filters is not installed" in said[0]

@@ -1,0 +1,139 @@
+"""superpoint_ros/node/inputs.py and lens.py: calibration and masks of a running node, over real DDS."""
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
+
+from robot import image_message, photograph
+from superpoint_ros.features.rectification import calibration, rectify
+from superpoint_ros.node.lens import camera_info_topic
+
+
+def camera_info(width=320, height=240, **fields):
+    from sensor_msgs.msg import CameraInfo
+
+    values = {
+        "distortion_model": "plumb_bob",
+        "k": [200.0, 0.0, 160.0, 0.0, 200.0, 120.0, 0.0, 0.0, 1.0],
+        "p": [190.0, 0.0, 160.0, 0.0, 0.0, 190.0, 120.0, 0.0, 0.0, 0.0, 1.0, 0.0],
+        "r": [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0],
+        "d": [-0.2, 0.05, 0.0, 0.0, 0.0],
+    }
+    return CameraInfo(width=width, height=height, **{**values, **fields})
+
+
+@pytest.fixture
+def said(monkeypatch):
+    """Warnings of nodes that run in this process."""
+    from rclpy.impl.rcutils_logger import RcutilsLogger
+
+    sentences = []
+    monkeypatch.setattr(RcutilsLogger, "warning", lambda self, sentence, **_: sentences.append(sentence))
+    return sentences
+
+
+def start(robot, **parameters):
+    """An active node that everyone is connected to; publishers of its camera_info and mask."""
+    from sensor_msgs.msg import CameraInfo, Image
+
+    node = robot.add_node(**parameters)
+    assert node.start()
+    info = robot.client.create_publisher(CameraInfo, "/camera_info", 1)
+    mask = robot.client.create_publisher(Image, "/mask", 1)
+    robot.connect(node)
+    robot.spin_until(
+        lambda: (
+            info.get_subscription_count() == int(parameters.get("rectify", False))
+            and mask.get_subscription_count() == int(parameters.get("use_mask_topic", False))
+        ),
+        "all inputs to be found",
+    )
+    return node, info, mask
+
+
+def features_of(robot, message):
+    count = len(robot.features)
+    robot.show(message)
+    robot.spin_until(lambda: len(robot.features) > count, "features")
+    return robot.features[-1]
+
+
+def test_keypoints_are_rectified_by_the_camera_info(robot):
+    node, info, _ = start(robot, rectify=True)
+    assert len(features_of(robot, image_message(photograph())).rectified_x) == 0
+    info.publish(camera_info())
+    lens = node.cameras[""].inputs._lens
+    robot.spin_until(lambda: lens._info is not None, "the calibration")
+    found = features_of(robot, image_message(photograph(), stamp=2))
+    xy = np.stack([found.x, found.y], axis=1)
+    expected = rectify(calibration(camera_info()), xy)
+    np.testing.assert_allclose(np.stack([found.rectified_x, found.rectified_y], axis=1), expected)
+    assert np.abs(expected - xy).max() > 3
+    robot.await_diagnostics(calibration="plumb_bob")
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        (
+            {"k": [0.0] * 9},
+            "/image: camera is not calibrated: K of its CameraInfo is zero; keypoints are not rectified.",
+        ),
+        (
+            {"width": 640},
+            "/image: CameraInfo is for images of 640×240, but they are 320×240; keypoints are not rectified.",
+        ),
+    ],
+)
+def test_a_camera_that_cannot_be_rectified_is_said_so_once(robot, said, fields, sentence):
+    node, info, _ = start(robot, rectify=True)
+    lens = node.cameras[""].inputs._lens
+    for stamp in (1, 2, 3):
+        message = camera_info(**fields)
+        message.header.stamp.sec = stamp
+        info.publish(message)
+        robot.spin_until(lambda: lens._info is not None, "the calibration")
+        assert len(features_of(robot, image_message(photograph(), stamp=stamp)).rectified_x) == 0
+    assert said == [sentence]
+
+
+def test_camera_info_is_beside_the_image_topic():
+    assert camera_info_topic("/image") == "/camera_info"
+    assert camera_info_topic("/front/camera/image_raw/compressed") == "/front/camera/camera_info"
+
+
+def test_masks_of_file_and_topic_keep_keypoints_out(robot, tmp_path):
+    fixed = np.zeros((240, 320), np.uint8)
+    fixed[:120] = 255
+    cv2.imwrite(str(tmp_path / "fixed.png"), fixed)
+    node, _, mask = start(robot, mask_files=[str(tmp_path / "fixed.png")], use_mask_topic=True)
+    found = features_of(robot, image_message(photograph()))
+    assert len(found.y) > 20 and max(found.y) < 119.5
+    left = np.zeros((240, 320), np.uint8)
+    left[:, :160] = 1
+    mask.publish(image_message(left))
+    inputs = node.cameras[""].inputs
+    robot.spin_until(lambda: inputs._mask._latest is not None, "the mask")
+    found = features_of(robot, image_message(photograph(), stamp=2))
+    assert len(found.y) > 10 and max(found.y) < 119.5 and max(found.x) < 159.5
+
+
+def test_a_mask_that_does_not_fit_is_counted_with_its_frames(robot, said):
+    node, _, mask = start(robot, use_mask_topic=True)
+    mask.publish(image_message(np.ones((64, 320), np.uint8)))
+    inputs = node.cameras[""].inputs
+    robot.spin_until(lambda: inputs._mask._latest is not None, "the mask")
+    robot.camera.publish(image_message(photograph()))
+    robot.await_diagnostics(frames_bad="1", frames_out="0")
+    assert said == ["/image: mask of 320×64 does not fit an image of 320×240; the frame is skipped"]
+
+
+def test_a_mask_file_that_is_none_fails_configure_and_leaves_the_node_alive(robot, tmp_path):
+    from rclpy.parameter import Parameter
+
+    node = robot.add_node(mask_files=[str(tmp_path / "none.png")])
+    assert node.start() is False
+    assert node.set_parameters([Parameter("mask_files", value=[""])])[0].successful
+    assert node.start()
