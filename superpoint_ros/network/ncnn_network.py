@@ -17,7 +17,7 @@ import os
 import struct
 import tempfile
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,6 +71,7 @@ class NcnnNetwork:
         architecture = model.architecture
         self._channels = (1, *architecture.channels[:3])
         self._outputs = (65, architecture.descriptor_dim)
+        self._threads = threads
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
         self._workspaces: dict[tuple[int, ...], _Workspace] = {}
         self._lock = threading.Lock()
@@ -85,31 +86,52 @@ class NcnnNetwork:
         with self._lock:
             work = self._workspace(picture.shape)
             np.multiply(picture, np.float32(1 / 255), out=work.inside(0)[0])
-            targets = [{"out": work.inside(stage)} for stage in (1, 2, 3)]
-            targets.append({"logits": logits, "dense": dense})
-            for stage, (net, outputs) in enumerate(zip(self._stages, targets, strict=True)):
-                self._run(_StageRun(net, stage, work, outputs))
+            for stage in range(3):
+                self._run(stage, work, {"out": work.inside(stage + 1)})
+            self._run(3, work, {"logits": logits, "dense": dense})
         return logits, dense
 
-    def _run(self, stage: _StageRun) -> None:
-        tiles = stage.tiles()
-        done: Iterable[None] = self._pool.map(stage, tiles) if self._pool else map(stage, tiles)
-        for _ in done:
+    def _run(self, stage: int, work: _Workspace, targets: dict[str, Map]) -> None:
+        net = self._stages[stage]
+
+        def extract(tile: _Tile) -> None:
+            results = net([np.ascontiguousarray(tile.source), *tile.masks], targets)
+            for target, found in zip(targets.values(), results, strict=True):
+                target[tile.where] = found
+
+        tiles = work.tiles[stage]
+        for _ in self._pool.map(extract, tiles) if self._pool else map(extract, tiles):
             pass
 
     def _workspace(self, shape: tuple[int, ...]) -> _Workspace:
-        work = self._workspaces.pop(shape, None) or _Workspace.of(shape, self._channels)
+        work = self._workspaces.pop(shape, None)
+        if work is None:
+            work = _Workspace.of(shape, self._channels, self._threads)
         self._workspaces[shape] = work  # the last used comes last
         while len(self._workspaces) > WORKSPACES:
             del self._workspaces[next(iter(self._workspaces))]
         return work
 
 
+INPUTS = ("in", "mask1", "mask2")
+"""Of a graph; one mask for each convolution but the last."""
+
 REACH = (2, 2, 2, 3)
 """Pixels that each stage's 3×3 convolutions, one after the other, see beyond a tile."""
 
-_Tile = tuple[int, int, int, int]
-"""Top, bottom, left and right in a stage's input, pixels."""
+
+@dataclass(frozen=True)
+class _Tile:
+    """A part of a stage's input.
+
+    source  what its convolutions see, in the stage's padded map
+    masks   for each convolution but the last: 1 inside the picture, 0 around it
+    where   its place in the stage's outputs
+    """
+
+    source: Map
+    masks: list[Map]
+    where: tuple[slice, slice, slice]
 
 
 @dataclass(frozen=True)
@@ -117,22 +139,21 @@ class _Workspace:
     """Buffers for one picture size: fresh memory costs a page fault every 4 KB.
 
     maps   each stage's input, with `REACH` zeros around it
-    masks  the same extents: 1 inside the picture, 0 around it
+    tiles  of each stage
     """
 
-    maps: tuple[Map, ...]
-    masks: tuple[Map, ...]
+    maps: list[Map]
+    tiles: list[list[_Tile]]
 
     @staticmethod
-    def of(shape: tuple[int, ...], channels: Sequence[int]) -> _Workspace:
-        sizes = [((shape[0] >> s) + 2 * reach, (shape[1] >> s) + 2 * reach) for s, reach in enumerate(REACH)]
-        work = _Workspace(
-            tuple(np.zeros((c, *size), np.float32) for c, size in zip(channels, sizes, strict=True)),
-            tuple(np.zeros((1, *size), np.float32) for size in sizes),
-        )
-        for mask, reach in zip(work.masks, REACH, strict=True):
-            mask[:, reach:-reach, reach:-reach] = 1
-        return work
+    def of(shape: tuple[int, ...], channels: Sequence[int], threads: int) -> _Workspace:
+        maps, tiles = [], []
+        for stage, (count, reach) in enumerate(zip(channels, REACH, strict=True)):
+            size = shape[0] >> stage, shape[1] >> stage
+            padded = np.zeros((count, size[0] + 2 * reach, size[1] + 2 * reach), np.float32)
+            maps.append(padded)
+            tiles.append(list(_cut(stage, padded, size, threads)))
+        return _Workspace(maps, tiles)
 
     def inside(self, stage: int) -> Map:
         """The picture's part of a stage's input."""
@@ -140,44 +161,26 @@ class _Workspace:
         return self.maps[stage][:, reach:-reach, reach:-reach]
 
 
-@dataclass(frozen=True)
-class _StageRun:
-    """One stage of one picture, to be called with each of its tiles.
-
-    targets  a map for each of the graph's outputs, as large as the stage's input or half as large
-    """
-
-    net: _Net
-    stage: int
-    work: _Workspace
-    targets: dict[str, Map]
-
-    def tiles(self) -> list[_Tile]:
-        """Cut the stage's input into tiles of about equal size, their edges even."""
-        rows, columns = (
-            (np.linspace(0, side // 2, max(1, round(side / tile)) + 1).astype(int) * 2).tolist()
-            if self.stage < 3
-            else np.linspace(0, side, max(1, round(side / tile)) + 1).astype(int).tolist()
-            for side, tile in zip(self.work.inside(self.stage).shape[1:], TILES[self.stage], strict=True)
-        )
-        return [
-            (top, bottom, left, right)
-            for top, bottom in zip(rows, rows[1:], strict=False)
-            for left, right in zip(columns, columns[1:], strict=False)
-        ]
-
-    def __call__(self, tile: _Tile) -> None:
-        top, bottom, left, right = tile
-        reach, source, mask = REACH[self.stage], self.work.maps[self.stage], None
-        mask = self.work.masks[self.stage]
-        inputs = {"in": source[:, top : bottom + 2 * reach, left : right + 2 * reach]}
-        for after in range(1, reach):
-            around = np.s_[:, top + after : bottom + 2 * reach - after, left + after : right + 2 * reach - after]
-            inputs[f"mask{after}"] = mask[around]
-        pooled = 1 if self.stage < 3 else 0
-        where = np.s_[:, top >> pooled : bottom >> pooled, left >> pooled : right >> pooled]
-        for target, found in zip(self.targets.values(), self.net(inputs, tuple(self.targets)), strict=True):
-            target[where] = found
+def _cut(stage: int, padded: Map, size: tuple[int, int], threads: int) -> Iterator[_Tile]:
+    """A stage's input in tiles of about equal size, as many in a column as make no thread wait."""
+    reach, pooled = REACH[stage], int(stage < 3)
+    mask = np.zeros((1, *padded.shape[1:]), np.float32)
+    mask[:, reach:-reach, reach:-reach] = 1
+    # in pixels of the output, so that tiles begin at even pixels where a max-pool follows
+    counts = [max(1, round(side / tile)) for side, tile in zip(size, TILES[stage], strict=True)]
+    counts[0] = min(-(-counts[0] // threads) * threads, size[0] >> pooled)
+    rows, columns = (
+        np.linspace(0, side >> pooled, count + 1).astype(int).tolist() for side, count in zip(size, counts, strict=True)
+    )
+    for top, bottom in zip(rows, rows[1:], strict=False):
+        for left, right in zip(columns, columns[1:], strict=False):
+            y0, y1, x0, x1 = (edge << pooled for edge in (top, bottom, left, right))
+            seen = [
+                np.s_[:, y0 + after : y1 + 2 * reach - after, x0 + after : x1 + 2 * reach - after]
+                for after in range(reach)
+            ]
+            masks = [np.ascontiguousarray(mask[part]) for part in seen[1:]]
+            yield _Tile(padded[seen[0]], masks, np.s_[:, top:bottom, left:right])
 
 
 class _Net:
@@ -201,11 +204,10 @@ class _Net:
             if self._net.load_param(os.fspath(param)) or self._net.load_model(os.fspath(weights)):
                 raise RuntimeError(f"ncnn {ncnn.__version__} does not load the network")
 
-    def __call__(self, inputs: dict[str, Map], outputs: Sequence[str]) -> list[Map]:
+    def __call__(self, inputs: Sequence[Map], outputs: Iterable[str]) -> list[Map]:
         extractor = self._net.create_extractor()
-        # ncnn reads these arrays in place until it has the results
-        arrays = [np.ascontiguousarray(array) for array in inputs.values()]
-        for name, array in zip(inputs, arrays, strict=True):
+        # ncnn reads the arrays in place: they must live until the results are there
+        for name, array in zip(INPUTS, inputs, strict=False):
             extractor.input(name, ncnn.Mat(array))
         results = []
         for name in outputs:
