@@ -284,7 +284,10 @@ def test_a_disabled_node_does_not_listen_until_it_is_enabled(robot, active):
     robot.show(image_message(photograph(), stamp=1))
     assert call(robot, SetBool, "/superpoint/enable", data=False).success
     robot.spin_until(lambda: robot.camera.get_subscription_count() == 0, "the subscription to go")
-    robot.spin_until(lambda: robot.diagnostics[-1].status[0].message == "node is disabled", "diagnostics")
+    robot.spin_until(
+        lambda: robot.diagnostics and robot.diagnostics[-1].status[0].message == "node is disabled",
+        "diagnostics",
+    )
     active.trigger_deactivate()
     active.trigger_activate()
     assert robot.client.count_subscribers("/image") == 0
