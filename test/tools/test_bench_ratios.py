@@ -17,7 +17,8 @@ from superpoint_ros.tools.bench.measure import compare_engines, multiplications
 from superpoint_ros.tools.bench.reference import Reference
 
 LEAD = {"ncnn": 2.3, "openvino": 2.0, "onnxruntime": 1.7}
-"""Times the reference's speed, in processor time: two thirds of what docs/performance.md has."""
+"""Times the reference's speed, in processor time: well below docs/performance.md, as other
+programs sway it."""
 
 
 @pytest.fixture
