@@ -96,6 +96,17 @@ def rectify(camera: Calibration, xy: NDArray[np.float32]) -> NDArray[np.float32]
     return rectified.astype(np.float32)
 
 
+def rays(camera: Calibration, xy: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Directions in which the camera sees pixels of the raw image, in its rectified frame.
+
+    xy (N, 2); returns (N, 2) float64, x/z and y/z, NaN where the lens model cannot be inverted.
+    """
+    rectified = rectify(camera, xy).astype(np.float64)
+    full = (rectified + 0.5) * camera.binning - 0.5 + camera.offset
+    directions = np.column_stack([full, np.ones(len(full))]) @ np.linalg.inv(camera.p).T
+    return np.asarray(directions[:, :2] / directions[:, 2:], np.float64)
+
+
 def _undistorted(camera: Calibration, points: NDArray[np.float64]) -> NDArray[np.float64]:
     column = points[:, None]
     if camera.model == "equidistant":

@@ -5,19 +5,26 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
+from numpy.typing import NDArray
 from rclpy.lifecycle import LifecycleNode
 from rclpy.time import Time
 from std_msgs.msg import Header
 
 from superpoint_ros.features.extractor import Features
+from superpoint_ros.features.rectification import COEFFICIENTS
 from superpoint_ros.node.faults import Faults
+from superpoint_ros.node.health import SILENCE, assess
 from superpoint_ros.node.inputs import Inputs
 from superpoint_ros.node.mailbox import Frame
-from superpoint_ros.node.outputs import Outputs
+from superpoint_ros.node.outputs import Outputs, Result
 from superpoint_ros.node.parameters import Parameters
-from superpoint_ros.node.statistics import Statistics, assess, diagnostic_values
+from superpoint_ros.node.statistics import Statistics, diagnostic_values
 from superpoint_ros.node.tracker import Tracker
+
+AGAIN = 60.0
+"""Seconds until a silent topic is complained of again."""
 
 
 class Camera:
@@ -36,6 +43,7 @@ class Camera:
         self.tracker = Tracker()
         self.statistics = Statistics()
         self.faults = Faults(lambda sentence: node.get_logger().warning(sentence))
+        self._complained = 0.0
         self._reported = {"bad": 0, "failed": 0, "unmatched": 0}
         slash = "/" if self.name else ""
         image_topic = values.per_camera("image_topics")[index] or f"{self.name}{slash}image"
@@ -52,6 +60,7 @@ class Camera:
             on_frame(frame)
 
         self.inputs.subscribe(values, depth, count)
+        self.statistics.listening()
 
     def destroy(self) -> None:
         """Take the topics back."""
@@ -62,7 +71,9 @@ class Camera:
         """Count what went wrong with a frame of this camera, and say it once in a while."""
         self.faults.add(kind, self.inputs.topic, sentence)
 
-    def publish(self, frame: Frame, found: Features, values: Parameters, weights_id: str) -> None:
+    def publish(
+        self, frame: Frame, picture: NDArray[np.uint8], found: Features, values: Parameters, weights_id: str
+    ) -> None:
         """Compare a frame's features with the reference, and publish all that is listened to."""
         header = frame.header
         stamp = Time.from_msg(header.stamp)
@@ -78,19 +89,47 @@ class Camera:
         )
         if self._frame_id:
             header = Header(stamp=header.stamp, frame_id=self._frame_id)
-        self.outputs.publish(header, found, motion, self.inputs.rectified(found), weights_id, values)
+        result = Result(
+            header,
+            picture,
+            found,
+            motion,
+            self.inputs.rectified(found),
+            lambda xy: self.inputs.rays(xy, found.size),
+            weights_id,
+            time.monotonic() - frame.received,
+        )
+        self.outputs.publish(result, values)
         age = (self._node.get_clock().now().nanoseconds - stamp.nanoseconds) / 1e9
         self.statistics.published(time.monotonic() - frame.received, age, len(found))
+        self.outputs.show(result)
 
-    def status(self, state: str, facts: dict[str, str]) -> DiagnosticStatus:
-        """This camera's diagnostics; `state` of the lifecycle, `facts` about the network."""
+    # Diagnostics
+
+    def status(self, state: str, values: Parameters, facts: dict[str, str], remarks: list[str]) -> DiagnosticStatus:
+        """This camera's diagnostics since the last call.
+
+        state    of the lifecycle
+        facts    about the network
+        remarks  what is wrong with the node as a whole
+        """
         counts = {kind: self.faults.count(kind) for kind in self._reported}
         new = {kind: count - self._reported[kind] for kind, count in counts.items()}
         self._reported = counts
-        snapshot = self.statistics.snapshot()
-        topic = self.inputs.topic
-        level, sentence = assess(state, [topic], snapshot, new["bad"], new["failed"])
-        facts = {"topic": topic, "calibration": self.inputs.calibration, **facts}
+        snapshot, calibration = self.statistics.snapshot(), self.inputs.calibration
+        if calibration and calibration not in COEFFICIENTS:
+            remarks = [*remarks, f"keypoints are not rectified: {calibration}"]
+        level, sentence = assess(
+            state,
+            self.inputs.topic,
+            self.statistics.period(),
+            snapshot.silence_s,
+            new,
+            remarks,
+            values.max_age,
+            values.overload_drops,
+        )
+        facts = {"topic": self.inputs.topic, "calibration": calibration, **facts}
         return DiagnosticStatus(
             level=bytes([level]),
             name=self._status_name,
@@ -98,3 +137,13 @@ class Camera:
             hardware_id=facts["device"],
             values=[KeyValue(key=k, value=v) for k, v in diagnostic_values(snapshot, counts, facts).items()],
         )
+
+    def complain_of_silence(self) -> None:
+        """Log who publishes the topic, when no image came for a while: once, and again every minute."""
+        silence = self.statistics.snapshot().silence_s
+        if silence <= SILENCE:
+            self._complained = 0.0
+        elif silence - self._complained > AGAIN or not self._complained:
+            self._complained = silence
+            publishers = self.inputs.publishers()
+            self._node.get_logger().warning(f"no image on {self.inputs.topic} for {silence:.0f} s; {publishers}")

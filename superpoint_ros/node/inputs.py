@@ -19,7 +19,7 @@ from superpoint_ros.node.lens import Lens
 from superpoint_ros.node.mailbox import Frame
 from superpoint_ros.node.masking import Mask
 from superpoint_ros.node.parameters import Parameters
-from superpoint_ros.node.qos import subscribe
+from superpoint_ros.node.qos import publishers_sentence, subscribe
 
 
 class Inputs:
@@ -35,6 +35,7 @@ class Inputs:
         self._image_topic = image_topic
         self._mask = Mask(mask_file)
         self._lens: Lens | None = None
+        self._compressed = False
         self._faults = faults
         self._subscriptions: list[Any] = []
         self.topic: str = node.resolve_topic_name(image_topic)
@@ -44,7 +45,7 @@ class Inputs:
 
         Raises RuntimeError with a sentence for a topic name or a QoS override that is not allowed.
         """
-        compressed = values.image_transport == "compressed"
+        compressed = self._compressed = values.image_transport == "compressed"
         topic = f"{self._image_topic}/compressed" if compressed else self._image_topic
 
         def on_image(message: Any) -> None:
@@ -72,6 +73,11 @@ class Inputs:
         """For diagnostics: the lens model, or why there is none; empty if none was asked for."""
         return self._lens.state if self._lens else ""
 
+    def publishers(self) -> str:
+        """Who publishes the images, for a log line."""
+        kind = "CompressedImage" if self._compressed else "Image"
+        return publishers_sentence(self._node, self.topic, f"sensor_msgs/msg/{kind}")
+
     # In the worker's thread
 
     def decode(self, message: Any, values: Parameters) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
@@ -93,6 +99,10 @@ class Inputs:
     def rectified(self, found: Features) -> NDArray[np.float32] | None:
         """Keypoints in pixels of the rectified image; None unless asked for and possible."""
         return self._lens.rectified(found) if self._lens else None
+
+    def rays(self, xy: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float64] | None:
+        """Directions of pixels in the camera's frame; None without `rectify` and a calibration."""
+        return self._lens.rays(xy, size) if self._lens else None
 
     def _on_mask(self, message: Image) -> None:
         try:

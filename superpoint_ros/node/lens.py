@@ -12,7 +12,7 @@ from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import CameraInfo
 
 from superpoint_ros.features.extractor import Features
-from superpoint_ros.features.rectification import Calibration, Uncalibrated, calibration, rectify
+from superpoint_ros.features.rectification import Calibration, Uncalibrated, calibration, rays, rectify
 from superpoint_ros.node.qos import subscribe
 
 PATIENCE = 5.0
@@ -41,17 +41,26 @@ class Lens:
 
     def rectified(self, found: Features) -> NDArray[np.float32] | None:
         """Keypoints in pixels of the rectified image; None, with the reason said once, if that cannot be."""
+        camera = self._camera(found.size)
+        return None if camera is None else rectify(camera, found.xy)
+
+    def rays(self, xy: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float64] | None:
+        """Directions of pixels of an image of that size, as in `rectification.rays`; None as above."""
+        camera = self._camera(size)
+        return None if camera is None else rays(camera, xy)
+
+    def _camera(self, size: tuple[int, int]) -> Calibration | None:
         camera = self._calibration
         if camera is None:
             if self._info is None and time.monotonic() - self._since > PATIENCE:
                 self._refuse(f"no CameraInfo on {self._subscription.topic_name} for {PATIENCE:.0f} s")
-            return None
-        if camera.size != found.size:
-            (height, width), (rows, columns) = camera.size, found.size
+        elif camera.size != size:
+            (height, width), (rows, columns) = camera.size, size
             self._refuse(f"CameraInfo is for images of {width}×{height}, but they are {columns}×{rows}")
-            return None
-        self.state = camera.model
-        return rectify(camera, found.xy)
+        else:
+            self.state = camera.model
+            return camera
+        return None
 
     def _on_info(self, info: CameraInfo) -> None:
         info.header = type(info.header)()  # only what matters is compared

@@ -1,21 +1,49 @@
-"""What goes out for one camera: features, matches and homographies."""
+"""What goes out for one camera: features, matches, homographies, and pictures and markers for people."""
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rclpy.lifecycle import LifecycleNode
 from rclpy.time import Time
+from sensor_msgs.msg import Image
+from visualization_msgs.msg import ImageMarker, MarkerArray
 
 from superpoint_ros.features.extractor import Features
 from superpoint_ros.msg import FeatureMatches, HomographyStamped
 from superpoint_ros.msg import Features as FeaturesMessage
+from superpoint_ros.node.annotations import keypoint_marker, markers, motion_marker, segments
+from superpoint_ros.node.debug_image import Trails, draw, numbers
 from superpoint_ros.node.messages import features_fields, homography_fields, matches_fields, to_message
 from superpoint_ros.node.parameters import Parameters
 from superpoint_ros.node.qos import advertise
 from superpoint_ros.node.tracker import Motion
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one image.
+
+    header     of the outputs
+    picture    (H, W) uint8, grey
+    rectified  (N, 2) float32, or None
+    rays       of any pixels of the picture, x/z and y/z in the camera's frame; None without a calibration
+    latency    seconds since the image came in
+    """
+
+    header: Any
+    picture: NDArray[np.uint8]
+    found: Features
+    motion: Motion
+    rectified: NDArray[np.float32] | None
+    rays: Callable[[NDArray[np.float32]], NDArray[np.float64] | None]
+    weights_id: str
+    latency: float
 
 
 class Outputs:
@@ -24,14 +52,21 @@ class Outputs:
     prefix  "~/" or "~/left/"
     """
 
+    TYPES = {
+        "features": FeaturesMessage,
+        "matches": FeatureMatches,
+        "homography": HomographyStamped,
+        "debug_image": Image,
+        "annotations/keypoints": ImageMarker,
+        "annotations/motion": ImageMarker,
+        "markers": MarkerArray,
+    }
+
     def __init__(self, node: LifecycleNode, prefix: str) -> None:
         self._node = node
+        self._trails = Trails()
         self.publishers: dict[str, Any] = {}
-        for topic, message_class in (
-            ("features", FeaturesMessage),
-            ("matches", FeatureMatches),
-            ("homography", HomographyStamped),
-        ):
+        for topic, message_class in self.TYPES.items():
             self.publishers[topic] = advertise(node, message_class, f"{prefix}{topic}")
 
     def destroy(self) -> None:
@@ -39,27 +74,50 @@ class Outputs:
         for publisher in self.publishers.values():
             self._node.destroy_lifecycle_publisher(publisher)
 
-    def heard(self, topic: str) -> bool:
-        """Whether anyone subscribes: building a message for nobody costs up to a millisecond."""
-        return bool(self.publishers[topic].get_subscription_count() > 0)
-
-    def publish(
-        self,
-        header: Any,
-        found: Features,
-        motion: Motion,
-        rectified: NDArray[np.float32] | None,
-        weights_id: str,
-        values: Parameters,
-    ) -> None:
-        """Publish what is switched on and listened to, the homography last."""
-        if values.publish_features and self.heard("features"):
-            fields = features_fields(found, header, weights_id, values.descriptor_type, motion.track_ids, rectified)
+    def publish(self, result: Result, values: Parameters) -> None:
+        """Publish what is switched on and listened to: first what robots wait for, the homography last."""
+        found, motion, header = result.found, result.motion, result.header
+        if values.publish_features and self._heard("features"):
+            fields = features_fields(
+                found, header, result.weights_id, values.descriptor_type, motion.track_ids, result.rectified
+            )
             self.publishers["features"].publish(to_message(FeaturesMessage, fields))
         reference_stamp = Time(nanoseconds=motion.reference_stamp or 0).to_msg()
-        if values.publish_matches and motion.reference_stamp is not None and self.heard("matches"):
+        if values.publish_matches and motion.reference_stamp is not None and self._heard("matches"):
             fields = matches_fields(motion, header, reference_stamp)
             self.publishers["matches"].publish(to_message(FeatureMatches, fields))
-        if values.publish_homography and self.heard("homography"):
+        if values.publish_homography and self._heard("homography"):
             fields = homography_fields(motion, header, reference_stamp)
             self.publishers["homography"].publish(to_message(HomographyStamped, fields))
+
+    def show(self, result: Result) -> None:
+        """Publish what people look at, if they do."""
+        found, motion, header = result.found, result.motion, result.header
+        if self._heard("debug_image"):
+            self.publishers["debug_image"].publish(self._debug_image(result))
+        if self._heard("annotations/keypoints"):
+            self.publishers["annotations/keypoints"].publish(keypoint_marker(header, found))
+        if self._heard("annotations/motion"):
+            self.publishers["annotations/motion"].publish(motion_marker(header, found, motion))
+        if self._heard("markers"):
+            keypoint_rays = result.rays(found.xy)
+            motion_rays = result.rays(segments(found, motion).reshape(-1, 2))
+            if keypoint_rays is not None and motion_rays is not None:
+                self.publishers["markers"].publish(markers(header, found, motion, keypoint_rays, motion_rays))
+
+    def _debug_image(self, result: Result) -> Image:
+        found, motion, header = result.found, result.motion, result.header
+        stamp = Time.from_msg(header.stamp).nanoseconds
+        gap = (stamp - (motion.reference_stamp or 0)) / 1e9
+        paths = self._trails.add(motion.track_ids, found.xy) if len(motion.track_ids) else []
+        canvas = draw(result.picture, found, motion, paths, numbers(found, motion, gap, result.latency))
+        height, width = found.size
+        message = Image(header=header, height=height, width=width, encoding="bgr8", step=3 * width)
+        data = array("B")
+        data.frombytes(canvas.tobytes())
+        message.data = data
+        return message
+
+    def _heard(self, topic: str) -> bool:
+        """Whether anyone subscribes: building a message for nobody costs up to a millisecond."""
+        return bool(self.publishers[topic].get_subscription_count() > 0)

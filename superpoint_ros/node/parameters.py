@@ -158,6 +158,12 @@ class Parameters:
     descriptor_type: str = _entry(
         "float32", "How descriptors are published.", live=True, choices=tuple(DESCRIPTOR_TYPES)
     )
+    max_age: float = _entry(
+        1.0, "Seconds of age above which features count as stale in the diagnostics.", live=True, limits=(0.001, 3600.0)
+    )
+    overload_drops: float = _entry(
+        0.5, "Part of the images above which drops count as overload in the diagnostics.", live=True, limits=(0.0, 1.0)
+    )
     publish_features: bool = _entry(True, "Publish ~/features.", live=True)
     publish_matches: bool = _entry(True, "Publish ~/matches.", live=True)
     publish_homography: bool = _entry(True, "Publish ~/homography.", live=True)

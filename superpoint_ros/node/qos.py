@@ -34,8 +34,9 @@ def subscribe(
     name = _resolved(node, topic)
 
     def on_incompatible(event: Any) -> None:
-        publishers = node.get_publishers_info_by_topic(name)
-        sentence = incompatibility(name, publishers, profile, True, event.last_policy_kind)
+        publishers, subscribers = _endpoints(node, name)
+        ours = _own(node, subscribers, profile)
+        sentence = incompatibility(name, publishers, ours, True, event.last_policy_kind)
         node.get_logger().warning(sentence)
 
     profile = QoSProfile(depth=depth, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -63,8 +64,9 @@ def advertise(node: LifecycleNode, message_class: Any, topic: str, depth: int = 
     name = _resolved(node, topic)
 
     def on_incompatible(event: Any) -> None:
-        subscribers = node.get_subscriptions_info_by_topic(name)
-        sentence = incompatibility(name, subscribers, profile, False, event.last_policy_kind)
+        publishers, subscribers = _endpoints(node, name)
+        ours = _own(node, publishers, profile)
+        sentence = incompatibility(name, subscribers, ours, False, event.last_policy_kind)
         node.get_logger().warning(sentence)
 
     profile = QoSProfile(depth=depth)
@@ -123,6 +125,16 @@ def settings(profile: Any) -> str:
     """The policies that decide about compatibility, as in "best effort, volatile"."""
     names = (profile.reliability.name, profile.durability.name)
     return ", ".join(name.lower().replace("_", " ") for name in names)
+
+
+def _endpoints(node: Any, topic: str) -> tuple[Sequence[Any], Sequence[Any]]:
+    return node.get_publishers_info_by_topic(topic), node.get_subscriptions_info_by_topic(topic)
+
+
+def _own(node: Any, endpoints: Sequence[Any], asked_for: QoSProfile) -> Any:
+    """The profile as the middleware has it: only there have all policies a value that can be compared."""
+    name = node.get_fully_qualified_name()
+    return next((one.qos_profile for one in endpoints if endpoint_name(one) == name), asked_for)
 
 
 def _resolved(node: Any, topic: str) -> str:

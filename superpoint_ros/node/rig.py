@@ -129,9 +129,9 @@ class Rig:
         except Exception as error:
             self._lose_one_by_one(error, good)
             return
-        for frame, found in zip(good, results, strict=True):
+        for frame, picture, found in zip(good, pictures, results, strict=True):
             try:
-                self.cameras[frame.camera].publish(frame, found, values, self._extractor.weights_id)
+                self.cameras[frame.camera].publish(frame, picture, found, values, self._extractor.weights_id)
             except Exception as error:
                 self._lose(error, [frame])
 

@@ -1,4 +1,4 @@
-"""What the node counts and times, and the diagnostics a monitor reads."""
+"""What the node counts and times."""
 
 from __future__ import annotations
 
@@ -12,12 +12,6 @@ import numpy as np
 
 WINDOW = 256
 """Frames over which percentiles are taken."""
-
-SILENCE = 5.0
-"""Seconds without an image after which the topic counts as silent."""
-
-OK, WARN, ERROR = 0, 1, 2
-"""Levels of diagnostic_msgs/DiagnosticStatus."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +34,17 @@ class Snapshot:
     silence_s: float
 
 
+@dataclass(frozen=True)
+class Period:
+    """What happened since one looked last; medians in seconds, NaN without a frame."""
+
+    frames_in: int
+    frames_out: int
+    dropped: int
+    latency: float
+    age: float
+
+
 class Statistics:
     """Counters of one camera, safe to use from any thread."""
 
@@ -51,6 +56,12 @@ class Statistics:
         self._age: deque[float] = deque(maxlen=WINDOW)
         self._keypoints: deque[int] = deque(maxlen=WINDOW)
         self._last_image = clock()
+        self._seen = (0, 0, 0)
+
+    def listening(self) -> None:
+        """From now on images are expected."""
+        with self._lock:
+            self._last_image = self._clock()
 
     def received(self) -> None:
         """An image came in."""
@@ -71,6 +82,17 @@ class Statistics:
             self._age.append(age)
             self._keypoints.append(keypoints)
 
+    def period(self) -> Period:
+        """What happened since the last call."""
+        with self._lock:
+            now = (self._frames_in, self._frames_out, self._frames_dropped)
+            frames_in, frames_out, dropped = (new - old for new, old in zip(now, self._seen, strict=True))
+            self._seen = now
+            newest = [
+                _median(list(values)[-frames_out:] if frames_out else []) for values in (self._latency, self._age)
+            ]
+            return Period(frames_in, frames_out, dropped, *newest)
+
     def snapshot(self) -> Snapshot:
         """The state now; percentiles are NaN before the first frame."""
         with self._lock:
@@ -80,26 +102,9 @@ class Statistics:
                 self._frames_dropped,
                 _percentiles_ms(self._latency),
                 _percentiles_ms(self._age),
-                float(np.median(self._keypoints)) if self._keypoints else float("nan"),
+                _median(self._keypoints),
                 self._clock() - self._last_image,
             )
-
-
-def assess(state: str, topics: Sequence[str], snapshot: Snapshot, new_bad: int, new_failed: int) -> tuple[int, str]:
-    """The level and the one sentence of the node's diagnostics.
-
-    state                lifecycle state, as in "active"
-    new_bad, new_failed  bad images, and frames lost to errors, since the last report
-    """
-    if state != "active":
-        return OK, f"node is {state}"
-    if new_failed:
-        return ERROR, f"{new_failed} frames were lost to errors in the last second"
-    if new_bad:
-        return WARN, f"{new_bad} bad images in the last second"
-    if snapshot.silence_s > SILENCE:
-        return WARN, f"no image on {', '.join(topics)} for {snapshot.silence_s:.0f} s"
-    return OK, "extracting features"
 
 
 def diagnostic_values(snapshot: Snapshot, faults: Mapping[str, int], facts: Mapping[str, str]) -> dict[str, str]:
@@ -116,6 +121,10 @@ def diagnostic_values(snapshot: Snapshot, faults: Mapping[str, int], facts: Mapp
         "keypoints_median": f"{snapshot.keypoints:.0f}",
         **facts,
     }
+
+
+def _median(values: Sequence[float] | deque[int]) -> float:
+    return float(np.median(values)) if values else float("nan")
 
 
 def _percentiles_ms(seconds: Sequence[float] | deque[float]) -> tuple[float, float]:

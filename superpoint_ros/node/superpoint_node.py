@@ -18,6 +18,7 @@ from std_srvs.srv import SetBool, Trigger
 from superpoint_ros.features.extractor import Extractor
 from superpoint_ros.node import parameters
 from superpoint_ros.node.camera import Camera
+from superpoint_ros.node.clock import MISSING, PAUSED, ClockWatch
 from superpoint_ros.node.qos import advertise
 from superpoint_ros.node.rig import Rig
 
@@ -39,6 +40,7 @@ class SuperPointNode(LifecycleNode):
         self._diagnostics_publisher = advertise(self, DiagnosticArray, "/diagnostics", depth=10, gated=False)
         self.create_service(Trigger, "~/reset", self._reset)
         self.create_service(SetBool, "~/enable", self._enable)
+        self._clock_watch = ClockWatch(self, on_jump_back=self._drop_references)
         # The steady clock: a paused simulation is when one wants diagnostics.
         self.create_timer(1.0, self._publish_diagnostics, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
@@ -145,8 +147,7 @@ class SuperPointNode(LifecycleNode):
 
     def _reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         """Drop the references and the tracks of all cameras."""
-        if self.rig is not None:
-            self.rig.reset()
+        self._drop_references()
         response.success = True
         response.message = f"references and tracks of {len(self.cameras)} camera(s) are dropped"
         return response
@@ -179,17 +180,29 @@ class SuperPointNode(LifecycleNode):
     # Diagnostics
 
     def _publish_diagnostics(self) -> None:
-        extractor = self._extractor
+        extractor, clock = self._extractor, self._clock_watch.look()
         state = "disabled" if self._state == "active" and not self._enabled else self._state
         facts = {
             "device": extractor.device if extractor else "",
             "engine": extractor.engine if extractor else "",
             "weights_id": extractor.weights_id if extractor else "",
         }
+        remarks = [clock] if clock == MISSING else []
+        if facts["device"] == "cpu" and self.parameters.device.startswith("cuda"):
+            remarks.append(f"runs on the CPU though device is '{self.parameters.device}'")
         message = DiagnosticArray()
         message.header.stamp = self.get_clock().now().to_msg()
-        message.status = [camera.status(state, facts) for camera in self.cameras.values()]
+        for camera in self.cameras.values():
+            if clock == PAUSED:
+                camera.statistics.listening()  # no images are to be expected
+            if state == "active":
+                camera.complain_of_silence()
+            message.status.append(camera.status(state, self.parameters, facts, remarks))
         if not self.cameras:
             name = f"{self.get_fully_qualified_name()}: features"
             message.status = [DiagnosticStatus(name=name, message=f"node is {state}")]
         self._diagnostics_publisher.publish(message)
+
+    def _drop_references(self) -> None:
+        if self.rig is not None:
+            self.rig.reset()

@@ -104,14 +104,19 @@ class Robot:
 
     def wake(self):
         """Show a blank picture of another size to a node elsewhere, until its answer arrives."""
+        self.show_until_answered(image_message(np.zeros((32, 32), np.uint8), stamp=0))
+        self.spin_until_quiet()
+
+    def show_until_answered(self, message):
+        """Publish one image again and again: best effort loses what is sent before the node has found the camera."""
         count = len(self.homographies)
         end = time.monotonic() + DEADLINE
         while len(self.homographies) == count:
             if time.monotonic() > end:
                 pytest.fail(f"waited {DEADLINE:.0f} s for the node's first answer")
-            self.camera.publish(image_message(np.zeros((32, 32), np.uint8), stamp=0))
+            self.camera.publish(message)
             self.executor.spin_once(timeout_sec=0.5)
-        self.spin_until_quiet()
+        return self.homographies[count]
 
     def spin_until_quiet(self):
         """Let answers that are still under way arrive: none for half a second."""

@@ -137,3 +137,21 @@ def test_a_mask_file_that_is_none_fails_configure_and_leaves_the_node_alive(robo
     assert node.start() is False
     assert node.set_parameters([Parameter("mask_files", value=[""])])[0].successful
     assert node.start()
+
+
+def test_markers_for_rviz_need_a_calibration(robot):
+    from visualization_msgs.msg import MarkerArray
+
+    node, info, _ = start(robot, rectify=True)
+    arrays = []
+    robot.client.create_subscription(MarkerArray, "/superpoint/markers", arrays.append, 10)
+    robot.spin_until(lambda: node.cameras[""].outputs.publishers["markers"].get_subscription_count(), "the viewer")
+    features_of(robot, image_message(photograph()))
+    info.publish(camera_info())
+    robot.spin_until(lambda: node.cameras[""].inputs._lens._info is not None, "the calibration")
+    found = features_of(robot, image_message(photograph(), stamp=2))
+    robot.spin_until(lambda: arrays, "markers")
+    assert len(arrays) == 1 and arrays[0].markers[0].header == found.header
+    point = arrays[0].markers[0].points[0]
+    seen = np.array([point.x, point.y]) / point.z * 190 + (160, 120)
+    np.testing.assert_allclose(seen, (found.rectified_x[0], found.rectified_y[0]), atol=1e-3)

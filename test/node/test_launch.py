@@ -1,8 +1,11 @@
-"""launch/superpoint.launch.py, run by launch itself."""
+"""launch/*.launch.py, run by launch itself."""
 
 import os
+import re
+import signal
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -17,9 +20,15 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch import LaunchDescription
 from robot import Robot, image_message, photograph, shifted
 
-LAUNCH_FILE = Path(__file__).parents[2] / "launch" / "superpoint.launch.py"
+LAUNCH = Path(__file__).parents[2] / "launch"
 DOMAIN = 1 + (os.getpid() + 50) % 100
 OK = 0
+
+
+def included(name, **arguments):
+    return IncludeLaunchDescription(
+        PythonLaunchDescriptionSource(str(LAUNCH / name)), launch_arguments=arguments.items()
+    )
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +38,7 @@ def parameter_file(tmp_path_factory):
     return path
 
 
-@launch_pytest.fixture(scope="module")
+@launch_pytest.fixture
 def launched(parameter_file):
     arguments = {
         "image_topic": "/front/camera/image_raw",
@@ -40,9 +49,7 @@ def launched(parameter_file):
     return LaunchDescription(
         [
             SetEnvironmentVariable("ROS_DOMAIN_ID", str(DOMAIN)),
-            IncludeLaunchDescription(
-                PythonLaunchDescriptionSource(str(LAUNCH_FILE)), launch_arguments=arguments.items()
-            ),
+            included("superpoint.launch.py", **arguments),
             launch_pytest.actions.ReadyToTest(),
         ]
     )
@@ -70,14 +77,138 @@ def test_the_launched_node_serves_its_topic_with_the_given_arguments():
         robot.close()
 
 
-def test_every_argument_is_described():
+@launch_pytest.fixture
+def two_robots(parameter_file):
+    robots = [
+        included(
+            "superpoint.launch.py", namespace=name, image_topic="camera/image_raw", params_file=str(parameter_file)
+        )
+        for name in ("robot1", "robot2")
+    ]
+    domain = SetEnvironmentVariable("ROS_DOMAIN_ID", str(DOMAIN))
+    return LaunchDescription([domain, *robots, launch_pytest.actions.ReadyToTest()])
+
+
+@pytest.mark.launch(fixture=two_robots)
+def test_two_robots_in_two_namespaces_see_each_their_own_camera():
+    robots = {
+        name: Robot(DOMAIN, topic=f"/{name}/camera/image_raw", node=f"/{name}/superpoint")
+        for name in ("robot1", "robot2")
+    }
+    try:
+        for robot in robots.values():
+            robot.wake()
+        for shift, robot in ((8, robots["robot1"]), (-16, robots["robot2"])):
+            robot.show(image_message(photograph(), stamp=1))
+            found = robot.show(image_message(shifted(photograph(), shift, 0), stamp=2))
+            assert found.matrix[2] == pytest.approx(shift, abs=0.5)
+        for robot in robots.values():  # `wake` has stamp 0
+            assert [message.header.stamp.sec for message in robot.homographies if message.header.stamp.sec] == [1, 2]
+    finally:
+        for robot in robots.values():
+            robot.close()
+
+
+@launch_pytest.fixture
+def rig(parameter_file):
+    arguments = {"cameras": "[left, right]", "image_topics": "[/cam0/image, /cam1/image]", "synchronise": "exact"}
+    return LaunchDescription(
+        [
+            SetEnvironmentVariable("ROS_DOMAIN_ID", str(DOMAIN)),
+            included("rig.launch.py", params_file=str(parameter_file), **arguments),
+            launch_pytest.actions.ReadyToTest(),
+        ]
+    )
+
+
+@pytest.mark.launch(fixture=rig)
+def test_the_launched_rig_answers_sets_of_frames_with_the_same_stamp():
+    pytest.importorskip("message_filters", reason="needs ROS 2's message_filters")
+    robot = Robot(DOMAIN, topic="/cam0/image", node="/superpoint/left")
+    other = Robot(DOMAIN, topic="/cam1/image", node="/superpoint/right")
+    both = (robot, other)
+    try:
+        for each in both:
+            each.spin_until(each.camera.get_subscription_count, "the node", seconds=60)
+        for stamp in range(1, 60):  # until all endpoints have found each other
+            for each in both:
+                each.camera.publish(image_message(photograph(), stamp=stamp))
+                each.executor.spin_once(timeout_sec=0.3)
+            if robot.homographies and other.homographies:
+                break
+        for each in both:
+            each.spin_until(lambda each=each: each.homographies, "a homography")
+        robot.camera.publish(image_message(photograph(), stamp=70))
+        for each in both:
+            each.camera.publish(image_message(photograph(), stamp=71))
+        for each in both:
+            each.spin_until(lambda each=each: each.homographies[-1].header.stamp.sec == 71, "the set of both frames")
+        assert 70 not in [message.header.stamp.sec for message in robot.homographies]
+    finally:
+        robot.close()
+        other.close()
+
+
+PLAYER = """
+import sys
+sys.path.insert(0, {folder!r})
+from robot import Robot, image_message, photograph, shifted
+robot = Robot({domain})
+robot.spin_until(robot.camera.get_subscription_count, "the node")
+for stamp in range(1, 6):
+    robot.show(image_message(shifted(photograph(), 8 * stamp, 0), stamp))
+print("played", sys.argv[1])
+robot.close()
+"""
+
+
+def replay(arguments, folder):
+    """Run replay.launch.py to its end; returns its output."""
+    pytest.importorskip("ros2launch", reason="needs ROS 2's ros2launch")
+    command = [Path(sys.executable).with_name("ros2"), "launch", LAUNCH / "replay.launch.py"]
+    command += [f"{name}:={value}" for name, value in arguments.items()]
+    environment = {**os.environ, "ROS_DOMAIN_ID": str(DOMAIN), "ROS_LOG_DIR": str(folder)}
+    output = folder / "output.txt"
+    with output.open("wb") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
+        try:
+            process.wait(timeout=90)
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)  # SIGTERM would orphan what it launched
+                process.wait(timeout=20)
+    return output.read_text()
+
+
+def test_a_replay_records_what_the_node_publishes_and_ends_with_the_bag(tmp_path, parameter_file):
+    from superpoint_ros.tools.bags import BagReader
+
+    player, bag = tmp_path / "player.py", tmp_path / "features"
+    player.write_text(PLAYER.format(folder=str(Path(__file__).parent), domain=DOMAIN))
+    arguments = {
+        "bag": "some_bag",
+        "output": str(bag),
+        "params_file": str(parameter_file),
+        "player": f"{sys.executable} {player}",
+    }
+    output = replay(arguments, tmp_path)
+    assert "played some_bag" in output
+    with BagReader(bag) as reader:
+        counts = Counter(message.topic.name for message in reader.messages())
+    assert counts == {"/superpoint/features": 5, "/superpoint/matches": 4, "/superpoint/homography": 5}
+
+
+@pytest.mark.parametrize("name", ["superpoint", "rig", "replay"])
+def test_every_argument_is_described(name):
     pytest.importorskip("ros2launch", reason="needs ROS 2's ros2launch")
     shown = subprocess.run(
-        [Path(sys.executable).with_name("ros2"), "launch", LAUNCH_FILE, "--show-args"],
+        [Path(sys.executable).with_name("ros2"), "launch", LAUNCH / f"{name}.launch.py", "--show-args"],
         capture_output=True,
         text=True,
         check=True,
     ).stdout
-    for name in ("image_topic", "namespace", "params_file", "use_sim_time", "device"):
-        assert f"'{name}':\n" in shown
+    declared = re.findall(r'DeclareLaunchArgument\(\s*"(\w+)"', (LAUNCH / f"{name}.launch.py").read_text())
+    assert len(declared) >= 5
+    for argument in declared:
+        assert f"'{argument}':\n" in shown
     assert "no description given" not in shown

@@ -53,8 +53,7 @@ def test_a_publisher_that_dies_mid_stream_and_comes_back_is_served_again(robot, 
     robot.client.destroy_publisher(robot.camera)
     robot.spin_until(lambda: robot.client.count_publishers("/image") == 0, "the publisher to be gone")
     robot.camera = robot.client.create_publisher(type(image_message(picture)), "/image", 1)
-    robot.spin_until(lambda: robot.camera.get_subscription_count() > 0, "the node to find the new publisher")
-    after = robot.show(image_message(picture, stamp=3))
+    after = robot.show_until_answered(image_message(picture, stamp=3))
     assert (after.status, after.reference_stamp.sec) == (OK, 2)
     assert process.poll() is None
 

@@ -2,7 +2,9 @@
 
 import math
 
-from superpoint_ros.node.statistics import ERROR, OK, WARN, Statistics, assess, diagnostic_values
+import pytest
+
+from superpoint_ros.node.statistics import Period, Statistics, diagnostic_values
 
 
 def test_counters_and_percentiles_are_those_of_the_frames():
@@ -33,17 +35,28 @@ def test_silence_is_measured_from_the_last_image():
     assert statistics.snapshot().silence_s == 6.5
 
 
-def test_the_worst_condition_sets_level_and_sentence():
+def test_silence_begins_when_the_node_begins_to_listen():
     now = [0.0]
     statistics = Statistics(clock=lambda: now[0])
-    fresh = statistics.snapshot()
-    now[0] = 7.0
-    silent = statistics.snapshot()
-    assert assess("active", ["/image"], fresh, 0, 0) == (OK, "extracting features")
-    assert assess("active", ["/image"], silent, 0, 0) == (WARN, "no image on /image for 7 s")
-    assert assess("active", ["/image"], fresh, 3, 0)[0] == WARN
-    assert assess("active", ["/image"], silent, 3, 1)[0] == ERROR
-    assert assess("inactive", ["/image"], silent, 0, 0) == (OK, "node is inactive")
+    now[0] = 100.0
+    statistics.listening()
+    now[0] = 103.0
+    assert statistics.snapshot().silence_s == 3.0
+
+
+def test_a_period_holds_what_happened_since_the_last():
+    statistics = Statistics()
+    for latency in (0.1, 0.2):
+        statistics.received()
+        statistics.published(latency, age=latency, keypoints=5)
+    assert statistics.period() == Period(2, 2, 0, pytest.approx(0.15), pytest.approx(0.15))
+    statistics.received()
+    statistics.dropped()
+    statistics.published(0.4, age=3.0, keypoints=5)
+    assert statistics.period() == Period(1, 1, 1, 0.4, 3.0)
+    empty = statistics.period()
+    assert (empty.frames_in, empty.frames_out, empty.dropped) == (0, 0, 0)
+    assert math.isnan(empty.latency) and math.isnan(empty.age)
 
 
 def test_diagnostics_hold_what_a_monitor_needs():

@@ -295,3 +295,37 @@ def test_a_disabled_node_does_not_listen_until_it_is_enabled(robot, active):
     assert (response.success, response.message) == (True, "node is enabled and active")
     robot.connect(active)
     assert robot.show(image_message(photograph(), stamp=2)).status == NO_REFERENCE
+
+
+def test_pictures_and_markers_are_made_only_while_someone_looks(robot, active, monkeypatch):
+    from sensor_msgs.msg import Image
+    from visualization_msgs.msg import ImageMarker
+
+    from superpoint_ros.node import outputs
+
+    made = []
+    for name in ("draw", "keypoint_marker", "motion_marker"):
+        original = getattr(outputs, name)
+        monkeypatch.setattr(outputs, name, lambda *a, n=name, f=original: made.append(n) or f(*a))
+    robot.show(image_message(photograph(), stamp=1))
+    robot.show(image_message(photograph(), stamp=2))
+    assert made == []
+
+    images, dots, lines = [], [], []
+    robot.client.create_subscription(Image, "/superpoint/debug_image", images.append, 10)
+    robot.client.create_subscription(ImageMarker, "/superpoint/annotations/keypoints", dots.append, 10)
+    robot.client.create_subscription(ImageMarker, "/superpoint/annotations/motion", lines.append, 10)
+    topics = ("debug_image", "annotations/keypoints", "annotations/motion")
+    publishers = [active.cameras[""].outputs.publishers[topic] for topic in topics]
+    robot.spin_until(lambda: all(p.get_subscription_count() for p in publishers), "the viewers")
+    robot.show(image_message(shifted(photograph(), 8, 0), stamp=3))
+    robot.spin_until(lambda: images and dots and lines, "pictures and markers")
+    assert sorted(made) == ["draw", "keypoint_marker", "motion_marker"]
+    image = images[0]
+    assert (image.encoding, image.height, image.width, image.step) == ("bgr8", 240, 320, 960)
+    assert (image.header.stamp.sec, image.header.frame_id) == (3, "camera")
+    canvas = np.frombuffer(image.data, np.uint8).reshape(240, 320, 3)
+    assert (canvas[..., 0] != canvas[..., 1]).any()
+    robot.spin_until(lambda: len(robot.features) == 3, "features")
+    assert len(dots[0].points) == len(robot.features[2].x)
+    assert dots[0].header == lines[0].header == image.header

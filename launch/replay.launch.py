@@ -1,0 +1,123 @@
+"""Play a bag, run the node on one of its topics, and record what it publishes into another bag.
+
+ros2 launch superpoint_ros replay.launch.py bag:=drive image_topic:=/camera/image_raw output:=drive_features
+
+Ends by itself when the bag has been played. `superpoint extract` does the same faster and without losing a frame, but
+without a node.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from importlib.util import find_spec
+
+from launch.actions import (
+    DeclareLaunchArgument,
+    EmitEvent,
+    ExecuteProcess,
+    LogInfo,
+    OpaqueFunction,
+    RegisterEventHandler,
+    TimerAction,
+)
+from launch.event_handlers import OnProcessExit, OnProcessIO
+from launch.events import Shutdown
+from launch.events.process import ProcessIO
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch_ros.actions import Node
+from launch_ros.substitutions import FindPackageShare
+
+from launch import Action, LaunchContext, LaunchDescription
+
+PARAMETERS = PathJoinSubstitution([FindPackageShare("superpoint_ros"), "config", "superpoint.yaml"])
+
+ARGUMENTS = [
+    DeclareLaunchArgument("bag", description="The bag to play."),
+    DeclareLaunchArgument("image_topic", default_value="image", description="Topic of the images in the bag."),
+    DeclareLaunchArgument("output", description="The bag to record features, matches and homographies into."),
+    DeclareLaunchArgument("rate", default_value="1.0", description="Times the original speed."),
+    DeclareLaunchArgument("namespace", default_value="", description="Namespace of the node."),
+    DeclareLaunchArgument("params_file", default_value=PARAMETERS, description="YAML file of parameters."),
+    DeclareLaunchArgument(
+        "device",
+        default_value="",
+        description="Where the network runs: auto, cpu, cuda, cuda:1; empty: as in params_file.",
+    ),
+    DeclareLaunchArgument(
+        "player",
+        default_value="",
+        description="Command that plays the bag and /clock; empty: ros2 bag play, or where that is not installed "
+        "superpoint play.",
+    ),
+]
+
+READY = (b"All requested topics are subscribed", b"Recording ")
+"""What `ros2 bag record` and our recorder say once no message will be missed."""
+LAST_FRAMES = 3.0
+"""Seconds after the end of the bag in which frames that are still in work are recorded."""
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Node and recorder; once the recorder has found the node's topics the player; then the end."""
+    return LaunchDescription([*ARGUMENTS, OpaqueFunction(function=make_processes)])
+
+
+def make_processes(context: LaunchContext) -> list[Action]:
+    """The node and the recorder, and what is to happen next."""
+    given = {argument.name: LaunchConfiguration(argument.name).perform(context) for argument in ARGUMENTS}
+    overrides: dict[str, bool | str] = {"use_sim_time": True}
+    if given["device"]:
+        overrides["device"] = given["device"]
+    image_topic = given["image_topic"]
+    node = Node(
+        package="superpoint_ros",
+        executable="superpoint_node",
+        name="superpoint",
+        namespace=given["namespace"],
+        output="screen",
+        parameters=[given["params_file"], overrides],
+        remappings=[("image", image_topic), ("image/compressed", f"{image_topic}/compressed")],
+    )
+    namespace = given["namespace"].strip("/")
+    prefix = f"/{namespace}/superpoint" if namespace else "/superpoint"
+    topics = [f"{prefix}/{name}" for name in ("features", "matches", "homography")]
+    record = ExecuteProcess(cmd=record_command(given["output"], topics), output="both", name="record")
+    play = ExecuteProcess(cmd=play_command(given["player"], given["bag"], given["rate"]), output="screen", name="play")
+    begun: list[Action] = []
+
+    def begin_to_play(event: ProcessIO) -> list[Action]:
+        if begun or not any(sign in event.text for sign in READY):
+            return []
+        begun.append(play)
+        return begun
+
+    end = [
+        LogInfo(msg="The bag has been played."),
+        TimerAction(period=LAST_FRAMES, actions=[EmitEvent(event=Shutdown(reason="the bag is played"))]),
+    ]
+    gone = [EmitEvent(event=Shutdown(reason="the node or the recorder has ended"))]
+    return [
+        node,
+        record,
+        RegisterEventHandler(OnProcessIO(target_action=record, on_stdout=begin_to_play, on_stderr=begin_to_play)),
+        RegisterEventHandler(OnProcessExit(target_action=play, on_exit=end)),
+        RegisterEventHandler(OnProcessExit(target_action=record, on_exit=gone)),
+        RegisterEventHandler(OnProcessExit(target_action=node, on_exit=gone)),
+    ]
+
+
+def record_command(output: str, topics: list[str]) -> list[str]:
+    """`ros2 bag record` where it is installed, else ours."""
+    if find_spec("ros2bag"):
+        return ["ros2", "bag", "record", "--output", output, *topics]
+    return [sys.executable, "-m", "superpoint_ros.tools.record_command", output, *topics]
+
+
+def play_command(player: str, bag: str, rate: str) -> list[str]:
+    """The player asked for, or `ros2 bag play` where it is installed, or ours."""
+    if player:
+        return [*shlex.split(player), bag]
+    if find_spec("ros2bag"):
+        return ["ros2", "bag", "play", bag, "--clock", "100", "--rate", rate, "--delay", "1"]
+    return [sys.executable, "-m", "superpoint_ros.tools.cli", "play", bag, "--clock", "--rate", rate]

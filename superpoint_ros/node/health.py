@@ -1,0 +1,63 @@
+"""From counters to a diagnostics level that a monitor can act on, and to the sentence that says why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from superpoint_ros.node.statistics import Period
+
+SILENCE = 5.0
+"""Seconds without an image after which a topic counts as silent."""
+OTHER_CLOCK = 600.0
+"""Seconds between stamps and the node's clock beyond which they are not from the same clock."""
+OK, WARN, ERROR = 0, 1, 2
+"""Levels of diagnostic_msgs/DiagnosticStatus."""
+
+
+def assess(
+    state: str,
+    topic: str,
+    period: Period,
+    silence: float,
+    faults: Mapping[str, int],
+    remarks: Sequence[str] = (),
+    max_age: float = 1.0,
+    overload_drops: float = 0.5,
+) -> tuple[int, str]:
+    """The worst level, and every reason for one above OK.
+
+    state    of the lifecycle, as in "active"
+    period   what happened since the last report
+    silence  seconds since the last image; 0 where none is to be expected
+    faults   frames of each kind ("failed", "bad", "unmatched") since the last report
+    remarks  what is wrong with the set-up, such as running on the CPU though CUDA was asked for
+    max_age, overload_drops  the parameters of these names
+    """
+    if state != "active":
+        return OK, f"node is {state}"
+    reasons: list[tuple[int, str]] = []
+    if faults.get("failed"):
+        reasons.append((ERROR, f"{faults['failed']} frames were lost to errors in the last second"))
+    if faults.get("bad"):
+        reasons.append((WARN, f"{faults['bad']} bad images in the last second"))
+    if silence > SILENCE:
+        reasons.append((WARN, f"no image on {topic} for {silence:.0f} s"))
+    if faults.get("unmatched") and not period.frames_out:
+        reasons.append((WARN, f"{faults['unmatched']} frames and none with partners: do the stamps fit sync_slop?"))
+    if abs(period.age) > OTHER_CLOCK:
+        reasons.append((WARN, f"stamps are {period.age:.0f} s before the node's clock: is use_sim_time right?"))
+    elif period.age > max_age:
+        reasons.append((WARN, f"features are stale: {period.age:.1f} s old when published"))
+    if period.dropped > 1 and period.dropped > overload_drops * period.frames_in:
+        reasons.append(
+            (
+                WARN,
+                f"overloaded: {period.dropped} of {period.frames_in} images were dropped in the last second, "
+                f"since one takes {1e3 * period.latency:.0f} ms",
+            )
+        )
+    reasons += [(WARN, remark) for remark in remarks]
+    reasons.sort(key=lambda reason: -reason[0])
+    if not reasons:
+        return OK, "extracting features"
+    return reasons[0][0], "; ".join(sentence for _, sentence in reasons)

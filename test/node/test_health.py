@@ -1,0 +1,67 @@
+"""superpoint_ros/node/health.py"""
+
+import math
+
+import pytest
+
+from superpoint_ros.node.health import ERROR, OK, WARN, assess
+from superpoint_ros.node.statistics import Period
+
+FINE = Period(frames_in=30, frames_out=30, dropped=0, latency=0.01, age=0.03)
+NONE = Period(0, 0, 0, math.nan, math.nan)
+
+
+def test_a_node_that_keeps_up_is_ok():
+    assert assess("active", "/image", FINE, 0.1, {"bad": 0, "failed": 0, "unmatched": 3}) == (OK, "extracting features")
+
+
+@pytest.mark.parametrize("state", ["inactive", "unconfigured", "disabled"])
+def test_a_node_that_need_not_work_is_ok(state):
+    assert assess(state, "/image", NONE, 99.0, {}) == (OK, f"node is {state}")
+
+
+@pytest.mark.parametrize(
+    ("period", "silence", "faults", "level", "sentence"),
+    [
+        (NONE, 7.0, {}, WARN, "no image on /image for 7 s"),
+        (FINE, 0.1, {"bad": 3}, WARN, "3 bad images in the last second"),
+        (FINE, 0.1, {"failed": 2}, ERROR, "2 frames were lost to errors in the last second"),
+        (Period(30, 30, 0, 0.01, 2.5), 0.1, {}, WARN, "features are stale: 2.5 s old when published"),
+        (
+            Period(30, 30, 0, 0.01, 1e9),
+            0.1,
+            {},
+            WARN,
+            "stamps are 1000000000 s before the node's clock: is use_sim_time right?",
+        ),
+        (
+            Period(30, 7, 23, 0.14, 0.2),
+            0.1,
+            {},
+            WARN,
+            "overloaded: 23 of 30 images were dropped in the last second, since one takes 140 ms",
+        ),
+        (
+            Period(30, 0, 0, math.nan, math.nan),
+            0.1,
+            {"unmatched": 30},
+            WARN,
+            "30 frames and none with partners: do the stamps fit sync_slop?",
+        ),
+    ],
+)
+def test_level_and_sentence(period, silence, faults, level, sentence):
+    assert assess("active", "/image", period, silence, faults) == (level, sentence)
+
+
+def test_every_reason_is_said_the_worst_first():
+    level, sentence = assess("active", "/image", NONE, 8.0, {"failed": 1}, ["it runs on the CPU"])
+    assert level == ERROR
+    assert sentence == (
+        "1 frames were lost to errors in the last second; no image on /image for 8 s; it runs on the CPU"
+    )
+
+
+def test_the_limits_are_parameters():
+    slow = Period(30, 7, 23, 0.14, 2.5)
+    assert assess("active", "/image", slow, 0.1, {}, max_age=3.0, overload_drops=0.9)[0] == OK
