@@ -9,7 +9,8 @@ from training_scenes import scene, write_scenes
 from two_processes import adapt_slim, slim_network
 
 from superpoint_ros.network.heatmap import heatmap_from_logits
-from superpoint_training.adaptation import adapt, adapt_picture, average_heatmap
+from superpoint_ros.network.superpoint import Architecture, SuperPoint
+from superpoint_training.adaptation import adapt, adapt_picture, average_heatmap, inference_network, localisable
 from superpoint_training.config import AdaptationConfig
 from superpoint_training.homography import HomographyRange, sample_homography
 from superpoint_training.processes import Processes
@@ -55,6 +56,37 @@ def test_answers_of_all_views_come_back_to_where_they_belong() -> None:
     found = average_heatmap(Answering(lambda view: view), image, homographies(30), 8, border=2) * 64.0001
     inside = (slice(2, -2), slice(2, -2))
     assert (found - image)[inside].abs().max() < 0.02
+
+
+def test_a_patch_that_is_liked_everywhere_has_no_labels_and_a_lone_peak_has_one() -> None:
+    heatmap = np.zeros(SIZE, np.float32)
+    heatmap[10, 10] = 0.1
+    heatmap[30:60, 30:60] = 0.1 + 0.01 * np.random.default_rng(0).random((30, 30), np.float32)
+    kept = localisable(heatmap, np.zeros(SIZE, np.float32), AdaptationConfig(contrast=4))
+    assert kept[10, 10] and not kept[34:56, 34:56].any()
+
+
+@pytest.mark.parametrize(("height", "kept"), [(100, True), (3, False)])
+def test_labels_need_structure_in_two_directions(height: int, kept: bool) -> None:
+    """A corner of 100 grey levels has it, one of 3 has too little, and an edge or a flat patch none."""
+    image = np.full(SIZE, 0.2, np.float32)
+    image[20:, 40:] += height / 255
+    found = localisable(np.ones(SIZE, np.float32), image, AdaptationConfig(structure=2))
+    assert found[20, 40] == kept
+    assert not found[50, 40] and not found[20, 70] and not found[10, 10]
+
+
+def test_on_a_cpu_ncnn_answers_as_torch_does() -> None:
+    pytest.importorskip("ncnn")
+    torch.manual_seed(0)
+    model = SuperPoint(Architecture(channels=(8, 8, 16, 16), head_channels=16, descriptor_dim=16)).eval()
+    network = inference_network(model, torch.device("cpu"))
+    assert not isinstance(network, nn.Module)
+    views = torch.stack([torch.from_numpy(scene(seed, SIZE)) for seed in range(2)])[:, None].float() / 255
+    logits, _ = network(views)
+    with torch.no_grad():
+        expected, _ = model(views)
+    assert torch.allclose(logits, expected, atol=1e-3 * float(expected.std()))
 
 
 def test_views_are_averaged_as_in_a_slow_loop_over_pixels() -> None:

@@ -103,7 +103,7 @@ def test_what_is_wrong_is_said_in_one_sentence(tmp_path, monkeypatch, arguments,
 def test_pictures_of_the_held_out_list_are_not_trained_on(tmp_path) -> None:
     paths = write_scenes(tmp_path / "pictures", 4)
     kept = tmp_path / "kept.txt"
-    kept.write_text(f"{paths[1]}\n{paths[3]}\n")
+    kept.write_text(f"# one whole path, one name\n{paths[1]}\n{paths[3].name}\n")
     weights = tmp_path / "magicpoint" / "magicpoint.safetensors"
     assert superpoint_train("magicpoint", "--out", weights.parent, *TINY).exit_code == 0
     out = tmp_path / "adapted"
@@ -113,6 +113,10 @@ def test_pictures_of_the_held_out_list_are_not_trained_on(tmp_path) -> None:
     assert read(out / "pictures.txt") == [paths[0], paths[2]]
     assert read(out / "held_out.txt") == [paths[1], paths[3]]
     assert len(list((out / "labels").glob("*.npz"))) == 2
+    kept.write_text("nowhere.png\n")
+    result = superpoint_train("adapt", "--weights", weights, *images, "--out", tmp_path / "other", *TINY)
+    assert result.exit_code == 1
+    assert "kept.txt: 1 of 1 listed pictures are not there: nowhere.png" in result.output
 
 
 def read(path: Path) -> list[Path]:

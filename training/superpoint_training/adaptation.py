@@ -9,10 +9,12 @@ the average are the pseudo-labels.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import cast
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -20,7 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from superpoint_ros.features.image import resize_image, to_source_pixels
-from superpoint_ros.network.heatmap import DetectionSettings, detect, heatmap_from_logits
+from superpoint_ros.network.heatmap import DetectionSettings, detect, heatmap_from_logits, refine
 from superpoint_ros.network.superpoint import CELL, SuperPoint
 from superpoint_training.config import AdaptationConfig
 from superpoint_training.homography import sample_homography, view_masks, warp_batch
@@ -28,15 +30,19 @@ from superpoint_training.pictures import BadPicture, read_picture, shrink_to_cov
 from superpoint_training.processes import Processes
 from superpoint_training.pseudo_labels import LabelFolder, Labels
 
+CPU = torch.device("cpu")
 FAINTEST = 1e-5  # probability below which a peak is none, however few there are
 ADAPTATION = 2  # stream of random numbers, beside samples.TRAINING and VALIDATION
 
+Network = Callable[[Tensor], tuple[Tensor, Tensor | None]]
+"""Pictures (B, 1, H, W) float in [0, 1] to cell logits (B, 65, H/8, W/8) and descriptors, as `SuperPoint.forward`."""
+
 
 @torch.no_grad()
-def average_heatmap(model: SuperPoint, image: Tensor, homographies: Tensor, batch: int, border: int) -> Tensor:
+def average_heatmap(model: Network, image: Tensor, homographies: Tensor, batch: int, border: int) -> Tensor:
     """The mean of the heatmaps of a picture and its views, in the picture's pixels (eq. 10).
 
-    image         (H, W) float in [0, 1], sides multiples of 8, on the model's device
+    image         (H, W) float in [0, 1], sides multiples of 8, on the network's device
     homographies  (N, 3, 3) float, picture to view; the picture itself is taken too
     border        pixels: answers that near to the edge of a view, or to the picture's own edge in
                   it, don't count
@@ -64,24 +70,67 @@ def average_heatmap(model: SuperPoint, image: Tensor, homographies: Tensor, batc
 
 
 def adapt_picture(
-    model: SuperPoint, picture: NDArray[np.uint8], rng: np.random.Generator, settings: AdaptationConfig
+    model: Network,
+    picture: NDArray[np.uint8],
+    rng: np.random.Generator,
+    settings: AdaptationConfig,
+    device: torch.device = CPU,
 ) -> Labels:
     """Pseudo-labels of one picture (H, W) uint8, in its own pixels."""
     shrunk = shrink_to_cover(picture, settings.size)
     size = (max(1, round(shrunk.shape[0] / CELL)) * CELL, max(1, round(shrunk.shape[1] / CELL)) * CELL)
-    device = next(model.parameters()).device
     image = torch.from_numpy(resize_image(shrunk, size)).to(device).float() / 255
     views = [sample_homography(rng, size, settings.homography) for _ in range(settings.views)]
     homographies = torch.from_numpy(np.array(views).reshape(-1, 3, 3))
     heatmap = average_heatmap(model, image, homographies, settings.batch, settings.border)[None]
+    places = torch.from_numpy(localisable(heatmap[0].cpu().numpy(), image.cpu().numpy(), settings)).to(device)
     # With peaks below the threshold or without, suppression leaves the same ones above it.
     lowest = min(settings.threshold, FAINTEST) if settings.min_points else settings.threshold
-    choice = DetectionSettings(settings.max_points, lowest, settings.nms_radius, settings.border, settings.subpixel)
-    found = detect(heatmap, torch.tensor([size], device=device), choice)
+    choice = DetectionSettings(settings.max_points, lowest, settings.nms_radius, settings.border)
+    extent = torch.tensor([size], device=device)
+    found = detect(heatmap * places, extent, choice)
     certain = int((found.scores[0] > settings.threshold).sum())
     count = min(int(found.count[0]), max(certain, settings.min_points))
-    xy = to_source_pixels(found.xy[0, :count].cpu().numpy(), (picture.shape[0], picture.shape[1]), size)
+    pixels = refine(heatmap, found.xy.long(), extent) if settings.subpixel else found.xy
+    xy = to_source_pixels(pixels[0, :count].cpu().numpy(), (picture.shape[0], picture.shape[1]), size)
     return Labels(xy, found.scores[0, :count].cpu().numpy(), (picture.shape[0], picture.shape[1]))
+
+
+def localisable(
+    heatmap: NDArray[np.float32], image: NDArray[np.float32], settings: AdaptationConfig
+) -> NDArray[np.bool_]:
+    """Where a peak is a place, not one of many in a patch that a detector fires on throughout: (H, W) bool.
+
+    heatmap, image (H, W) float32, the image in [0, 1]; by `settings.contrast` and `settings.structure`.
+    """
+    stands_out = np.asarray(heatmap >= settings.contrast * cv2.blur(heatmap, (9, 9)))
+    if not settings.structure:
+        return stands_out
+    dx, dy = (cv2.Sobel(image, cv2.CV_32F, *order, scale=255 / 8) for order in ((1, 0), (0, 1)))
+    xx, yy, xy = (cv2.GaussianBlur(product, (0, 0), 1.5) for product in (dx * dx, dy * dy, dx * dy))
+    smaller = (xx + yy) / 2 - np.hypot((xx - yy) / 2, xy)
+    return np.asarray(stands_out & (smaller >= settings.structure**2))
+
+
+def inference_network(model: SuperPoint, device: torch.device) -> Network:
+    """A network to run on many views: on a CPU in ncnn where it is installed and a descriptor head is there, as its
+    graph has both. Twice as fast as torch; it sees pictures rounded to 256 grey levels and gives no descriptors.
+    """
+    model = model.eval()
+    if device.type == "cpu" and model.architecture.descriptor_dim:
+        try:
+            from superpoint_ros.network.ncnn_network import NcnnNetwork
+        except ImportError:
+            pass
+        else:
+            fast = NcnnNetwork(model, torch.get_num_threads())
+
+            def each(pictures: Tensor) -> tuple[Tensor, None]:
+                grey = (pictures[:, 0] * 255).round().to(torch.uint8).numpy()
+                return torch.stack([torch.from_numpy(fast(picture)[0]) for picture in grey]), None
+
+            return each
+    return cast(Network, model.to(device, memory_format=torch.channels_last))  # type: ignore[call-overload]
 
 
 def adapt(
@@ -107,7 +156,7 @@ def adapt(
         told = {key: value for key, value in asdict(settings).items() if key not in ("batch", "rounds")}
         labels.open({"weights_id": weights_id, "seed": seed, "adaptation": told})
     here.wait()
-    model = model.eval().to(here.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = inference_network(model, here.device)
     points, done, bad = 0, 0, 0
     # Shuffled, so that a budget that ends early leaves a fair sample.
     mine = np.random.default_rng(seed).permutation(len(pictures))[here.rank :: here.world]
@@ -126,7 +175,7 @@ def adapt(
             tqdm.write(f"{error}; skipped")
             continue
         rng = np.random.default_rng((seed, ADAPTATION, number))
-        found = adapt_picture(model, picture, rng, settings)
+        found = adapt_picture(network, picture, rng, settings, here.device)
         labels.write(path, found)
         points, done = points + len(found.xy), done + 1
         bar.set_postfix_str(f"{points / done:.0f} points a picture, {bad} bad")

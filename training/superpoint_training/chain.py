@@ -67,8 +67,10 @@ def run_adapt(
     """Label pictures with a network: `out` gets pictures.txt, held_out.txt, labels/ and the frames
     of bags.
 
-    held_out  a list of pictures that are left for evaluation; None takes a share of all
-              (inputs.held_out)
+    held_out  pictures that are left for evaluation: a folder, or a .txt list of paths or of their
+              ends (file names will do); None takes a share of all (inputs.held_out)
+
+    Raises ValueError, naming it, for a listed picture that is none of the sources'.
     """
     checkpoint = load_checkpoint(weights)
     if here.leads:
@@ -177,7 +179,10 @@ def read_list(path: Path) -> list[Path]:
 def _write_lists(config: Config, sources: Sequence[Path], out: Path, held_out: Path | None) -> None:
     pictures = [path.resolve() for path in find_pictures(sources, out / "frames", config.inputs)]
     if held_out is not None:
-        kept = {path.resolve() for path in find_pictures([held_out], out / "frames", config.inputs)}
+        if held_out.suffix == ".txt":
+            kept = _listed(held_out, pictures)
+        else:
+            kept = {path.resolve() for path in find_pictures([held_out], out / "frames", config.inputs)}
         training, validation = [p for p in pictures if p not in kept], sorted(kept)
     else:
         training, validation = split(pictures, config.inputs.held_out, config.run.seed)
@@ -185,6 +190,17 @@ def _write_lists(config: Config, sources: Sequence[Path], out: Path, held_out: P
         raise ValueError(f"{', '.join(map(str, sources))}: all {len(pictures)} pictures are held out")
     for name, paths in ((PICTURES, training), (HELD_OUT, validation)):
         (out / name).write_text("".join(f"{path}\n" for path in paths))
+
+
+def _listed(names: Path, pictures: Sequence[Path]) -> set[Path]:
+    """Those of the pictures whose path ends with a line of the file `names`."""
+    lines = [line.strip() for line in names.read_text(encoding="utf-8").splitlines()]
+    wanted = {Path(line).parts for line in lines if line and not line.startswith("#")}
+    lengths = {len(parts) for parts in wanted}
+    found = {path.parts[-n:]: path for path in pictures for n in lengths if path.parts[-n:] in wanted}
+    if missing := sorted("/".join(parts) for parts in wanted - found.keys()):
+        raise ValueError(f"{names}: {len(missing)} of {len(wanted)} listed pictures are not there: {missing[0]} …")
+    return set(found.values())
 
 
 def _train(

@@ -94,6 +94,11 @@ class AdaptationConfig:
     min_points   kept a picture even if they are below the threshold, for detectors of little training
     max_points   kept a picture
     border       pixels at a view's edge whose answers don't count, as the network sees zeros beyond
+    contrast     a peak's height over the mean of its 9×9 pixels, at least: below about 4 it is one of
+                 many in a patch that the detector likes everywhere; 0 takes all
+    structure    grey levels a pixel by which the picture changes around a peak in its flattest
+                 direction (square root of Shi and Tomasi's eigenvalue), at least: without, nothing
+                 says where a label should be; 0 takes all
     rounds       of adaptation and joint training (`superpoint-train all`)
     """
 
@@ -106,12 +111,14 @@ class AdaptationConfig:
     min_points: int = 0
     max_points: int = 600
     border: int = 3
+    contrast: float = 0.0
+    structure: float = 0.0
     subpixel: bool = False
     rounds: int = 1
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "batch", "max_points", "rounds")
-        _at_least(self, 0, "views", "min_points", "nms_radius", "border")
+        _at_least(self, 0, "views", "min_points", "nms_radius", "border", "contrast", "structure")
         if not 0 <= self.threshold < 1:
             raise ValueError(f"threshold must be at least 0 and below 1, got {self.threshold}")
 
@@ -121,7 +128,9 @@ class PairsConfig:
     """Training pairs: two views of a picture.
 
     size              (height, width) of a view, multiples of 8
-    first, second     homographies of the views; the paper's first view is the picture itself
+    first             homographies from the picture, shrunk to cover `size`, to the first view; in
+                      the paper that view is the picture itself
+    second            homographies from the first view to the second
     photometric       of both views
     correspondences   points a pair for the sparse loss; labelled ones first, then random ones
     """

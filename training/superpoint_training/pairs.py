@@ -60,7 +60,8 @@ class PairSamples(Dataset[Batch]):
         found = LabelFolder(self.labels).read(self.pictures[number]).xy.astype(np.float64)
         config, size = self.config, self.config.size
         fit = _fit((picture.shape[0], picture.shape[1]), size)
-        moves = [sample_homography(rng, size, limits) @ fit for limits in (config.first, config.second)]
+        first = sample_homography(rng, size, config.first) @ fit
+        moves = [first, sample_homography(rng, size, config.second) @ first]
         views = [view(picture, move, size) for move in moves]
         points = [warp_points(found, move) for move in moves]
         targets = [
