@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from superpoint_ros.features.image import (
     as_grey,
@@ -18,7 +19,7 @@ from superpoint_ros.features.image import (
 )
 from superpoint_ros.network.checkpoint import DEFAULT_WEIGHTS, load_checkpoint
 from superpoint_ros.network.choice import make_engine
-from superpoint_ros.network.engine import ENGINES, choose_device, pad_to_cells
+from superpoint_ros.network.engine import ENGINES, Masks, Resident, choose_device, pad_to_cells
 from superpoint_ros.network.heatmap import DetectionSettings
 
 
@@ -31,15 +32,23 @@ class Features:
     scores       (N,) float32, descending, the probability of a keypoint at that pixel
     descriptors  (N, D) float32, unit length
     size         (height, width) of the source image
+    resident     the descriptors on the GPU that made them, or None; see `on_device`
     """
 
     xy: NDArray[np.float32]
     scores: NDArray[np.float32]
     descriptors: NDArray[np.float32]
     size: tuple[int, int]
+    resident: Resident | None = field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.xy)
+
+    @property
+    def on_device(self) -> Tensor | None:
+        """The descriptors on their GPU, (N, D) float32; None where there is none, or these are others."""
+        resident = self.resident
+        return resident.tensor if resident is not None and resident.host is self.descriptors else None
 
 
 class Extractor:
@@ -47,8 +56,8 @@ class Extractor:
 
     weights              a file (see `network.checkpoint`), or None for the package's default
     device               "auto", "cpu", "cuda" or "cuda:N"
-    engine               "auto" (see `network.choice`), "torch", or on the CPU "ncnn", "openvino" or
-                         "onnxruntime"
+    engine               "auto" (see `network.choice`), "torch"; on the CPU "ncnn", "openvino" or
+                         "onnxruntime"; on CUDA "cudagraph" or "tensorrt"
     precision            "auto", "float32", or "float16" (CUDA only)
     max_keypoints        the strongest are kept
     detection_threshold  of the keypoint probability, in [0, 1)
@@ -102,8 +111,10 @@ class Extractor:
         """
         return self.batch([image])[0]
 
-    def batch(self, images: Sequence[NDArray[np.uint8]]) -> list[Features]:
+    def batch(self, images: Sequence[NDArray[np.uint8]], masks: Masks = None) -> list[Features]:
         """Extract from several images, of equal or unequal sizes; in one forward pass on a GPU.
+
+        masks  for each image where keypoints may be, (H, W) bool as the image, or None: everywhere
 
         Each image's result is what it would be alone, within rounding. Raises ValueError that
         names the image.
@@ -119,8 +130,25 @@ class Extractor:
         sources = [grey.shape for grey in greys]
         sizes = [target_size(size, self.resize) for size in sources]
         pictures = [pad_to_cells(resize_image(grey, size)) for grey, size in zip(greys, sizes, strict=True)]
-        found = self._engine(pictures, sizes, self.settings)
+        if masks is None or all(mask is None for mask in masks):
+            found = self._engine(pictures, sizes, self.settings)
+        else:
+            fitted = [_fitted(mask, *one) for mask, *one in zip(masks, sources, sizes, strict=True)]
+            found = self._engine(pictures, sizes, self.settings, fitted)
         return [
-            Features(to_source_pixels(one.xy, source, size), one.scores, one.descriptors, source)
+            Features(to_source_pixels(one.xy, source, size), one.scores, one.descriptors, source, one.resident)
             for one, source, size in zip(found, sources, sizes, strict=True)
         ]
+
+
+def _fitted(mask: NDArray[np.bool_] | None, source: tuple[int, int], size: tuple[int, int]) -> NDArray[np.bool_] | None:
+    """A mask of an image as the engine takes it, of `size` (height, width) and padded.
+
+    A pixel is allowed if all that it covers of the image is. Raises ValueError for a mask of another shape.
+    """
+    if mask is None:
+        return None
+    if mask.shape != source:
+        raise ValueError(f"mask has shape {mask.shape}, its image {source}")
+    grey = np.where(mask, np.uint8(255), np.uint8(0))
+    return pad_to_cells(resize_image(grey, size)) == 255

@@ -8,12 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from superpoint_ros.network.cache import cached, checkpoint_key
 from superpoint_ros.network.checkpoint import Checkpoint
-from superpoint_ros.network.engine import Extraction, require_descriptors
-from superpoint_ros.network.heatmap import FLAT_RADIUS, DetectionSettings, refine
-from superpoint_ros.network.onnx_file import OPSET, onnx_bytes
-from superpoint_ros.network.peaks import blank, heatmap_of, sample, strongest_peaks
+from superpoint_ros.network.engine import Extraction, Masks, require_descriptors
+from superpoint_ros.network.heatmap import DetectionSettings, refine
+from superpoint_ros.network.onnx_file import cached_onnx
+from superpoint_ros.network.peaks import FLAT_RADIUS, blank, heatmap_of, sample, strongest_peaks
 
 Map = NDArray[np.float32]
 Network = Callable[[NDArray[np.uint8]], tuple[Map, Map]]
@@ -49,14 +48,22 @@ class CpuEngine:
         pictures: Sequence[NDArray[np.uint8]],
         sizes: Sequence[tuple[int, int]],
         settings: DetectionSettings,
+        masks: Masks = None,
     ) -> list[Extraction]:
         """As `TorchEngine.__call__`; a picture's result never depends on the others'."""
-        return [self._extract(picture, size, settings) for picture, size in zip(pictures, sizes, strict=True)]
+        masks = [None] * len(pictures) if masks is None else masks
+        return [self._extract(*one, settings) for one in zip(pictures, sizes, masks, strict=True)]
 
-    def _extract(self, picture: NDArray[np.uint8], size: tuple[int, int], settings: DetectionSettings) -> Extraction:
+    def _extract(
+        self,
+        picture: NDArray[np.uint8],
+        size: tuple[int, int],
+        mask: NDArray[np.bool_] | None,
+        settings: DetectionSettings,
+    ) -> Extraction:
         picture = np.ascontiguousarray(picture)
         logits, dense = self.network(picture)
-        xy, heatmap = self.locate(logits, picture, size, settings)
+        xy, heatmap = self.locate(logits, picture, size, settings, mask)
         scores = heatmap[xy[:, 1], xy[:, 0]]
         points = xy.astype(np.float32)
         if settings.subpixel:
@@ -70,17 +77,14 @@ class CpuEngine:
         picture: NDArray[np.uint8],
         size: tuple[int, int],
         settings: DetectionSettings,
+        mask: NDArray[np.bool_] | None = None,
     ) -> tuple[NDArray[np.int64], Map]:
         """(N, 2) pixels x and y, the strongest first, and the (H, W) heatmap they come from."""
         heatmap = heatmap_of(logits)[: size[0], : size[1]]
         heatmap[blank(picture[: size[0], : size[1]], FLAT_RADIUS)] = 0
-        xy, _ = strongest_peaks(
-            heatmap,
-            settings.detection_threshold,
-            settings.nms_radius,
-            settings.border,
-            settings.max_keypoints,
-        )
+        if mask is not None:
+            heatmap[~mask[: size[0], : size[1]]] = 0
+        xy, _ = strongest_peaks(heatmap, *settings.choice)
         return xy, heatmap
 
 
@@ -92,10 +96,7 @@ def load_network(name: str, checkpoint: Checkpoint, threads: int) -> Network:
         return NcnnNetwork(checkpoint.build(), threads)
     from superpoint_ros.network import onnx_networks
 
-    content = cached(
-        f"{checkpoint_key(checkpoint)}-opset{OPSET}.onnx",
-        lambda: onnx_bytes(checkpoint.build()),
-    )
+    content = cached_onnx(checkpoint)
     if name == "onnxruntime":
         return onnx_networks.OnnxRuntimeNetwork(content, threads)
     return onnx_networks.OpenVinoNetwork(content, threads)

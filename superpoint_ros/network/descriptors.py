@@ -41,3 +41,21 @@ def sample_descriptors(dense: Tensor, xy: Tensor, interpolation: str = INTERPOLA
         align_corners=False,
     )
     return F.normalize(sampled[..., 0].transpose(1, 2), dim=2)
+
+
+def gather_descriptors(dense: Tensor, xy: Tensor) -> Tensor:
+    """`sample_descriptors`, bilinear, for a GPU: grid_sample has one thread a keypoint walk through all channels.
+
+    With `dense` in channels_last, a cell's descriptor is read in one piece.
+    """
+    batch, channels, rows, columns = dense.shape
+    table = dense.permute(0, 2, 3, 1).reshape(batch, rows * columns, channels)
+    x = ((xy[..., 0] + 0.5) / CELL - 0.5).clamp(0, columns - 1)
+    y = ((xy[..., 1] + 0.5) / CELL - 0.5).clamp(0, rows - 1)
+    left, top = x.floor().long(), y.floor().long()
+    right, bottom = (left + 1).clamp_max(columns - 1), (top + 1).clamp_max(rows - 1)
+    dx, dy = x - left, y - top
+    cells = torch.cat([row * columns + column for row in (top, bottom) for column in (left, right)], dim=1)
+    weights = torch.cat([wy * wx for wy in (1 - dy, dy) for wx in (1 - dx, dx)], dim=1)
+    corners = table.gather(1, cells[..., None].expand(-1, -1, channels)).float() * weights[..., None]
+    return F.normalize(corners.view(batch, 4, -1, channels).sum(dim=1), dim=2)

@@ -8,26 +8,43 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from superpoint_ros.network.checkpoint import Checkpoint
 from superpoint_ros.network.descriptors import sample_descriptors
 from superpoint_ros.network.heatmap import DetectionSettings, detect, flat, heatmap_from_logits
 from superpoint_ros.network.superpoint import CELL, fold_head_norms
 
-ENGINES = ("auto", "torch", "ncnn", "openvino", "onnxruntime")
+ENGINES = ("auto", "torch", "ncnn", "openvino", "onnxruntime", "cudagraph", "tensorrt")
 PRECISIONS = ("auto", "float32", "float16")
+
+Masks = Sequence[NDArray[np.bool_] | None] | None
+"""For each picture of a batch where keypoints may be, (H, W) as the picture, or None: everywhere."""
+
+
+@dataclass(frozen=True)
+class Resident:
+    """The same (N, D) float32 descriptors twice: here, and on the device they were made on.
+
+    Whoever has other descriptors than `host`, a selection of them too, must not use `tensor`.
+    """
+
+    host: NDArray[np.float32]
+    tensor: Tensor
 
 
 @dataclass(frozen=True)
 class Extraction:
     """What the network found in one picture, in pixels of the network input.
 
-    xy (N, 2) float32, scores (N,) float32 descending, descriptors (N, D) float32 of unit length
+    xy (N, 2) float32, scores (N,) float32 descending, descriptors (N, D) float32 of unit length;
+    resident: the descriptors where they were made, if that is a GPU
     """
 
     xy: NDArray[np.float32]
     scores: NDArray[np.float32]
     descriptors: NDArray[np.float32]
+    resident: Resident | None = None
 
 
 def choose_device(name: str) -> torch.device:
@@ -89,12 +106,15 @@ class TorchEngine:
         pictures: Sequence[NDArray[np.uint8]],
         sizes: Sequence[tuple[int, int]],
         settings: DetectionSettings,
+        masks: Masks = None,
     ) -> list[Extraction]:
         """Extract from all pictures in one forward pass.
 
         pictures  grey (H, W) uint8 each, H and W multiples of 8
         sizes     the height and width of each within its picture; what is beyond is padding,
                   without keypoints
+        masks     where keypoints may be; what is outside is not in the heatmap, so it costs no
+                  keypoint its place
         """
         height = max(picture.shape[0] for picture in pictures)
         width = max(picture.shape[1] for picture in pictures)
@@ -111,6 +131,8 @@ class TorchEngine:
         logits, dense = self._model(image, valid)
         extents = torch.tensor(sizes, device=self.device)
         heatmap = heatmap_from_logits(logits).masked_fill(flat(grey[:, 0], extents), 0)
+        if masks is not None:
+            heatmap.masked_fill_(torch.from_numpy(hidden(masks, (height, width))).to(self.device), 0)
         found = detect(heatmap, extents, settings)
         # Beyond the centre of a smaller picture's last cell, too, its descriptor is continued.
         last = torch.tensor([(p.shape[1], p.shape[0]) for p in pictures], device=self.device)
@@ -126,8 +148,18 @@ def _unpack(packed: NDArray[np.float32]) -> list[Extraction]:
     for rows in packed:
         rows = rows[: np.count_nonzero(rows[:, 2] > 0)]
         xy, scores, descriptors = rows[:, :2], rows[:, 2], rows[:, 3:]
-        extractions.append(Extraction(*(np.ascontiguousarray(part) for part in (xy, scores, descriptors))))
+        xy, scores, descriptors = (np.ascontiguousarray(part) for part in (xy, scores, descriptors))
+        extractions.append(Extraction(xy, scores, descriptors))
     return extractions
+
+
+def hidden(masks: Sequence[NDArray[np.bool_] | None], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Where keypoints may not be in a batch whose largest picture has this (height, width): (B, H, W) bool."""
+    everywhere = np.zeros((len(masks), *size), np.bool_)
+    for row, mask in zip(everywhere, masks, strict=True):
+        if mask is not None:
+            row[: mask.shape[0], : mask.shape[1]] = ~mask
+    return everywhere
 
 
 def pad_to_cells(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:

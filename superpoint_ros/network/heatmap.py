@@ -12,11 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from superpoint_ros.network.peaks import blank, greedy_peaks, strongest_peaks
+from superpoint_ros.network.dense_peaks import flat_dense, strongest_dense, suppress_dense
+from superpoint_ros.network.peaks import FLAT_RADIUS, blank, greedy_peaks, strongest_peaks
 from superpoint_ros.network.superpoint import CELL
-
-FLAT_RADIUS = CELL // 2
-"""Of the neighbourhood that `flat` looks at."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +39,18 @@ class DetectionSettings:
     def __post_init__(self) -> None:
         for name, lowest in (("max_keypoints", 1), ("nms_radius", 0), ("border", 0)):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < lowest:
                 raise ValueError(f"{name} must be a whole number of at least {lowest}, got {value!r}")
+            object.__setattr__(self, name, int(value))
         threshold = self.detection_threshold
-        if not isinstance(threshold, (int, float)) or not 0 <= threshold < 1:
+        if not isinstance(threshold, (int, float, np.number)) or not 0 <= threshold < 1:
             raise ValueError(f"detection_threshold must be at least 0 and below 1, got {threshold!r}")
+        object.__setattr__(self, "detection_threshold", float(threshold))
+
+    @property
+    def choice(self) -> tuple[float, int, int, int]:
+        """Threshold, radius, border and limit: what the functions that choose keypoints ask for."""
+        return self.detection_threshold, self.nms_radius, self.border, self.max_keypoints
 
 
 @dataclass(frozen=True)
@@ -82,21 +87,13 @@ def detect(heatmap: Tensor, sizes: Tensor, settings: DetectionSettings) -> Detec
     Returns `Detections` with K = min(max_keypoints, H·W). Equal scores are ordered by row, then
     column.
     """
-    choose = _strongest_each if heatmap.device.type == "cpu" else strongest_dense
-    xy, scores = choose(heatmap, sizes, settings)
+    if heatmap.device.type == "cpu":
+        xy, scores = strongest_each(heatmap, sizes, *settings.choice)
+    else:
+        xy, scores = strongest_dense(heatmap, sizes, *settings.choice)
     count = (scores > 0).sum(dim=1)
     xy = refine(heatmap, xy, sizes) if settings.subpixel else xy.float()
     return Detections(xy, scores, count)
-
-
-def strongest_dense(heatmap: Tensor, sizes: Tensor, settings: DetectionSettings) -> tuple[Tensor, Tensor]:
-    """What `detect` does on a GPU: (B, K, 2) int64 x and y, and (B, K) scores, 0 where padded."""
-    inside = _inside(heatmap, sizes, margin=0)
-    candidates = torch.where(inside & (heatmap > settings.detection_threshold), heatmap, 0.0)
-    peaks = suppress_dense(candidates, settings.nms_radius)
-    if settings.border:
-        peaks = torch.where(_inside(heatmap, sizes, settings.border), peaks, 0.0)
-    return _strongest(peaks, settings.max_keypoints)
 
 
 def flat(image: Tensor, sizes: Tensor | None = None) -> Tensor:
@@ -118,14 +115,6 @@ def flat(image: Tensor, sizes: Tensor | None = None) -> Tensor:
     return result
 
 
-def flat_dense(image: Tensor, sizes: Tensor | None = None) -> Tensor:
-    """What `flat` does on a GPU."""
-    inverse = 255 - image
-    if sizes is not None:
-        inverse = torch.where(_inside(image, sizes, margin=0), inverse, 0)
-    return _window_max(image, FLAT_RADIUS) == 255 - _window_max(inverse, FLAT_RADIUS)
-
-
 def suppress(heatmap: Tensor, radius: int) -> Tensor:
     """Greedy non-maximum suppression: pixels as if visited from the strongest to the weakest.
 
@@ -142,26 +131,6 @@ def suppress(heatmap: Tensor, radius: int) -> Tensor:
         index = torch.from_numpy(greedy_peaks(scores.float().contiguous().numpy(), 0, radius))
         row.view(-1)[index] = scores.flatten()[index]
     return result
-
-
-def suppress_dense(heatmap: Tensor, radius: int) -> Tensor:
-    """What `suppress` does on a GPU, in rounds over whole maps.
-
-    Each round keeps what comes before its whole neighbourhood and removes that neighbourhood;
-    greedy suppression is the fixed point, reached after as many rounds as the longest chain of
-    neighbours (about five on photographs). A single max-pool is not enough: it also lets pixels
-    suppress that are themselves suppressed.
-    """
-    if radius == 0:
-        return heatmap
-    kept = torch.zeros_like(heatmap)
-    alive = heatmap
-    while True:
-        peaks = torch.where(_comes_first(alive, radius), alive, 0.0)
-        kept = torch.maximum(kept, peaks)
-        alive = torch.where(_window_max(peaks, radius) > 0, 0.0, alive)
-        if not bool((alive > 0).any()):
-            return kept
 
 
 def refine(heatmap: Tensor, xy: Tensor, sizes: Tensor) -> Tensor:
@@ -193,17 +162,17 @@ def refine(heatmap: Tensor, xy: Tensor, sizes: Tensor) -> Tensor:
     return xy.float() + torch.stack(offsets, dim=-1).clamp(-0.5, 0.5)
 
 
-def _strongest_each(heatmap: Tensor, sizes: Tensor, settings: DetectionSettings) -> tuple[Tensor, Tensor]:
-    """The same on the CPU, picture by picture and only for pixels above the threshold."""
+def strongest_each(
+    heatmap: Tensor, sizes: Tensor, threshold: float, radius: int, border: int, limit: int
+) -> tuple[Tensor, Tensor]:
+    """As `strongest_dense`, picture by picture and only for pixels above the threshold."""
     batch, height, width = heatmap.shape
-    limit = min(settings.max_keypoints, height * width)
+    limit = min(limit, height * width)
     xy = np.zeros((batch, limit, 2), np.int64)
     scores = np.zeros((batch, limit), np.float32)
     for b, (bottom, right) in enumerate(_extents(heatmap, sizes)):
         picture = heatmap[b, :bottom, :right].detach().float().numpy()
-        found, strengths = strongest_peaks(
-            picture, settings.detection_threshold, settings.nms_radius, settings.border, limit
-        )
+        found, strengths = strongest_peaks(picture, threshold, radius, border, limit)
         xy[b, : len(found)], scores[b, : len(found)] = found, strengths
     return torch.from_numpy(xy), torch.from_numpy(scores)
 
@@ -213,56 +182,3 @@ def _extents(image: Tensor, sizes: Tensor | None) -> list[tuple[int, int]]:
     if sizes is None:
         return [(image.shape[1], image.shape[2])] * len(image)
     return [(int(height), int(width)) for height, width in sizes]
-
-
-def _inside(heatmap: Tensor, sizes: Tensor, margin: int) -> Tensor:
-    """(B, H, W) bool: at least `margin` pixels away from the outside of each picture."""
-    height, width = heatmap.shape[-2:]
-    y = torch.arange(height, device=heatmap.device)[None, :, None]
-    x = torch.arange(width, device=heatmap.device)[None, None, :]
-    bottom, right = (sizes.to(heatmap.device) - margin)[:, :, None, None].unbind(dim=1)
-    return (y >= margin) & (x >= margin) & (y < bottom) & (x < right)
-
-
-def _strongest(peaks: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The highest pixels, of equal ones the first: (B, K, 2) int64 x and y, and (B, K) scores."""
-    height, width = peaks.shape[1:]
-    pixels, scores = height * width, peaks.flatten(1)
-    # topk promises nothing about equals, so no two keys are equal: the bits of the score (those of
-    # a float that is not negative sort as it does), then how many pixels come later.
-    later = torch.arange(pixels - 1, -1, -1, device=peaks.device)
-    keys = (scores.view(torch.int32).long() << 32) | later
-    keys = keys.topk(min(count, pixels), dim=1).values
-    index = pixels - 1 - (keys & 0xFFFFFFFF)
-    return torch.stack([index % width, index // width], dim=-1), scores.gather(1, index)
-
-
-def _comes_first(x: Tensor, radius: int) -> Tensor:
-    """Which pixels are positive, above all earlier ones of their window and not below any later.
-
-    Earlier and later in row order.
-    """
-    rows = _sliding_max(x, radius, radius, dim=2)
-    earlier = torch.maximum(_sliding_max(rows, radius, -1, dim=1), _sliding_max(x, radius, -1, dim=2))
-    later = torch.maximum(_sliding_max(rows, -1, radius, dim=1), _sliding_max(x, -1, radius, dim=2))
-    return (x > earlier) & (x >= later) & (x > 0)
-
-
-def _window_max(x: Tensor, radius: int) -> Tensor:
-    """Maximum over the (2·radius + 1)² window of each pixel; nothing lies outside the image."""
-    return _sliding_max(_sliding_max(x, radius, radius, dim=2), radius, radius, dim=1)
-
-
-def _sliding_max(x: Tensor, before: int, after: int, dim: int) -> Tensor:
-    """Maximum of x[i - before … i + after] along `dim`, 0 outside; an end of -1 leaves x[i] out.
-
-    Windows grow by doubling, four passes for nine pixels: 3 ms where `max_pool2d` takes 54
-    (640×480, 2 CPU cores).
-    """
-    length, window = x.shape[dim], 1
-    x = F.pad(x, [before, after] if dim == 2 else [0, 0, before, after])
-    wanted = before + after + 1
-    while 2 * window <= wanted:
-        x = torch.maximum(x.narrow(dim, 0, x.shape[dim] - window), x.narrow(dim, window, x.shape[dim] - window))
-        window *= 2
-    return torch.maximum(x.narrow(dim, 0, length), x.narrow(dim, wanted - window, length))

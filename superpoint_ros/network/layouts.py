@@ -20,7 +20,7 @@ from superpoint_ros.network.superpoint import (
 
 ALL_LAYERS = (*ENCODER_LAYERS, *DETECTOR_LAYERS, *DESCRIPTOR_LAYERS)
 WRAPPERS = ("state_dict", "model", "model_state_dict", "weights")
-PREFIXES = ("module.", "extractor.", "model.", "superpoint.", "net.")
+PREFIXES = ("module.", "extractor.", "model.", "superpoint.", "net.", "keypoint_detector.")
 
 
 def _magic_leap() -> dict[str, str]:

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from superpoint_ros.network.cache import cached, checkpoint_key
+from superpoint_ros.network.checkpoint import Checkpoint
 from superpoint_ros.network.superpoint import SuperPoint, fold_head_norms
 
 OPSET = 17
@@ -55,8 +57,14 @@ def export_onnx(path: str | os.PathLike[str], model: SuperPoint) -> None:
         partial.unlink(missing_ok=True)
 
 
+def cached_onnx(checkpoint: Checkpoint) -> bytes:
+    """An ONNX file's content, from the user's cache or exported and kept there."""
+    name = f"{checkpoint_key(checkpoint)}-opset{OPSET}.onnx"
+    return cached(name, lambda: onnx_bytes(checkpoint.build()))
+
+
 def onnx_bytes(model: SuperPoint) -> bytes:
-    """The same, as the file's content."""
+    """What `export_onnx` writes."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "network.onnx")
         export_onnx(path, model)

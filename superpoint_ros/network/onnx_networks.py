@@ -1,11 +1,19 @@
-"""The network in ONNX Runtime and in OpenVINO, one picture at a time."""
+"""The network in ONNX Runtime, with TensorRT too, and in OpenVINO."""
 
 from __future__ import annotations
 
+import os
 import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+
+from superpoint_ros.network.superpoint import CELL
 
 Map = NDArray[np.float32]
 
@@ -34,6 +42,63 @@ class OnnxRuntimeNetwork:
         """(H, W) uint8, multiples of 8, to logits (65, H/8, W/8) and descriptors (D, H/8, W/8)."""
         logits, dense = self._session.run(OUTPUTS, {"image": _image(picture)})
         return logits[0], dense[0]
+
+
+class OnnxRuntimeOnDevice:
+    """The same in ONNX Runtime for pictures that are on a device, without a way through the host.
+
+    content    an ONNX file of `onnx_file`
+    device     where the pictures are
+    providers  as `onnxruntime.InferenceSession` takes them; see `tensorrt_providers`
+
+    `CudaEngine`'s network: (B, 1, H, W) float32 in [0, 1] to logits and descriptors.
+    """
+
+    dtype = torch.float32
+    capturable = False
+
+    def __init__(self, content: bytes, device: torch.device, providers: Sequence[Any]) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(content, options, providers=list(providers))
+        self._device = device
+        names = [provider if isinstance(provider, str) else provider[0] for provider in providers]
+        # ONNX Runtime goes on without a provider that does not load
+        if self._session.get_providers()[0] != names[0]:
+            raise RuntimeError(f"ONNX Runtime does not load {names[0]}, only {self._session.get_providers()}")
+        self._channels = {output.name: int(output.shape[1]) for output in self._session.get_outputs()}
+
+    def __call__(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        image = image.contiguous()
+        batch, _, height, width = image.shape
+        outputs = [
+            torch.empty((batch, self._channels[name], height // CELL, width // CELL), device=self._device)
+            for name in OUTPUTS
+        ]
+        binding = self._session.io_binding()
+        place = self._device.type, self._device.index or 0, np.float32
+        binding.bind_input("image", *place, tuple(image.shape), image.data_ptr())
+        for name, output in zip(OUTPUTS, outputs, strict=True):
+            binding.bind_output(name, *place, tuple(output.shape), output.data_ptr())
+        if self._device.type == "cuda":
+            torch.cuda.current_stream(self._device).synchronize()  # ONNX Runtime has a stream of its own
+        self._session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+        return outputs[0], outputs[1]
+
+
+def tensorrt_providers(device: torch.device, half: bool, folder: Path) -> list[Any]:
+    """TensorRT, and CUDA for what it cannot do; engines that it builds, one a shape, are kept in `folder`."""
+    index = device.index or 0
+    tensorrt = {
+        "device_id": index,
+        "trt_fp16_enable": half,
+        "trt_engine_cache_enable": True,
+        "trt_engine_cache_path": os.fspath(folder),
+    }
+    return [("TensorrtExecutionProvider", tensorrt), ("CUDAExecutionProvider", {"device_id": index})]
 
 
 class OpenVinoNetwork:

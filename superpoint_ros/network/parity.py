@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from superpoint_ros.network.engine import Extraction
+from superpoint_ros.network.engine import Extraction, Masks
 from superpoint_ros.network.heatmap import DetectionSettings
 
 SETTINGS = DetectionSettings(max_keypoints=512)
@@ -28,6 +28,7 @@ class Engine(Protocol):
         pictures: Sequence[NDArray[np.uint8]],
         sizes: Sequence[tuple[int, int]],
         settings: DetectionSettings,
+        masks: Masks = None,
     ) -> list[Extraction]: ...
 
 

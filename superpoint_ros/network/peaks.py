@@ -7,6 +7,8 @@ starts threads: for a millisecond of work torch's would spin for ten.
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +16,9 @@ from numpy.typing import NDArray
 from superpoint_ros.network.superpoint import CELL
 
 Map = NDArray[np.float32]
+
+FLAT_RADIUS = CELL // 2
+"""Of the neighbourhood that must not be of one single value for a pixel to be a keypoint."""
 
 
 def heatmap_of(logits: Map) -> Map:
@@ -54,20 +59,24 @@ def sample(dense: Map, xy: Map) -> Map:
     left, top = column.astype(np.int64), row.astype(np.int64)
     right, bottom = np.minimum(left + 1, columns - 1), np.minimum(top + 1, rows - 1)
     dx, dy = (column - left).astype(np.float32), (row - top).astype(np.float32)
-    flat = dense.reshape(channels, -1)
-    mixed = np.zeros((channels, len(xy)), np.float32)
+    # A cell's descriptor in one piece: half the time, though turning the map takes a third of it.
+    table = cv2.transpose(dense.reshape(channels, -1))
+    mixed = np.zeros((len(xy), channels), np.float32)
+    part = np.empty_like(mixed)
     for y, wy in ((top, 1 - dy), (bottom, dy)):
         for x, wx in ((left, 1 - dx), (right, dx)):
-            mixed += flat.take(y * columns + x, axis=1, mode="clip") * (wx * wy)
-    length = np.sqrt(np.einsum("dn,dn->n", mixed, mixed))
-    mixed /= np.maximum(length, np.float32(1e-12))
-    return np.ascontiguousarray(mixed.T)
+            np.take(table, y * columns + x, axis=0, out=part, mode="clip")
+            part *= (wx * wy)[:, None]
+            mixed += part
+    length = np.sqrt(np.einsum("nd,nd->n", mixed, mixed))
+    mixed /= np.maximum(length, np.float32(1e-12))[:, None]
+    return mixed
 
 
 def greedy_peaks(heatmap: NDArray[np.float32], threshold: float, radius: int) -> NDArray[np.int64]:
     """Pixels above `threshold` that survive greedy suppression, the strongest first.
 
-    heatmap (H, W) float32, contiguous; returns (N,) flat indices. Of equal pixels the first in row
+    heatmap (H, W) float32, contiguous; threshold 0 or more; returns (N,) flat indices. Of equal pixels the first in row
     order comes first, here and in suppression.
 
     Every candidate gets a rank, so that no two are equal; each round keeps the pixels whose rank is
@@ -75,11 +84,12 @@ def greedy_peaks(heatmap: NDArray[np.float32], threshold: float, radius: int) ->
     """
     scores = heatmap.ravel()
     candidates = np.flatnonzero(scores > threshold)
-    candidates = candidates[np.argsort(-scores[candidates], kind="stable")]
+    # The bits of floats that are not negative sort as they do; the index behind them orders equals.
+    bits = scores[candidates].view(np.int32).astype(np.int64)
+    candidates = np.sort((-bits << 32) | candidates) & 0xFFFFFFFF
     if radius == 0:
         return candidates
-    # float32 counts to 2^24 without a gap
-    rank = np.zeros(heatmap.shape, np.float32 if len(candidates) < 1 << 24 else np.float64)
+    rank = np.zeros(heatmap.shape, _counting_to(len(candidates)))
     rank.ravel()[candidates] = np.arange(len(candidates), 0, -1)
     kept = np.zeros(heatmap.shape, np.uint8)
     window = _window(radius)
@@ -91,6 +101,13 @@ def greedy_peaks(heatmap: NDArray[np.float32], threshold: float, radius: int) ->
         rank.ravel()[alive[gone]] = 0
         alive = alive[~gone]
     return candidates[kept.ravel()[candidates] > 0]
+
+
+def _counting_to(count: int) -> Any:
+    """The fastest type for `cv2.dilate` that has all whole numbers up to `count`."""
+    if count < 1 << 16:
+        return np.uint16
+    return np.float32 if count < 1 << 24 else np.float64
 
 
 def blank(image: NDArray[np.uint8], radius: int) -> NDArray[np.bool_]:

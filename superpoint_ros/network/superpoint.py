@@ -65,7 +65,7 @@ class SuperPoint(nn.Module):
                sees the same zero border as it would alone.
 
         Returns cell logits (B, 65, H/8, W/8), the last channel the dustbin, and descriptors
-        (B, D, H/8, W/8) of unit length, or None without a descriptor head.
+        (B, D, H/8, W/8) float32 of unit length, or None without a descriptor head.
         """
         x = image
         for stage in (1, 2, 3, 4):
@@ -78,7 +78,8 @@ class SuperPoint(nn.Module):
         logits = self._head(DETECTOR_LAYERS, x)
         if not self.architecture.descriptor_dim:
             return logits, None
-        return logits, F.normalize(self._head(DESCRIPTOR_LAYERS, x), dim=1)
+        # in float32, as squares of half precision overflow
+        return logits, F.normalize(self._head(DESCRIPTOR_LAYERS, x).float(), dim=1)
 
     def _add_layer(self, name: str, inputs: int, outputs: int, kernel: int) -> None:
         setattr(self, f"conv{name}", nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2))

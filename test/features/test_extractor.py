@@ -259,6 +259,29 @@ def test_an_image_that_resizing_makes_too_thin_is_refused(tiny):
         tiny(resize=32)(noise(20, 64))
 
 
+# Masks
+
+
+@pytest.mark.parametrize("resize", [None, 160, 500, (96, 200)])
+def test_keypoints_lie_where_the_mask_of_the_source_image_allows(extractor, photograph, resize):
+    mask = np.zeros(photograph.shape, bool)
+    mask[101:, :203] = True
+    extractor.resize = resize
+    try:
+        found, free = extractor.batch([photograph] * 2, [mask, None])
+    finally:
+        extractor.resize = None
+    column, row = np.rint(found.xy).astype(int).T
+    assert len(found) > 20 and mask[row, column].all()
+    column, row = np.rint(free.xy).astype(int).T
+    assert not mask[row, column].all()
+
+
+def test_a_mask_of_another_shape_is_refused(tiny_weights):
+    with pytest.raises(ValueError, match=r"^mask has shape \(32, 64\), its image \(64, 64\)$"):
+        Extractor(tiny_weights, device="cpu", engine="torch").batch([noise(64, 64)], [np.ones((32, 64), bool)])
+
+
 # Arguments
 
 

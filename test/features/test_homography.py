@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from superpoint_ros.features.extractor import Features
 from superpoint_ros.features.homography import (
+    CONSENSUS,
     HomographyStatus,
     corner_error,
     estimate_homography,
@@ -136,6 +137,28 @@ def test_the_same_matches_give_the_same_homography():
         np.testing.assert_array_equal(again.matrix, first.matrix)
         np.testing.assert_array_equal(again.inliers, first.inliers)
         assert again.rmse == first.rmse
+
+
+def test_many_matches_are_all_fitted_though_consensus_is_sought_among_some():
+    rng = np.random.default_rng(0)
+    truth = camera_motion(0.2, 1.1, (5, 4), (1e-4, 1e-4))
+    points = spread(4 * CONSENSUS)
+    moved = project(truth, points) + rng.normal(size=points.shape) * 0.8
+    moved[::5] = spread(len(points), 1)[::5]
+    found = estimate(points, moved)
+    right = np.arange(len(points)) % 5 > 0
+    best, _ = cv2.findHomography(points[right], moved[right], 0)
+    assert found.inliers[right].mean() > 0.99
+    assert corner_error(found.matrix, best, SIZE) < 0.05
+
+
+def test_the_matrix_has_the_least_error_over_its_inliers():
+    points = spread(300)
+    moved = project(camera_motion(0.3, 1.2, (10, -8), (2e-4, -1e-4)), points)
+    moved += np.random.default_rng(1).normal(size=moved.shape) * 0.7
+    found = estimate(points, moved)
+    best, _ = cv2.findHomography(points[found.inliers], moved[found.inliers], 0)
+    assert corner_error(found.matrix, best, SIZE) < 0.01
 
 
 def test_the_two_images_may_differ_in_size():
@@ -282,7 +305,7 @@ def test_what_is_no_array_of_matches_is_refused_with_its_shape(matches):
         estimate_homography(features(spread(20)), features(spread(20)), matches)
 
 
-@pytest.mark.parametrize("threshold", [0, -3.0, np.nan, np.inf])
+@pytest.mark.parametrize("threshold", [0, -3.0, np.nan, np.inf, "3", None, True])
 def test_a_threshold_that_is_not_positive_is_refused(threshold):
     with pytest.raises(ValueError, match=f"^threshold must be a positive .* got {threshold!r}$"):
         estimate(spread(20), spread(20), threshold=threshold)

@@ -1,18 +1,31 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from superpoint_ros.features import matching
 from superpoint_ros.features.extractor import Features
-from superpoint_ros.features.matching import match, match_similarity
+from superpoint_ros.features.matching import match, match_similarity, nearest_on_device
+from superpoint_ros.network.engine import Resident
+
+BOTH_PLACES = pytest.mark.parametrize("place", [lambda f: f, lambda f: on_device(f)], ids=["here", "as on a GPU"])
 
 
 def features(descriptors):
     count = len(descriptors)
     zeros = np.zeros((count, 2), np.float32), np.ones(count, np.float32)
     return Features(*zeros, np.asarray(descriptors, np.float32), (240, 320))
+
+
+def on_device(f):
+    """As they come from a GPU, only that the device is the CPU."""
+    tensor = torch.from_numpy(f.descriptors.copy())
+    return replace(f, resident=Resident(f.descriptors, tensor))
 
 
 def random_features(count, dim=16, seed=0):
@@ -46,13 +59,49 @@ def slow_match(f0, f1, ratio=None, min_similarity=None):
     return np.array(result, np.int32).reshape(-1, 2)
 
 
+@BOTH_PLACES
 @pytest.mark.parametrize("ratio", [None, 0.7, 0.95, 1.0])
 @pytest.mark.parametrize("min_similarity", [None, -1.0, 0.6, 0.9])
 @given(counts=st.tuples(st.integers(1, 20), st.integers(1, 20)), seed=st.integers(0, 999))
-def test_matches_equal_mutual_nearest_neighbours_found_by_loops(ratio, min_similarity, counts, seed):
+def test_matches_equal_mutual_nearest_neighbours_found_by_loops(place, ratio, min_similarity, counts, seed):
     f0, f1 = random_features(counts[0], 8, seed), random_features(counts[1], 8, seed + 1000)
     options = {"ratio": ratio, "min_similarity": min_similarity}
-    np.testing.assert_array_equal(match(f0, f1, **options), slow_match(f0, f1, **options))
+    np.testing.assert_array_equal(match(place(f0), place(f1), **options), slow_match(f0, f1, **options))
+
+
+def test_descriptors_on_one_device_are_compared_there(monkeypatch):
+    asked = []
+    monkeypatch.setattr(matching, "nearest_on_device", lambda *given: asked.append(given) or nearest_on_device(*given))
+    f0, f1 = on_device(random_features(9)), on_device(random_features(8, seed=1))
+    match(f0, f1)
+    [(d0, d1)] = asked
+    assert d0 is f0.resident.tensor
+    assert d1 is f1.resident.tensor
+
+
+def test_a_selection_of_features_is_not_compared_by_what_the_device_has():
+    f0, f1 = on_device(random_features(60)), on_device(random_features(60, seed=1))
+    rows = np.random.default_rng(0).permutation(60)
+    selected = replace(f0, xy=f0.xy[rows], scores=f0.scores[rows], descriptors=f0.descriptors[rows])
+    assert selected.on_device is None
+    np.testing.assert_array_equal(match(selected, f1), slow_match(selected, f1))
+
+
+def read_only(array):
+    array.flags.writeable = False
+    return array
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "change", [read_only, np.asfortranarray, lambda a: a[::-1][::-1], lambda a: a.astype(np.float64)]
+)
+def test_descriptors_may_lie_in_memory_as_they_like(change):
+    f0, f1 = random_features(30), random_features(40, seed=1)
+    expected = match(f0, f1)
+    changed = replace(f0, descriptors=change(f0.descriptors.copy()))
+    np.testing.assert_array_equal(match(changed, f1), expected)
+    np.testing.assert_array_equal(match(f1, changed)[:, ::-1], expected[expected[:, 1].argsort()])
 
 
 def test_disturbed_copies_find_their_originals():
@@ -78,22 +127,33 @@ def test_matching_backwards_gives_the_same_pairs():
     np.testing.assert_array_equal(match(f0, f1), backwards[backwards[:, 0].argsort()])
 
 
-def test_of_equal_descriptors_the_first_rows_are_matched():
-    f = features([[1, 0], [1, 0], [0, 1]])
+@BOTH_PLACES
+def test_of_equal_descriptors_the_first_rows_are_matched(place):
+    f = place(features([[1, 0], [1, 0], [0, 1]]))
     assert match(f, f).tolist() == [[0, 0], [2, 2]]
 
 
-def test_the_ratio_drops_what_is_ambiguous():
-    f0 = features([[1, 0], [0, 1]])
-    f1 = features([[1, 0], [np.cos(0.01), np.sin(0.01)], [0, 1]])
+@BOTH_PLACES
+def test_of_many_equal_descriptors_each_row_is_matched_once(place):
+    f = random_features(40)
+    f0 = features(np.repeat(f.descriptors, 3, axis=0))
+    f1 = features(np.tile(f.descriptors, (2, 1)))
+    assert match(place(f0), place(f1)).tolist() == [[3 * row, row] for row in range(40)]
+
+
+@BOTH_PLACES
+def test_the_ratio_drops_what_is_ambiguous(place):
+    f0 = place(features([[1, 0], [0, 1]]))
+    f1 = place(features([[1, 0], [np.cos(0.01), np.sin(0.01)], [0, 1]]))
     assert match(f0, f1).tolist() == [[0, 0], [1, 2]]
-    twins = features([[np.cos(0.02), -np.sin(0.02)], [0, 1]])
+    twins = place(features([[np.cos(0.02), -np.sin(0.02)], [0, 1]]))
     assert match(twins, f1, ratio=0.6).tolist() == [[1, 2]]
-    assert match(features([[1, 0]]), features([[1, 0], [1, 0]]), ratio=1.0).tolist() == []
+    assert match(place(features([[1, 0]])), place(features([[1, 0], [1, 0]])), ratio=1.0).tolist() == []
 
 
-def test_a_single_candidate_passes_any_ratio():
-    assert match(features([[1, 0]]), features([[0, 1]]), ratio=0.1).tolist() == [[0, 0]]
+@BOTH_PLACES
+def test_a_single_candidate_passes_any_ratio(place):
+    assert match(place(features([[1, 0]])), place(features([[0, 1]])), ratio=0.1).tolist() == [[0, 0]]
 
 
 @pytest.mark.parametrize("counts", [(0, 5), (5, 0), (0, 0)])

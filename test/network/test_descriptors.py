@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from superpoint_ros.network.descriptors import INTERPOLATION, sample_descriptors
+from superpoint_ros.network.descriptors import INTERPOLATION, gather_descriptors, sample_descriptors
 
 from . import slow
 
@@ -28,6 +28,16 @@ def test_sampling_equals_interpolation_between_cell_centres(interpolation, rows,
     for b in range(2):
         expected = [reference(dense[b].numpy(), float(x), float(y)) for x, y in xy[b]]
         np.testing.assert_allclose(sampled[b].numpy(), expected, atol=2e-5)
+
+
+@given(rows=st.integers(1, 5), columns=st.integers(1, 5), seed=st.integers(0, 99))
+def test_gathering_equals_sampling(rows, columns, seed):
+    dense = random_map(rows, columns, seed)
+    size = torch.tensor([8 * columns, 8 * rows])
+    xy = torch.rand(2, 30, 2, generator=torch.Generator().manual_seed(seed)) * size - 0.5
+    for layout in (torch.contiguous_format, torch.channels_last):
+        gathered = gather_descriptors(dense.contiguous(memory_format=layout), xy)
+        torch.testing.assert_close(gathered, sample_descriptors(dense, xy), atol=1e-5, rtol=0)
 
 
 def test_the_centre_of_a_cell_has_that_cells_descriptor():

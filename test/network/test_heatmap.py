@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from unittest import mock
 
 import numpy as np
@@ -10,16 +11,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from superpoint_ros.network import heatmap as module
+from superpoint_ros.network.dense_peaks import flat_dense, strongest_dense, suppress_dense
 from superpoint_ros.network.heatmap import (
     DetectionSettings,
     detect,
     flat,
-    flat_dense,
     heatmap_from_logits,
     refine,
-    strongest_dense,
     suppress,
-    suppress_dense,
 )
 
 from . import slow
@@ -33,7 +32,7 @@ def settings(**changes):
 
 def detect_dense(heatmap, sizes, settings):
     """`detect` in the way of a GPU, which can be tried on the CPU."""
-    with mock.patch.object(module, "_strongest_each", strongest_dense):
+    with mock.patch.object(module, "strongest_each", strongest_dense):
         return detect(heatmap, sizes, settings)
 
 
@@ -237,6 +236,8 @@ def test_nothing_is_detected_in_an_empty_or_undefined_heatmap(detect):
         ("max_keypoints", True),
         ("nms_radius", -1),
         ("nms_radius", "4"),
+        ("nms_radius", np.float64(4)),
+        ("border", np.bool_(True)),
         ("border", -1),
         ("border", None),
         ("detection_threshold", -0.1),
@@ -246,8 +247,14 @@ def test_nothing_is_detected_in_an_empty_or_undefined_heatmap(detect):
     ],
 )
 def test_a_setting_out_of_range_is_refused_by_name_with_what_was_given(name, value):
-    with pytest.raises(ValueError, match=f"^{name} must be .* got {value!r}$"):
+    with pytest.raises(ValueError, match=f"^{name} must be .* got {re.escape(repr(value))}$"):
         DetectionSettings(**{name: value})
+
+
+def test_settings_take_numpy_numbers_and_are_the_same_as_with_pythons():
+    given = DetectionSettings(np.int64(500), np.float32(0.25), np.uint8(3), np.int32(0))
+    assert given == DetectionSettings(500, 0.25, 3, 0)
+    assert [type(value) for value in vars(given).values()] == [int, float, int, int, bool]
 
 
 # Flat areas

@@ -112,7 +112,7 @@ def test_two_input_channels_are_fed_the_same_grey(tmp_path, name, make, literal)
 
 @LAYOUTS
 @pytest.mark.parametrize("wrapper", [(), ("model",), ("state_dict",), ("model", "state_dict")], ids=str)
-@pytest.mark.parametrize("prefix", ["", "module.", "extractor.", "superpoint."])
+@pytest.mark.parametrize("prefix", ["", "module.", "extractor.", "superpoint.", "keypoint_detector."])
 def test_prefixed_and_wrapped_checkpoints_are_recognised(tmp_path, name, make, literal, wrapper, prefix):
     weights = make()
     content = {prefix + key: value for key, value in weights.items()}

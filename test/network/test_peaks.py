@@ -6,17 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from superpoint_ros.network.descriptors import sample_descriptors
-from superpoint_ros.network.heatmap import (
-    DetectionSettings,
-    _strongest_each,
-    flat,
+from superpoint_ros.network.dense_peaks import (
     flat_dense,
-    heatmap_from_logits,
     strongest_dense,
-    suppress,
+    strongest_in_rounds,
     suppress_dense,
+    unique_keys,
 )
+from superpoint_ros.network.descriptors import sample_descriptors
+from superpoint_ros.network.heatmap import DetectionSettings, flat, heatmap_from_logits, strongest_each, suppress
 from superpoint_ros.network.peaks import heatmap_of, sample
 
 from . import slow
@@ -41,10 +39,40 @@ def test_rounds_over_whole_maps_suppress_as_sorting_does(radius, levels):
 def test_both_choose_the_same_keypoints(border, max_keypoints):
     scores, sizes = random_maps(30), torch.tensor([[40, 56], [33, 41]])
     settings = DetectionSettings(max_keypoints, 0.3, 3, border)
-    xy, strengths = strongest_dense(scores, sizes, settings)
-    other_xy, other_strengths = _strongest_each(scores, sizes, settings)
+    xy, strengths = strongest_dense(scores, sizes, *settings.choice)
+    other_xy, other_strengths = strongest_each(scores, sizes, *settings.choice)
     assert torch.equal(strengths, other_strengths)
     assert torch.equal(xy[strengths > 0], other_xy[strengths > 0])
+
+
+CHAIN = torch.arange(64, 0, -1).float()[None, None] / 64
+"""Each pixel suppresses its right neighbour, if it is not suppressed itself: a round settles two."""
+
+
+def test_rounds_that_do_not_suffice_are_reported_for_the_picture_that_needs_more():
+    scores = torch.cat([CHAIN, (CHAIN > 0.99).float()])
+    sizes, choice = torch.tensor([[1, 64]] * 2), (0.0, 1, 0, 64)
+    for rounds, unfinished in ((8, [True, False]), (31, [True, False]), (32, [False, False])):
+        _, strengths, reported = strongest_in_rounds(scores, sizes, *choice, rounds)
+        assert reported.tolist() == unfinished
+        assert (strengths > 0).sum(dim=1).tolist() == [rounds, 1]
+
+
+def test_more_rounds_are_gone_through_until_all_is_decided():
+    xy, scores = strongest_dense(CHAIN, torch.tensor([[1, 64]]), 0.0, 1, 0, 64)
+    assert xy[0, :32, 0].tolist() == list(range(0, 64, 2))
+    assert scores[0, :32].tolist() == CHAIN[0, 0, ::2].tolist()
+    assert not scores[0, 32:].any()
+    assert suppress_dense(CHAIN, 1)[0, 0].nonzero()[:, 0].tolist() == list(range(0, 64, 2))
+
+
+def test_keys_sort_as_the_scores_do_and_of_equals_the_first_pixel_first():
+    tiny = torch.finfo(torch.float32).tiny
+    scores = torch.tensor([0.5, 0.0, 0.5, tiny, 1.0, 0.5 + 2**-24, tiny / 4, 0.5]).reshape(1, 2, 4)
+    keys = unique_keys(scores).flatten()
+    assert keys.argsort(descending=True, stable=True).tolist() == [4, 5, 0, 2, 7, 3, 6, 1]
+    assert keys[1] == 0
+    assert len(set(keys.tolist())) == 8
 
 
 def test_both_find_the_same_blank_areas():

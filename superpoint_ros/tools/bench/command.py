@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import platform
@@ -42,11 +43,11 @@ def bench_command(
     """Measure the engines against plain eager torch, or the node's own part."""
     if node:
         try:
-            from superpoint_ros.tools.bench.node import measure_node
+            from superpoint_ros.tools.bench.node import Plan, measure_node
         except ImportError as error:
             raise click.ClickException(f"bench --node needs ROS 2 ({error})") from None
         try:
-            report = measure_node(device, engines[0] if engines else "auto", seconds)
+            report = measure_node(Plan(device, engines[0] if engines else "auto", seconds))
         except RuntimeError as error:
             raise click.ClickException(str(error)) from None
     else:
@@ -75,6 +76,7 @@ def measure_all(
     from superpoint_ros.network.cpu_engine import PACKAGES
     from superpoint_ros.network.engine import choose_device
     from superpoint_ros.network.heatmap import DetectionSettings
+    from superpoint_ros.network.parity import Engine
     from superpoint_ros.network.superpoint import fold_head_norms
     from superpoint_ros.tools.bench import measure
     from superpoint_ros.tools.bench.reference import Reference
@@ -116,19 +118,43 @@ def measure_all(
                 )
             click.echo(f"{'floor':22}{_name(size):>10}{batch:6}{floor * batch:9.1f}")
             report["whole"].append({"engine": "floor", "size": size, "batch": batch, "wall": floor})
-    model = fold_head_norms(checkpoint.build()).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    single = fold_head_norms(checkpoint.build()).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    half = copy.deepcopy(single).half()
     click.echo(f"\n{'stages, wall ms':22}{'size':>10}")
+    everyone: list[Engine | Reference] = [reference, *engines]
     for size in sizes:
-        for engine in (reference, *engines):
+        for engine in everyone:
+            model = half if engine.precision == "float16" else single
             taken = measure.stages(engine, model, size, rounds, settings)
             name = f"{engine.name} {engine.precision}"
             report["stages"].append({"engine": name, "size": size, **taken})
             parts = "  ".join(f"{stage} {value:.2f}" for stage, value in taken.items())
             click.echo(f"{name:22}{_name(size):>10}  {parts}")
+    if device.type == "cpu":
+        click.echo("\nGPU: not measured, no CUDA device was used")
     report["matching"] = measure.matching_times(engines[0], 1024, max(rounds, 20))
     parts = ", ".join(f"{key} {value:.2f}" for key, value in report["matching"].items())
     click.echo(f"\nTwo views at 640x480, ms: {parts}")
+    report["descriptor_types"] = _descriptor_types(weights, device_name)
     return report
+
+
+def _descriptor_types(weights: str | None, device_name: str) -> dict[str, Any]:
+    from superpoint_ros.features.extractor import Extractor
+    from superpoint_ros.tools.bench.descriptor_types import compare_types, photographs
+
+    try:
+        pictures = photographs()
+    except ImportError:
+        click.echo("Descriptor types: not measured, scikit-image and its photographs are not installed")
+        return {}
+    found = compare_types(Extractor(weights, device_name), pictures)
+    for kind, quality in found.items():
+        click.echo(
+            f"{kind} descriptors of {quality.size} bytes: {quality.correct} of {quality.matches} matches "
+            f"within 3 px, on {len(pictures)} photographs"
+        )
+    return {kind: asdict(quality) for kind, quality in found.items()}
 
 
 def machine(device: Any) -> str:
