@@ -2,7 +2,7 @@
 
 ros2 launch superpoint_ros replay.launch.py bag:=drive image_topic:=/camera/image_raw output:=drive_features
 
-Ends by itself when the bag has been played. `superpoint extract` does the same faster and without losing a frame, but
+Ends by itself when the bag has been played, with exit status 1 if that, the node or the recorder failed. `superpoint extract` does the same faster and without losing a frame, but
 without a node.
 """
 
@@ -23,7 +23,7 @@ from launch.actions import (
 )
 from launch.event_handlers import OnProcessExit, OnProcessIO
 from launch.events import Shutdown
-from launch.events.process import ProcessIO
+from launch.events.process import ProcessExited, ProcessIO
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.substitutions import FindPackageShare
@@ -92,19 +92,34 @@ def make_processes(context: LaunchContext) -> list[Action]:
         begun.append(play)
         return begun
 
-    end = [
-        LogInfo(msg="The bag has been played."),
-        TimerAction(period=LAST_FRAMES, actions=[EmitEvent(event=Shutdown(reason="the bag is played"))]),
-    ]
-    gone = [EmitEvent(event=Shutdown(reason="the node or the recorder has ended"))]
+    def end(event: ProcessExited, context: LaunchContext) -> list[Action]:
+        if context.is_shutdown:
+            return []
+        last: Action = EmitEvent(event=Shutdown(reason="the bag is played"))
+        text = "The bag has been played."
+        if event.returncode:
+            text = f"The player ended with status {event.returncode}."
+            last = failure(text)
+        return [LogInfo(msg=text), TimerAction(period=LAST_FRAMES, actions=[last])]
+
     return [
         node,
         record,
         RegisterEventHandler(OnProcessIO(target_action=record, on_stdout=begin_to_play, on_stderr=begin_to_play)),
         RegisterEventHandler(OnProcessExit(target_action=play, on_exit=end)),
-        RegisterEventHandler(OnProcessExit(target_action=record, on_exit=gone)),
-        RegisterEventHandler(OnProcessExit(target_action=node, on_exit=gone)),
+        RegisterEventHandler(OnProcessExit(target_action=record, on_exit=[failure("The recorder ended by itself.")])),
+        RegisterEventHandler(OnProcessExit(target_action=node, on_exit=[failure("The node ended by itself.")])),
     ]
+
+
+def failure(text: str) -> Action:
+    """End everything, with exit status 1, unless it is ending already."""
+
+    def fail(context: LaunchContext) -> None:
+        if not context.is_shutdown:
+            raise RuntimeError(text)
+
+    return OpaqueFunction(function=fail)
 
 
 def record_command(output: str, topics: list[str]) -> list[str]:

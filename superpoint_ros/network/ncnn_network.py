@@ -36,7 +36,7 @@ from superpoint_ros.network.superpoint import (
 
 Map = NDArray[np.float32]
 
-TILES = ((16, 80), (24, 40), (20, 80), (16, 40))
+TILES = ((16, 80), (24, 40), (20, 80), (30, 40))
 """Height and width of each stage's tiles, in pixels of its input: the maps of one, before and after
 the transform, fit a core's second-level cache of 1 to 2 MB; the last stage has the heads."""
 

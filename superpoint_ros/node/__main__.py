@@ -8,10 +8,12 @@ import rclpy
 from rclpy.executors import ExternalShutdownException
 
 from superpoint_ros.node.superpoint_node import SuperPointNode
+from superpoint_ros.node.transport import make_room
 
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until it is interrupted; 1 if it could not start."""
+    make_room()
     rclpy.init(args=args)
     node = None
     try:

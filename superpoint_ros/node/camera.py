@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
@@ -18,7 +19,7 @@ from superpoint_ros.node.faults import Faults
 from superpoint_ros.node.health import SILENCE, assess
 from superpoint_ros.node.inputs import Inputs
 from superpoint_ros.node.mailbox import Frame
-from superpoint_ros.node.outputs import Outputs, Result
+from superpoint_ros.node.outputs import Outputs, View
 from superpoint_ros.node.parameters import Parameters
 from superpoint_ros.node.statistics import Statistics, diagnostic_values
 from superpoint_ros.node.tracker import Tracker
@@ -44,6 +45,7 @@ class Camera:
         self.statistics = Statistics()
         self.faults = Faults(lambda sentence: node.get_logger().warning(sentence))
         self._complained = 0.0
+        self._times = (0.0, 0.0)  # latency and age of the features in work when they were published
         self._reported = {"bad": 0, "failed": 0, "unmatched": 0}
         slash = "/" if self.name else ""
         image_topic = values.per_camera("image_topics")[index] or f"{self.name}{slash}image"
@@ -71,38 +73,44 @@ class Camera:
         """Count what went wrong with a frame of this camera, and say it once in a while."""
         self.faults.add(kind, self.inputs.topic, sentence)
 
-    def publish(
+    # In the worker's thread
+
+    def publish_features(self, frame: Frame, found: Features, values: Parameters, weights_id: str) -> None:
+        """Publish a frame's features at once, unless they wait for track ids."""
+        if not values.tracks:
+            self._send_features(frame, found, values, weights_id, None)
+
+    def publish_motion(
         self, frame: Frame, picture: NDArray[np.uint8], found: Features, values: Parameters, weights_id: str
     ) -> None:
-        """Compare a frame's features with the reference, and publish all that is listened to."""
-        header = frame.header
-        stamp = Time.from_msg(header.stamp)
-        motion = self.tracker.advance(
-            stamp.nanoseconds,
-            found,
-            values.homography_threshold,
-            values.match_ratio if values.match_ratio < 1 else None,
-            values.min_similarity if values.min_similarity > -1 else None,
-            values.reference,
-            values.keyframe_min_inliers,
-            values.track_max_gap if values.tracks else None,
-        )
-        if self._frame_id:
-            header = Header(stamp=header.stamp, frame_id=self._frame_id)
-        result = Result(
-            header,
-            picture,
-            found,
-            motion,
-            self.inputs.rectified(found),
-            lambda xy: self.inputs.rays(xy, found.size),
-            weights_id,
-            time.monotonic() - frame.received,
-        )
-        self.outputs.publish(result, values)
-        age = (self._node.get_clock().now().nanoseconds - stamp.nanoseconds) / 1e9
-        self.statistics.published(time.monotonic() - frame.received, age, len(found))
-        self.outputs.show(result)
+        """Compare a frame's features with the reference, and publish all else that is listened to."""
+        stamp = Time.from_msg(frame.header.stamp)
+        motion = self.tracker.advance(stamp.nanoseconds, found, **values.tracking())
+        if values.tracks:
+            self._send_features(frame, found, values, weights_id, motion.track_ids)
+        header = self._header(frame)
+        self.outputs.publish_motion(header, motion, values)
+        self.statistics.published(*self._times, len(found))
+        self.outputs.show(View(header, picture, found, motion, self._times[0]), self.inputs.rays)
+
+    def _send_features(
+        self,
+        frame: Frame,
+        found: Features,
+        values: Parameters,
+        weights_id: str,
+        track_ids: NDArray[np.int32] | None,
+    ) -> None:
+        rectified = self.inputs.rectified(found)
+        self.outputs.publish_features(self._header(frame), found, values, weights_id, track_ids, rectified)
+        age = self._node.get_clock().now() - Time.from_msg(frame.header.stamp, self._node.get_clock().clock_type)
+        self._times = (time.monotonic() - frame.received, age.nanoseconds / 1e9)
+
+    def _header(self, frame: Frame) -> Any:
+        """Of all that is published for a frame: the image's, or the frame that was asked for in its place."""
+        if not self._frame_id:
+            return frame.header
+        return Header(stamp=frame.header.stamp, frame_id=self._frame_id)
 
     # Diagnostics
 

@@ -37,9 +37,9 @@ def assess(
         return OK, f"node is {state}"
     reasons: list[tuple[int, str]] = []
     if faults.get("failed"):
-        reasons.append((ERROR, f"{faults['failed']} frames were lost to errors in the last second"))
+        reasons.append((ERROR, f"frames lost to errors in the last second: {faults['failed']}"))
     if faults.get("bad"):
-        reasons.append((WARN, f"{faults['bad']} bad images in the last second"))
+        reasons.append((WARN, f"bad images in the last second: {faults['bad']}"))
     if silence > SILENCE:
         reasons.append((WARN, f"no image on {topic} for {silence:.0f} s"))
     if faults.get("unmatched") and not period.frames_out:
@@ -49,13 +49,9 @@ def assess(
     elif period.age > max_age:
         reasons.append((WARN, f"features are stale: {period.age:.1f} s old when published"))
     if period.dropped > 1 and period.dropped > overload_drops * period.frames_in:
-        reasons.append(
-            (
-                WARN,
-                f"overloaded: {period.dropped} of {period.frames_in} images were dropped in the last second, "
-                f"since one takes {1e3 * period.latency:.0f} ms",
-            )
-        )
+        why = f", since one takes {1e3 * period.latency:.0f} ms" if period.frames_out else ""
+        dropped = f"{period.dropped} of {period.frames_in} images were dropped in the last second"
+        reasons.append((WARN, f"overloaded: {dropped}{why}"))
     reasons += [(WARN, remark) for remark in remarks]
     reasons.sort(key=lambda reason: -reason[0])
     if not reasons:

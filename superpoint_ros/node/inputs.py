@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import CompressedImage, Image
 
-from superpoint_ros.features.decode import BadImage, decode_compressed, decode_image
+from superpoint_ros.features.decode import BadImage
 from superpoint_ros.features.extractor import Features
-from superpoint_ros.features.image import as_grey, target_size
 from superpoint_ros.node.faults import Faults
 from superpoint_ros.node.lens import Lens
 from superpoint_ros.node.mailbox import Frame
 from superpoint_ros.node.masking import Mask
 from superpoint_ros.node.parameters import Parameters
+from superpoint_ros.node.pictures import grey_picture
 from superpoint_ros.node.qos import publishers_sentence, subscribe
 
 
@@ -85,15 +85,7 @@ class Inputs:
 
         Raises ValueError with a sentence for an image that cannot be used.
         """
-        if message.header.stamp.sec < 0:
-            raise BadImage(f"stamp is {message.header.stamp.sec} s, before the epoch")
-        if isinstance(message, CompressedImage):
-            picture = decode_compressed(message)
-        else:
-            low, high = values.intensity_range
-            picture = decode_image(message, (low, high))
-        grey = as_grey(picture)
-        target_size(grey.shape, values.resize or None)
+        grey = grey_picture(message, isinstance(message, CompressedImage), values)
         return grey, self._mask.allowed(grey.shape)
 
     def rectified(self, found: Features) -> NDArray[np.float32] | None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -11,10 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from superpoint_ros.features.decode import BadImage, decode_image
-from superpoint_ros.features.extractor import Extractor, Features
 
-SPARE = 4
-"""Keypoints are asked for this many times over, since those outside the mask go."""
 ASPECT = 0.01
 """Part by which the shape of a mask may differ from that of the image that it is scaled to."""
 
@@ -50,31 +45,6 @@ def read_mask(path: str) -> NDArray[np.bool_]:
     if not picture.any():
         raise ValueError(f"mask {path} is all black; keypoints are allowed where it is not")
     return np.asarray(picture > 0)
-
-
-def extract(
-    extractor: Extractor, pictures: Sequence[NDArray[np.uint8]], masks: Sequence[NDArray[np.bool_] | None]
-) -> list[Features]:
-    """Features of several pictures in one batch, each only where its mask allows."""
-    if all(mask is None for mask in masks):
-        return extractor.batch(pictures)
-    wanted = extractor.settings
-    extractor.settings = replace(wanted, max_keypoints=wanted.max_keypoints * SPARE)
-    try:
-        found = extractor.batch(pictures)
-    finally:
-        extractor.settings = wanted
-    return [_kept(one, mask, wanted.max_keypoints) for one, mask in zip(found, masks, strict=True)]
-
-
-def _kept(found: Features, mask: NDArray[np.bool_] | None, count: int) -> Features:
-    if mask is None:
-        rows = np.arange(len(found))
-    else:
-        column, row = np.rint(found.xy).astype(int).clip(0, np.array(found.size[::-1]) - 1).T
-        rows = np.flatnonzero(mask[row, column])
-    rows = rows[:count]
-    return replace(found, xy=found.xy[rows], scores=found.scores[rows], descriptors=found.descriptors[rows])
 
 
 def _fitted(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:

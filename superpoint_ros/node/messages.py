@@ -111,7 +111,7 @@ def to_message(message_class: Any, fields: dict[str, Any]) -> Any:
     for name, value in fields.items():
         if isinstance(value, np.ndarray) and isinstance(getattr(message, name), array):
             flat = array(ARRAY_TYPES[value.dtype.name])
-            flat.frombytes(np.ascontiguousarray(value).tobytes())
+            flat.frombytes(np.ascontiguousarray(value).view(np.uint8))  # type: ignore[arg-type]
             value = flat
         setattr(message, name, value)
     return message

@@ -24,25 +24,22 @@ from superpoint_ros.node.parameters import Parameters
 from superpoint_ros.node.qos import advertise
 from superpoint_ros.node.tracker import Motion
 
+Rays = Callable[[NDArray[np.float32], tuple[int, int]], NDArray[np.float64] | None]
+
 
 @dataclass(frozen=True)
-class Result:
-    """What became of one image.
+class View:
+    """What people may look at of one image.
 
-    header     of the outputs
-    picture    (H, W) uint8, grey
-    rectified  (N, 2) float32, or None
-    rays       of any pixels of the picture, x/z and y/z in the camera's frame; None without a calibration
-    latency    seconds since the image came in
+    header   of the outputs
+    picture  (H, W) uint8, grey
+    latency  seconds since the image came in
     """
 
     header: Any
     picture: NDArray[np.uint8]
     found: Features
     motion: Motion
-    rectified: NDArray[np.float32] | None
-    rays: Callable[[NDArray[np.float32]], NDArray[np.float64] | None]
-    weights_id: str
     latency: float
 
 
@@ -74,14 +71,22 @@ class Outputs:
         for publisher in self.publishers.values():
             self._node.destroy_lifecycle_publisher(publisher)
 
-    def publish(self, result: Result, values: Parameters) -> None:
-        """Publish what is switched on and listened to: first what robots wait for, the homography last."""
-        found, motion, header = result.found, result.motion, result.header
+    def publish_features(
+        self,
+        header: Any,
+        found: Features,
+        values: Parameters,
+        weights_id: str,
+        track_ids: NDArray[np.int32] | None,
+        rectified: NDArray[np.float32] | None,
+    ) -> None:
+        """Publish keypoints and descriptors, if that is switched on and listened to."""
         if values.publish_features and self._heard("features"):
-            fields = features_fields(
-                found, header, result.weights_id, values.descriptor_type, motion.track_ids, result.rectified
-            )
+            fields = features_fields(found, header, weights_id, values.descriptor_type, track_ids, rectified)
             self.publishers["features"].publish(to_message(FeaturesMessage, fields))
+
+    def publish_motion(self, header: Any, motion: Motion, values: Parameters) -> None:
+        """Publish matches and homography, if that is switched on and listened to; the homography last."""
         reference_stamp = Time(nanoseconds=motion.reference_stamp or 0).to_msg()
         if values.publish_matches and motion.reference_stamp is not None and self._heard("matches"):
             fields = matches_fields(motion, header, reference_stamp)
@@ -90,27 +95,30 @@ class Outputs:
             fields = homography_fields(motion, header, reference_stamp)
             self.publishers["homography"].publish(to_message(HomographyStamped, fields))
 
-    def show(self, result: Result) -> None:
-        """Publish what people look at, if they do."""
-        found, motion, header = result.found, result.motion, result.header
+    def show(self, view: View, rays: Rays) -> None:
+        """Publish what people look at, if they do.
+
+        rays  of pixels of an image of a size, x/z and y/z in the camera's frame; None without a calibration
+        """
+        header, found, motion = view.header, view.found, view.motion
         if self._heard("debug_image"):
-            self.publishers["debug_image"].publish(self._debug_image(result))
+            self.publishers["debug_image"].publish(self._debug_image(view))
         if self._heard("annotations/keypoints"):
             self.publishers["annotations/keypoints"].publish(keypoint_marker(header, found))
         if self._heard("annotations/motion"):
             self.publishers["annotations/motion"].publish(motion_marker(header, found, motion))
         if self._heard("markers"):
-            keypoint_rays = result.rays(found.xy)
-            motion_rays = result.rays(segments(found, motion).reshape(-1, 2))
+            keypoint_rays = rays(found.xy, found.size)
+            motion_rays = rays(segments(found, motion).reshape(-1, 2), found.size)
             if keypoint_rays is not None and motion_rays is not None:
                 self.publishers["markers"].publish(markers(header, found, motion, keypoint_rays, motion_rays))
 
-    def _debug_image(self, result: Result) -> Image:
-        found, motion, header = result.found, result.motion, result.header
+    def _debug_image(self, view: View) -> Image:
+        header, found, motion = view.header, view.found, view.motion
         stamp = Time.from_msg(header.stamp).nanoseconds
         gap = (stamp - (motion.reference_stamp or 0)) / 1e9
         paths = self._trails.add(motion.track_ids, found.xy) if len(motion.track_ids) else []
-        canvas = draw(result.picture, found, motion, paths, numbers(found, motion, gap, result.latency))
+        canvas = draw(view.picture, found, motion, paths, numbers(found, motion, gap, view.latency))
         height, width = found.size
         message = Image(header=header, height=height, width=width, encoding="bgr8", step=3 * width)
         data = array("B")

@@ -8,10 +8,6 @@ from collections.abc import Sequence
 from dataclasses import Field, dataclass, field, fields, replace
 from typing import Any
 
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
-from rclpy.node import Node
-from rclpy.parameter import Parameter
-
 from superpoint_ros.features.decode import WHOLE_RANGE
 from superpoint_ros.features.image import SMALLEST_SIDE
 from superpoint_ros.network.engine import ENGINES, PRECISIONS
@@ -183,32 +179,23 @@ class Parameters:
             self.subpixel,
         )
 
+    def tracking(self) -> dict[str, Any]:
+        """The part that `Tracker.advance` needs, as its arguments."""
+        return {
+            "threshold": self.homography_threshold,
+            "ratio": self.match_ratio if self.match_ratio < 1 else None,
+            "min_similarity": self.min_similarity if self.min_similarity > -1 else None,
+            "reference": self.reference,
+            "keyframe_min_inliers": self.keyframe_min_inliers,
+            "track_max_gap": self.track_max_gap if self.tracks else None,
+        }
+
 
 TABLE: dict[str, Field[Any]] = {row.name: row for row in fields(Parameters)}
 
 
-def declare(node: Node) -> Parameters:
-    """Declare the table's parameters on a node and read the values it was started with.
-
-    Raises ValueError with a sentence for an unknown name or a value that is not allowed.
-    """
-    for name in node._parameter_overrides:
-        if name not in TABLE and name not in OTHERS and not name.startswith("qos_overrides."):
-            raise ValueError(f"parameter '{name}' is unknown{_nearest(name)}; there are {', '.join(TABLE)}")
-    values = {}
-    for name, row in TABLE.items():
-        default: Any = row.default
-        default = list(default) if _is_array(row) else default
-        try:
-            values[name] = node.declare_parameter(name, default, _descriptor(row)).value
-        except Exception as error:
-            # rclpy raises one of several classes without a common base; each names the value
-            raise ValueError(f"parameter '{name}': {error}. {describe(row)}") from None
-    return _checked(Parameters(), values)
-
-
-def change(current: Parameters, proposals: Sequence[Parameter], configured: bool) -> Parameters:
-    """The values after a change that someone asks for.
+def change(current: Parameters, proposals: Sequence[Any], configured: bool) -> Parameters:
+    """The values after a change that someone asks for, by rclpy Parameters.
 
     Raises ValueError with a sentence if a value is not allowed, or not while configured.
     """
@@ -216,7 +203,15 @@ def change(current: Parameters, proposals: Sequence[Parameter], configured: bool
     for name, value in values.items():
         if configured and not TABLE[name].metadata["live"] and value != getattr(current, name):
             raise ValueError(f"parameter '{name}' {CONFIGURE}")
-    return _checked(current, values)
+    return checked(current, values)
+
+
+def check_name(name: str) -> None:
+    """Raise ValueError for a name that is not in the table, nor that of a parameter that every node has."""
+    if name not in TABLE and name not in OTHERS and not name.startswith("qos_overrides."):
+        close = difflib.get_close_matches(name, TABLE, n=1)
+        nearest = f" (did you mean '{close[0]}'?)" if close else ""
+        raise ValueError(f"parameter '{name}' is unknown{nearest}; there are {', '.join(TABLE)}")
 
 
 def describe(row: Field[Any]) -> str:
@@ -227,21 +222,21 @@ def describe(row: Field[Any]) -> str:
     return f"{row.metadata['description']}{allowed}"
 
 
-def _checked(current: Parameters, values: dict[str, Any]) -> Parameters:
-    """`current` with these values, whose types and numeric ranges rclpy has checked."""
+def checked(current: Parameters, values: dict[str, Any]) -> Parameters:
+    """`current` with these values, whose types and numeric ranges have been checked."""
     for name, value in values.items():
         choices = TABLE[name].metadata["choices"]
         if choices and value not in choices:
             raise ValueError(f"parameter '{name}' must be one of {', '.join(choices)}, got '{value}'")
-    arrays = {name: tuple(value) for name, value in values.items() if _is_array(TABLE[name])}
-    checked = replace(current, **{**values, **arrays})
-    span = checked.intensity_range
+    arrays = {name: tuple(value) for name, value in values.items() if is_array(TABLE[name])}
+    result = replace(current, **{**values, **arrays})
+    span = result.intensity_range
     if len(span) != 2 or (span != WHOLE_RANGE and not span[0] < span[1]):
         raise ValueError(f"parameter 'intensity_range' must be [low, high] with low below high, got {list(span)}")
-    if 0 < checked.resize < SMALLEST_SIDE:
-        raise ValueError(f"parameter 'resize' must be 0 or at least {SMALLEST_SIDE} pixels, got {checked.resize}")
-    _check_cameras(checked)
-    return checked
+    if 0 < result.resize < SMALLEST_SIDE:
+        raise ValueError(f"parameter 'resize' must be 0 or at least {SMALLEST_SIDE} pixels, got {result.resize}")
+    _check_cameras(result)
+    return result
 
 
 def _check_cameras(values: Parameters) -> None:
@@ -263,24 +258,6 @@ def _check_cameras(values: Parameters) -> None:
             )
 
 
-def _is_array(row: Field[Any]) -> bool:
+def is_array(row: Field[Any]) -> bool:
+    """Whether its values are lists in ROS; here they are tuples."""
     return isinstance(row.default, tuple)
-
-
-def _descriptor(row: Field[Any]) -> ParameterDescriptor:
-    live, limits = row.metadata["live"], row.metadata["limits"]
-    descriptor = ParameterDescriptor(
-        description=row.metadata["description"],
-        additional_constraints=("Changes live." if live else f"Not live: {CONFIGURE}.")
-        + (f" One of {', '.join(row.metadata['choices'])}." if row.metadata["choices"] else ""),
-    )
-    if limits and isinstance(row.default, float):
-        descriptor.floating_point_range = [FloatingPointRange(from_value=limits[0], to_value=limits[1])]
-    elif limits:
-        descriptor.integer_range = [IntegerRange(from_value=limits[0], to_value=limits[1])]
-    return descriptor
-
-
-def _nearest(name: str) -> str:
-    close = difflib.get_close_matches(name, TABLE, n=1)
-    return f" (did you mean '{close[0]}'?)" if close else ""

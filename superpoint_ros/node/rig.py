@@ -9,7 +9,6 @@ from rclpy.lifecycle import LifecycleNode
 from superpoint_ros.features.extractor import Extractor
 from superpoint_ros.node.camera import Camera
 from superpoint_ros.node.mailbox import Frame, Mailbox
-from superpoint_ros.node.masking import extract
 from superpoint_ros.node.parameters import Parameters
 from superpoint_ros.node.synchroniser import Synchroniser, message_filters
 from superpoint_ros.node.worker import Worker
@@ -125,13 +124,22 @@ class Rig:
         self._extractor.settings = values.detection()
         self._extractor.resize = values.resize or None
         try:
-            results = extract(self._extractor, pictures, masks)
+            results = self._extractor.batch(pictures, masks)
         except Exception as error:
             self._lose_one_by_one(error, good)
             return
+        weights_id = self._extractor.weights_id
+        sent = []
         for frame, picture, found in zip(good, pictures, results, strict=True):
             try:
-                self.cameras[frame.camera].publish(frame, picture, found, values, self._extractor.weights_id)
+                self.cameras[frame.camera].publish_features(frame, found, values, weights_id)
+                sent.append((frame, picture, found))
+            except Exception as error:
+                self._lose(error, [frame])
+        # Matching takes many times as long as publishing: the features of all cameras come first.
+        for frame, picture, found in sent:
+            try:
+                self.cameras[frame.camera].publish_motion(frame, picture, found, values, weights_id)
             except Exception as error:
                 self._lose(error, [frame])
 

@@ -18,8 +18,8 @@ WINDOW = 256
 class Snapshot:
     """Counters since configuration, percentiles over the last frames.
 
-    latency_ms  from receiving an image to having published what was found, (p50, p95); steady clock
-    age_ms      from an image's stamp to its publication, (p50, p95); ROS clock, so it includes the
+    latency_ms  from receiving an image to having published its features, (p50, p95); steady clock
+    age_ms      from an image's stamp to that moment, (p50, p95); ROS clock, so it includes the
                 camera driver and the network, and means nothing where stamps come from another
                 clock
     silence_s   since the last image, or since configuration

@@ -19,6 +19,7 @@ from superpoint_ros.features.extractor import Extractor
 from superpoint_ros.node import parameters
 from superpoint_ros.node.camera import Camera
 from superpoint_ros.node.clock import MISSING, PAUSED, ClockWatch
+from superpoint_ros.node.declaration import declare
 from superpoint_ros.node.qos import advertise
 from superpoint_ros.node.rig import Rig
 
@@ -35,7 +36,7 @@ class SuperPointNode(LifecycleNode):
         self._extractor: Extractor | None = None
         self._state = "unconfigured"
         self._enabled = True
-        self.parameters = parameters.declare(self)
+        self.parameters = declare(self)
         self.add_on_set_parameters_callback(self._change_parameters)
         self._diagnostics_publisher = advertise(self, DiagnosticArray, "/diagnostics", depth=10, gated=False)
         self.create_service(Trigger, "~/reset", self._reset)

@@ -18,10 +18,20 @@ COMMANDS = {
         "demo_command",
         "Watch the node work, on photographs or your own bag.",
     ),
+    "extract": (
+        "superpoint_ros.tools.extract_command",
+        "extract_command",
+        "Run the node's work over bags, without ROS.",
+    ),
     "match": (
         "superpoint_ros.tools.match_command",
         "match_command",
         "Draw the matches of two photographs.",
+    ),
+    "play": (
+        "superpoint_ros.tools.play_command",
+        "play_command",
+        "Publish a bag over DDS, as it was recorded.",
     ),
     "weights": (
         "superpoint_ros.tools.weights_command",

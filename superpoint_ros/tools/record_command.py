@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from superpoint_ros.tools.bags import BagError
+from superpoint_ros.bags.content import BagError
 from superpoint_ros.tools.recorder import Recorder
 from superpoint_ros.tools.session import POLL, ros_session
 

@@ -12,7 +12,7 @@ from typing import Any
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 
-from superpoint_ros.tools.bags import BagWriter, offered_qos
+from superpoint_ros.bags.writer import BagWriter, offered_qos
 from superpoint_ros.tools.player import message_class
 
 DEPTH = 100

@@ -36,7 +36,8 @@ def ros_session(name: str, domain_id: int | None = None) -> Iterator[Node]:
                KeyboardInterrupt.
     """
     context = Context()
-    rclpy.init(context=context, domain_id=domain_id, signal_handler_options=SignalHandlerOptions.NO)
+    # no arguments: those of the command line are the tool's, but rcl would take OLD:=NEW for its own
+    rclpy.init(args=[], context=context, domain_id=domain_id, signal_handler_options=SignalHandlerOptions.NO)
     node = Node(name, context=context, start_parameter_services=False, enable_rosout=False)
     executor = SingleThreadedExecutor(context=context)
     executor.add_node(node)

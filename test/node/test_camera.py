@@ -2,6 +2,7 @@
 
 import threading
 
+import numpy as np
 import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
@@ -102,11 +103,11 @@ def test_a_camera_that_floods_the_node_does_not_starve_the_other(robot, rig, mon
     extract, begun, go_on = rig.node._extractor.batch, threading.Event(), threading.Semaphore(0)
     batches = []
 
-    def slow(pictures):
+    def slow(pictures, masks):
         begun.set()
         batches.append(len(pictures))
         assert go_on.acquire(timeout=30)
-        return extract(pictures)
+        return extract(pictures, masks)
 
     monkeypatch.setattr(rig.node._extractor, "batch", slow)
     picture = photograph((64, 64))
@@ -128,13 +129,62 @@ def test_a_camera_that_floods_the_node_does_not_starve_the_other(robot, rig, mon
     assert batches == [1, 2, 2, 2]
 
 
+def test_fresh_frames_of_four_cameras_go_through_the_network_in_one_batch(robot, monkeypatch):
+    from superpoint_ros.msg import Features
+
+    names = ["front", "left", "rear", "right"]
+    rig = Rig(robot, {name: f"/{name}/image" for name in names}, cameras=names)
+    features = {name: [] for name in names}
+    for name in names:
+        robot.client.create_subscription(Features, f"/superpoint/{name}/features", features[name].append, 10)
+    cameras = rig.node.cameras
+    robot.spin_until(
+        lambda: all(camera.outputs.publishers["features"].get_subscription_count() for camera in cameras.values()),
+        "listeners and node to find each other",
+    )
+    extract, begun, go_on = rig.node._extractor.batch, threading.Event(), threading.Event()
+    batches, events = [], []
+
+    def slow(pictures, masks):
+        begun.set()
+        batches.append(len(pictures))
+        assert go_on.wait(30)
+        return extract(pictures, masks)
+
+    def noting(event, function):
+        return lambda *arguments, **options: events.append(event) or function(*arguments, **options)
+
+    monkeypatch.setattr(rig.node._extractor, "batch", slow)
+    for camera in cameras.values():
+        monkeypatch.setattr(camera.tracker, "advance", noting("match", camera.tracker.advance))
+        monkeypatch.setattr(camera.outputs, "publish_features", noting("send", camera.outputs.publish_features))
+    pictures = {name: shifted(photograph(), 24 * index, 0) for index, name in enumerate(names)}
+    rig.show("front", image_message(pictures["front"], stamp=1))
+    robot.spin_until(begun.is_set, "the first frame to be in work")
+    for name in names:
+        rig.show(name, image_message(pictures[name], stamp=2))
+    robot.spin_until(
+        lambda: [camera.statistics.snapshot().frames_in for camera in cameras.values()] == [2, 1, 1, 1],
+        "all frames to arrive",
+    )
+    go_on.set()
+    rig.await_counts(front=2, left=1, rear=1, right=1)
+    assert batches == [1, 4]
+    assert events == ["send", "match", *["send"] * 4, *["match"] * 4]
+    robot.spin_until(lambda: all(messages for messages in features.values()), "the features")
+    for name in names:
+        message, (alone,) = features[name][-1], extract([pictures[name]], None)
+        assert message.header.stamp.sec == 2
+        np.testing.assert_allclose(np.stack([message.x, message.y], axis=1), alone.xy, atol=1e-3)
+
+
 def test_a_bad_camera_and_one_that_breaks_the_batch_cost_the_other_nothing(robot, rig, monkeypatch):
     extract = rig.node._extractor.batch
 
-    def out_of_memory(pictures):
+    def out_of_memory(pictures, masks):
         if any(picture.shape == (64, 64) for picture in pictures):
             raise RuntimeError("out of memory")
-        return extract(pictures)
+        return extract(pictures, masks)
 
     monkeypatch.setattr(rig.node._extractor, "batch", out_of_memory)
     rig.node.rig._process(

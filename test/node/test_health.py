@@ -24,8 +24,8 @@ def test_a_node_that_need_not_work_is_ok(state):
     ("period", "silence", "faults", "level", "sentence"),
     [
         (NONE, 7.0, {}, WARN, "no image on /image for 7 s"),
-        (FINE, 0.1, {"bad": 3}, WARN, "3 bad images in the last second"),
-        (FINE, 0.1, {"failed": 2}, ERROR, "2 frames were lost to errors in the last second"),
+        (FINE, 0.1, {"bad": 3}, WARN, "bad images in the last second: 3"),
+        (FINE, 0.1, {"failed": 2}, ERROR, "frames lost to errors in the last second: 2"),
         (Period(30, 30, 0, 0.01, 2.5), 0.1, {}, WARN, "features are stale: 2.5 s old when published"),
         (
             Period(30, 30, 0, 0.01, 1e9),
@@ -40,6 +40,13 @@ def test_a_node_that_need_not_work_is_ok(state):
             {},
             WARN,
             "overloaded: 23 of 30 images were dropped in the last second, since one takes 140 ms",
+        ),
+        (
+            Period(30, 0, 29, math.nan, math.nan),
+            0.1,
+            {},
+            WARN,
+            "overloaded: 29 of 30 images were dropped in the last second",
         ),
         (
             Period(30, 0, 0, math.nan, math.nan),
@@ -57,9 +64,7 @@ def test_level_and_sentence(period, silence, faults, level, sentence):
 def test_every_reason_is_said_the_worst_first():
     level, sentence = assess("active", "/image", NONE, 8.0, {"failed": 1}, ["it runs on the CPU"])
     assert level == ERROR
-    assert sentence == (
-        "1 frames were lost to errors in the last second; no image on /image for 8 s; it runs on the CPU"
-    )
+    assert sentence == ("frames lost to errors in the last second: 1; no image on /image for 8 s; it runs on the CPU")
 
 
 def test_the_limits_are_parameters():

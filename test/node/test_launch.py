@@ -163,7 +163,7 @@ robot.close()
 
 
 def replay(arguments, folder):
-    """Run replay.launch.py to its end; returns its output."""
+    """Run replay.launch.py to its end; returns its exit status and its output."""
     pytest.importorskip("ros2launch", reason="needs ROS 2's ros2launch")
     command = [Path(sys.executable).with_name("ros2"), "launch", LAUNCH / "replay.launch.py"]
     command += [f"{name}:={value}" for name, value in arguments.items()]
@@ -177,11 +177,11 @@ def replay(arguments, folder):
             if process.poll() is None:
                 process.send_signal(signal.SIGINT)  # SIGTERM would orphan what it launched
                 process.wait(timeout=20)
-    return output.read_text()
+    return process.returncode, output.read_text()
 
 
 def test_a_replay_records_what_the_node_publishes_and_ends_with_the_bag(tmp_path, parameter_file):
-    from superpoint_ros.tools.bags import BagReader
+    from superpoint_ros.bags.reader import BagReader
 
     player, bag = tmp_path / "player.py", tmp_path / "features"
     player.write_text(PLAYER.format(folder=str(Path(__file__).parent), domain=DOMAIN))
@@ -191,11 +191,55 @@ def test_a_replay_records_what_the_node_publishes_and_ends_with_the_bag(tmp_path
         "params_file": str(parameter_file),
         "player": f"{sys.executable} {player}",
     }
-    output = replay(arguments, tmp_path)
-    assert "played some_bag" in output
+    status, output = replay(arguments, tmp_path)
+    assert status == 0 and "played some_bag" in output
     with BagReader(bag) as reader:
         counts = Counter(message.topic.name for message in reader.messages())
     assert counts == {"/superpoint/features": 5, "/superpoint/matches": 4, "/superpoint/homography": 5}
+
+
+def test_a_replay_needs_no_other_player_and_keeps_the_stamps_of_the_bag(tmp_path, parameter_file):
+    from rclpy.serialization import serialize_message
+
+    from superpoint_ros.bags.reader import BagReader
+    from superpoint_ros.bags.writer import BagWriter, offered_qos
+
+    stamps = [100, 102, 104, 106]  # far enough apart for a busy machine: the newest frame would win
+    with BagWriter(tmp_path / "drive") as writer:
+        writer.add_topic("/front/image_raw", "sensor_msgs/msg/Image", offered_qos(False, 5))
+        for index, stamp in enumerate(stamps):
+            message = image_message(shifted(photograph(), 8 * index, 0), stamp)
+            writer.write("/front/image_raw", stamp * 10**9, serialize_message(message))
+    arguments = {
+        "bag": str(tmp_path / "drive"),
+        "image_topic": "/front/image_raw",
+        "output": str(tmp_path / "features"),
+        "namespace": "front",
+        "params_file": str(parameter_file),
+    }
+    status, output = replay(arguments, tmp_path)
+    assert status == 0 and "The bag has been played." in output
+    with BagReader(tmp_path / "features") as reader:
+        found = [(message.topic.name, reader.decode(message)) for message in reader.messages()]
+    homographies = [message for topic, message in found if topic == "/front/superpoint/homography"]
+    assert [message.header.stamp.sec for message in homographies] == stamps
+    assert [round(float(message.matrix[2])) for message in homographies[1:]] == [8, 8, 8]
+    assert Counter(topic for topic, _ in found)["/front/superpoint/features"] == 4
+
+
+@pytest.mark.parametrize("replayed", ["nothing", "a text"])
+def test_a_replay_of_what_is_no_bag_says_so_and_ends(tmp_path, parameter_file, replayed):
+    if replayed == "a text":
+        (tmp_path / replayed).write_text("this is no bag")
+    arguments = {
+        "bag": str(tmp_path / replayed),
+        "output": str(tmp_path / "features"),
+        "params_file": str(parameter_file),
+    }
+    status, output = replay(arguments, tmp_path)
+    assert status == 1
+    assert re.search(rf"Error: {re.escape(str(tmp_path / replayed))}: \w+", output)
+    assert "The player ended with status 1." in output and "The bag has been played." not in output
 
 
 @pytest.mark.parametrize("name", ["superpoint", "rig", "replay"])

@@ -7,9 +7,7 @@ import numpy as np
 import pytest
 
 from superpoint_ros.features.decode import BadImage
-from superpoint_ros.features.extractor import Features
-from superpoint_ros.network.heatmap import DetectionSettings
-from superpoint_ros.node.masking import Mask, extract, read_mask
+from superpoint_ros.node.masking import Mask, read_mask
 
 
 def image(array, encoding="mono8"):
@@ -21,37 +19,6 @@ def image(array, encoding="mono8"):
         is_bigendian=0,
         data=array.tobytes(),
     )
-
-
-class FakeExtractor:
-    """Finds keypoints in a row, strongest first, as many as it is asked for."""
-
-    settings = DetectionSettings(max_keypoints=10)
-
-    def batch(self, pictures):
-        count = self.settings.max_keypoints
-        xy = np.stack([np.arange(count, dtype=np.float32), np.full(count, 2, np.float32)], axis=1)
-        scores = np.linspace(1, 0.1, count, dtype=np.float32)
-        return [Features(xy, scores, np.eye(count, 8, dtype=np.float32), p.shape) for p in pictures]
-
-
-def test_keypoints_outside_the_mask_go_and_others_take_their_place():
-    mask = np.zeros((20, 100), bool)
-    mask[:, 5::2] = True
-    found = extract(FakeExtractor(), [np.zeros((20, 100), np.uint8)] * 2, [mask, None])
-    np.testing.assert_array_equal(found[0].xy[:, 0], np.arange(5, 25, 2))
-    np.testing.assert_array_equal(found[1].xy[:, 0], np.arange(10))
-    assert [len(one.descriptors) for one in found] == [len(one.scores) for one in found] == [10, 10]
-    assert (np.diff(found[0].scores) < 0).all()
-    assert FakeExtractor.settings.max_keypoints == 10
-
-
-def test_real_keypoints_stay_where_the_mask_allows(extractor, photograph):
-    mask = np.zeros(photograph.shape, bool)
-    mask[100:, :200] = True
-    (found,) = extract(extractor, [photograph], [mask])
-    column, row = np.rint(found.xy).astype(int).T
-    assert len(found) > 50 and mask[row, column].all()
 
 
 def test_a_keypoint_must_pass_file_and_topic(tmp_path):

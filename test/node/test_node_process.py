@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -56,6 +57,19 @@ def test_a_publisher_that_dies_mid_stream_and_comes_back_is_served_again(robot, 
     after = robot.show_until_answered(image_message(picture, stamp=3))
     assert (after.status, after.reference_stamp.sec) == (OK, 2)
     assert process.poll() is None
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/maps"), reason="needs Linux's /proc")
+def test_a_features_message_of_a_megabyte_fits_into_the_nodes_shared_memory(robot, start_node):
+    from rclpy.utilities import get_rmw_implementation_identifier
+
+    if "fastrtps" not in get_rmw_implementation_identifier() or os.environ.get("ROS_DISTRO") in ("humble", "jazzy"):
+        pytest.skip("needs Fast DDS 3 (ROS 2 Kilted)")
+    process, _ = start_node()
+    robot.wake()
+    maps = [line.split() for line in Path(f"/proc/{process.pid}/maps").read_text().splitlines()]
+    spans = [line[0].split("-") for line in maps if "/dev/shm/fast" in line[-1]]
+    assert max(int(end, 16) - int(begin, 16) for begin, end in spans) >= 4 * 2**20
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])

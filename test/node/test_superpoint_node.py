@@ -1,5 +1,6 @@
 """superpoint_ros/node/superpoint_node.py in this process, against real rclpy and DDS."""
 
+import threading
 from array import array
 
 import numpy as np
@@ -95,12 +96,40 @@ def test_bad_images_are_counted_and_the_next_good_frame_is_as_if_nothing_had_hap
 
 def test_an_error_in_the_worker_loses_its_frame_and_nothing_else(robot, active, monkeypatch):
     robot.show(image_message(photograph(), stamp=1))
-    monkeypatch.setattr(active._extractor, "batch", lambda pictures: 1 / 0)
+    monkeypatch.setattr(active._extractor, "batch", lambda pictures, masks: 1 / 0)
     robot.camera.publish(image_message(photograph(), stamp=2))
     robot.spin_until(lambda: active.cameras[""].faults.count("failed") == 1, "the lost frame to be counted")
     monkeypatch.undo()
     assert robot.show(image_message(photograph(), stamp=3)).status == OK
     robot.await_diagnostics(frames_failed="1", frames_out="2")
+
+
+def test_a_monitor_can_tell_bad_images_lost_frames_and_overload(robot, active, monkeypatch):
+    def reported(level, sentence):
+        return any(
+            status.level == level and sentence in status.message
+            for report in robot.diagnostics
+            for status in report.status
+        )
+
+    broken = image_message(photograph())
+    broken.encoding = "bgr9"
+    robot.camera.publish(broken)
+    robot.spin_until(lambda: reported(b"\x01", "bad images in the last second: 1"), "the bad image to be reported")
+
+    monkeypatch.setattr(active._extractor, "batch", lambda pictures, masks: 1 / 0)
+    robot.camera.publish(image_message(photograph()))
+    robot.spin_until(lambda: reported(b"\x02", "lost to errors in the last second: 1"), "the lost frame to be reported")
+
+    go_on = threading.Event()
+    monkeypatch.setattr(active._extractor, "batch", lambda pictures, masks: go_on.wait(30) and [])
+    snapshot = active.cameras[""].statistics.snapshot
+    while not reported(b"\x01", "overloaded: ") and snapshot().frames_in < 1000:
+        count = snapshot().frames_in
+        robot.camera.publish(image_message(photograph()))
+        robot.spin_until(lambda count=count: snapshot().frames_in > count, "the image to arrive")
+    assert reported(b"\x01", "overloaded: ")
+    go_on.set()
 
 
 @pytest.mark.parametrize(("stamp", "size"), [(1, (240, 320)), (3, (200, 320))], ids=["bag loops", "size changes"])
@@ -111,14 +140,12 @@ def test_the_reference_is_reset_when_the(robot, active, stamp, size):
 
 
 def test_the_newest_frame_wins_and_drops_are_counted(robot, active, monkeypatch):
-    import threading
-
     extract, begun, go_on = active._extractor.batch, threading.Event(), threading.Event()
 
-    def slow(pictures):
+    def slow(pictures, masks):
         begun.set()
         assert go_on.wait(30)
-        return extract(pictures)
+        return extract(pictures, masks)
 
     monkeypatch.setattr(active._extractor, "batch", slow)
     robot.camera.publish(image_message(photograph(), stamp=1))
@@ -295,6 +322,38 @@ def test_a_disabled_node_does_not_listen_until_it_is_enabled(robot, active):
     assert (response.success, response.message) == (True, "node is enabled and active")
     robot.connect(active)
     assert robot.show(image_message(photograph(), stamp=2)).status == NO_REFERENCE
+
+
+def test_features_do_not_wait_for_the_match_unless_they_carry_its_track_ids(robot, active, monkeypatch):
+    from rclpy.parameter import Parameter
+
+    begun, go_on = threading.Event(), threading.Event()
+    tracker = active.cameras[""].tracker
+    advance = tracker.advance
+
+    def held(*arguments, **options):
+        begun.set()
+        assert go_on.wait(30)
+        return advance(*arguments, **options)
+
+    monkeypatch.setattr(tracker, "advance", held)
+    robot.camera.publish(image_message(photograph(), stamp=1))
+    robot.spin_until(lambda: robot.features, "features before their match")
+    assert not robot.homographies and len(robot.features[0].track_ids) == 0
+    go_on.set()
+    robot.spin_until(lambda: robot.homographies, "the homography")
+    assert robot.homographies[0].header == robot.features[0].header
+
+    assert active.set_parameters([Parameter("tracks", value=True)])[0].successful
+    begun.clear()
+    go_on.clear()
+    robot.camera.publish(image_message(photograph(), stamp=2))
+    robot.spin_until(begun.is_set, "the match to begin")
+    robot.spin_until_quiet()
+    assert len(robot.features) == 1
+    go_on.set()
+    robot.spin_until(lambda: len(robot.features) == 2, "features with track ids")
+    assert len(robot.features[1].track_ids) == len(robot.features[1].x) > 0
 
 
 def test_pictures_and_markers_are_made_only_while_someone_looks(robot, active, monkeypatch):

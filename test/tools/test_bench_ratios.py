@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
@@ -29,18 +31,59 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("name", PACKAGES)
-def test_an_engine_keeps_its_lead_over_eager_torch_and_its_parity(name, one_thread, tmp_path, monkeypatch):
-    if not installed(name):
-        pytest.skip(f"not installed: {' and '.join(PACKAGES[name])}")
+def assert_kept(engine, reference, lead, tries=3):
+    """Fail unless the engine has the reference's keypoints and descriptors, and this lead in one of some tries.
+
+    Another program that takes a core's cache for a second must not fail a build; a lost lead is lost each time.
+    """
+    ratios = []
+    for _ in range(tries):
+        _, row = compare_engines(reference, [engine], (240, 320), 1, 5, DetectionSettings())
+        assert row.same >= 0.995
+        assert row.cosine > 0.999
+        ratios.append(row.cpu_ratio)
+        if row.cpu_ratio > lead:
+            return
+    raise AssertionError(f"{engine.name}: {ratios} times the reference's speed, expected more than {lead}")
+
+
+@pytest.fixture(scope="module")
+def checkpoint():
+    return load_checkpoint(DEFAULT_WEIGHTS)
+
+
+@pytest.fixture(params=PACKAGES)
+def engine(request, checkpoint, one_thread, tmp_path, monkeypatch):
+    if not installed(request.param):
+        pytest.skip(f"not installed: {' and '.join(PACKAGES[request.param])}")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    checkpoint = load_checkpoint(DEFAULT_WEIGHTS)
-    reference = Reference(checkpoint, torch.device("cpu"))
-    engine = CpuEngine(name, checkpoint)
-    _, row = compare_engines(reference, [engine], (240, 320), 1, 7, DetectionSettings())
-    assert row.same >= 0.995
-    assert row.cosine > 0.999
-    assert row.cpu_ratio > LEAD[name]
+    return CpuEngine(request.param, checkpoint)
+
+
+def test_an_engine_keeps_its_lead_over_eager_torch_and_its_parity(engine, checkpoint):
+    assert_kept(engine, Reference(checkpoint, torch.device("cpu")), LEAD[engine.name])
+
+
+class Changed:
+    """An engine that has become worse."""
+
+    precision = "float32"
+
+    def __init__(self, engine, times=1, shift=0.0):
+        self.engine, self.times, self.shift, self.name = engine, times, np.float32(shift), engine.name
+
+    def __call__(self, *arguments):
+        for _ in range(self.times):
+            found = self.engine(*arguments)
+        return [replace(one, xy=one.xy + self.shift) for one in found]
+
+
+@pytest.mark.parametrize(
+    "change, message", [({"times": 2}, "times the reference's speed"), ({"shift": 1}, "same")], ids=str
+)
+def test_an_engine_that_takes_twice_as_long_or_finds_other_keypoints_is_caught(engine, checkpoint, change, message):
+    with pytest.raises(AssertionError, match=message):
+        assert_kept(Changed(engine, **change), Reference(checkpoint, torch.device("cpu")), LEAD[engine.name], tries=1)
 
 
 def test_the_network_has_the_multiplications_that_the_paper_gives():
@@ -64,6 +107,8 @@ def test_the_command_prints_a_table_and_writes_json(tmp_path, monkeypatch):
     assert set(report["stages"][1]) >= {"network", "NMS + top-k", "sampling"}
     assert report["matching"]["matches"] > 100
     assert "160x120" in result.output
+    assert "GPU: not measured" in result.output
+    assert report["matching"]["product"] > 0
 
 
 @pytest.mark.parametrize("sizes", ["", "640", "641x480", "axb"])

@@ -13,11 +13,11 @@ from click.testing import CliRunner
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import StoragePlugin
 
-from superpoint_ros.tools.bags import COMPRESSED_IMAGE, IMAGE, BagReader, header_stamp
+from bag_samples import SECOND, image_bytes
+from superpoint_ros.bags.content import COMPRESSED_IMAGE, IMAGE, header_stamp
+from superpoint_ros.bags.reader import BagReader
 from superpoint_ros.tools.cli import cli
 from superpoint_ros.tools.demo import command
-
-from .conftest import SECOND, image_bytes
 
 END_TO_END = pytest.mark.timeout(600)
 """Seconds: most of it is the node's loading of torch, on a machine that others use too."""

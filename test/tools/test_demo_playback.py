@@ -4,7 +4,9 @@ import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
 
-from superpoint_ros.tools.bags import BagReader, header_stamp, stamp_nanoseconds
+from bag_samples import SECOND
+from superpoint_ros.bags.content import header_stamp, stamp_nanoseconds
+from superpoint_ros.bags.reader import BagReader
 from superpoint_ros.tools.demo.node_process import NodeDied, NodeProcess
 from superpoint_ros.tools.demo.playback import (
     FASTEST,
@@ -14,8 +16,6 @@ from superpoint_ros.tools.demo.playback import (
     with_later_stamp,
 )
 from superpoint_ros.tools.session import wait_until
-
-from .conftest import SECOND
 
 
 def test_the_rate_leaves_the_node_some_rest():

@@ -3,9 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from bag_samples import SECOND, message_bytes, time_of
+from superpoint_ros.bags.content import IMAGE, Topic
+from superpoint_ros.bags.definitions import typestore
+from superpoint_ros.bags.writer import BagWriter, offered_qos
 from superpoint_ros.features.homography import HomographyStatus
-from superpoint_ros.tools.bags import IMAGE, BagWriter, Topic, offered_qos
-from superpoint_ros.tools.definitions import typestore
 from superpoint_ros.tools.demo.results import (
     DIAGNOSTICS,
     FEATURES,
@@ -17,8 +19,6 @@ from superpoint_ros.tools.demo.results import (
     read_results,
 )
 from superpoint_ros.tools.demo.shots import Source, read_shots
-
-from .conftest import SECOND, message_bytes, time_of
 
 EVERY = range(100)
 

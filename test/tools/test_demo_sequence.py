@@ -8,8 +8,9 @@ import pytest
 
 pytest.importorskip("skimage", reason="scikit-image, whose photographs are used, is not installed")
 
+from superpoint_ros.bags.content import BagError, header_stamp
+from superpoint_ros.bags.reader import BagReader
 from superpoint_ros.features.homography import image_corners, project
-from superpoint_ros.tools.bags import BagError, BagReader, header_stamp
 from superpoint_ros.tools.demo.recording import CAMERA_RATE, SIZE, read_truth, write_sequence
 from superpoint_ros.tools.demo.sequence import LAP, motion, photograph, view
 from superpoint_ros.tools.demo.wall import wall

@@ -11,7 +11,9 @@ rclpy = pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
 
 from sensor_msgs.msg import Image
 
-from superpoint_ros.tools.bags import IMAGE, BagError, BagReader, Topic, header_stamp, offered_qos
+from superpoint_ros.bags.content import IMAGE, BagError, Topic, header_stamp
+from superpoint_ros.bags.reader import BagReader
+from superpoint_ros.bags.writer import offered_qos
 from superpoint_ros.tools.player import Player, message_class
 from superpoint_ros.tools.recorder import Recorder
 from superpoint_ros.tools.session import (

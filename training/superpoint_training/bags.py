@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from superpoint_ros.bags.content import COMPRESSED_IMAGE, BagError
+from superpoint_ros.bags.reader import BagReader
 from superpoint_ros.features.decode import decode_compressed, decode_image
-from superpoint_ros.tools.bags import COMPRESSED_IMAGE, BagError, BagReader
 from superpoint_training.config import InputConfig
 
 SUMMARY = "frames.json"

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
+import copy
 import os
 import subprocess
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
-from functools import partial
 from pathlib import Path
 
 import torch
 
+from superpoint_ros.network import onnx_file
 from superpoint_ros.network.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from superpoint_ros.network.layouts import architecture_of
 from superpoint_ros.network.superpoint import SuperPoint
@@ -67,40 +66,19 @@ def export_weights(path: Path, model: SuperPoint, metadata: Mapping[str, str]) -
 
 
 def export_onnx(path: Path, model: SuperPoint) -> float:
-    """Write the network as ONNX with a free batch, height and width, and check it against torch.
+    """Write the network as `network.onnx_file` does, and check the file against torch.
 
-    Input `image` (B, 1, H, W) float32 in [0, 1], H and W multiples of 8; outputs `logits` (B, 65,
-    H/8, W/8) and, with a descriptor head, `descriptors` (B, D, H/8, W/8) of unit length. Returns
-    the greatest difference of any output on pictures of two other sizes.
+    Returns the greatest difference of any output on pictures of two other sizes.
 
     Raises ImportError without onnx and onnxruntime, and RuntimeError if the difference is above
     1e-3.
     """
-    import onnx  # noqa: F401  torch's exporter asks for it only when it has finished
     import onnxruntime
 
-    model = model.eval().cpu().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    outputs = ["logits"] + ["descriptors"] * bool(model.architecture.descriptor_dim)
-    cells = {0: "batch", 2: "rows", 3: "columns"}
-    axes = {"image": {0: "batch", 2: "height", 3: "width"}, **{name: cells for name in outputs}}
-    # The exporter for torch.export needs onnxscript, and fixes sizes here and there; this one knows
-    # every layer.
-    exporter: Callable[..., object] = torch.onnx.export
-    if "dynamo" in inspect.signature(exporter).parameters:
-        exporter = partial(exporter, dynamo=False)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    model = model.eval().cpu()
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unchecked")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            exporter(
-                model,
-                (torch.zeros(1, 1, 64, 80),),
-                str(unfinished),
-                input_names=["image"],
-                output_names=outputs,
-                dynamic_axes=axes,
-                opset_version=17,
-            )
+        onnx_file.export_onnx(unfinished, copy.deepcopy(model))
         session = onnxruntime.InferenceSession(str(unfinished), providers=["CPUExecutionProvider"])
         worst = max(_difference(session, model, size) for size in ((2, 1, 96, 128), (1, 1, 120, 88)))
         if not worst < 1e-3:

@@ -2,27 +2,21 @@
 
 The node runs in a process of its own. Latency: one 640×480 image at a time, from the publisher's
 call to the subscriber's callback with the serialised features, less the extraction between them.
-Overload: images at five times the rate at which the node extracts.
+Overload: images at five times the rate at which the node extracts. Four cameras: how many images
+go through in one batch when each camera has a fresh one.
 """
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import tempfile
 import time
 from array import array
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
-from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message
 from rclpy.time import Time
 from sensor_msgs.msg import Image
@@ -32,34 +26,42 @@ from superpoint_ros.features.extractor import Features as Found
 from superpoint_ros.msg import Features
 from superpoint_ros.network.parity import built_in_picture
 from superpoint_ros.node.messages import DESCRIPTOR_TYPES, features_fields, to_message
-from superpoint_ros.tools.session import POLL, Timeout, private_domain, ros_session, wait_until
+from superpoint_ros.tools.bench.node_process import NodeUnderTest
+from superpoint_ros.tools.session import POLL, wait_until
 
-SIZE = (480, 640)
-FRAMES = 20
 OVERLOAD = 5
-START = 120.0
+CAMERAS = ("front", "back", "left", "right")
 
 
-@dataclass
-class _Listener:
-    """What arrives on ~/features: when, in steady and in wall-clock nanoseconds, and the bytes."""
+@dataclass(frozen=True)
+class Plan:
+    """What is measured.
 
-    arrivals: list[tuple[int, int, bytes]] = field(default_factory=list)
+    device, engine  of the node
+    seconds         of overload, and of four cameras half as many
+    size            height and width of the images
+    frames          of which latencies are taken
+    kinds           of descriptors
+    """
 
-    def __call__(self, data: bytes) -> None:
-        self.arrivals.append((time.monotonic_ns(), time.time_ns(), data))
+    device: str = "auto"
+    engine: str = "auto"
+    seconds: int = 60
+    size: tuple[int, int] = (480, 640)
+    frames: int = 20
+    kinds: Sequence[str] = tuple(DESCRIPTOR_TYPES)
 
 
-def measure_node(device: str, engine: str, seconds: int) -> dict[str, Any]:
+def measure_node(plan: Plan) -> dict[str, Any]:
     """Run every measurement and print it as it comes; returns what the JSON holds."""
     report: dict[str, Any] = {"message_building_ms": {}, "latency": []}
-    for kind in DESCRIPTOR_TYPES:
+    for kind in plan.kinds:
         taken, size = _message_building(kind)
         report["message_building_ms"][kind] = taken
         click.echo(f"building a message of 1024 {kind} descriptors, {size} bytes: {taken:.2f} ms")
-    for kind in DESCRIPTOR_TYPES:
-        with _NodeUnderTest(device, engine, kind) as node:
-            row = {"descriptor_type": kind, **_latency(node)}
+    for kind in plan.kinds:
+        with NodeUnderTest(plan.device, plan.engine, kind) as node:
+            row = {"descriptor_type": kind, **_latency(node, plan)}
         report["latency"].append(row)
         click.echo(
             f"{kind}: latency less extraction p50 {row['overhead_ms_p50']:.2f} ms, p95 "
@@ -67,110 +69,38 @@ def measure_node(device: str, engine: str, seconds: int) -> dict[str, Any]:
             f"{row['after_ms_p50']:.2f}); extraction {row['extraction_ms_p50']:.1f} ms, "
             f"{row['keypoints']} keypoints, {row['bytes']} bytes"
         )
-    with _NodeUnderTest(device, engine, "float32") as node:
-        row = _overload(node, seconds)
-    report["overload"] = row
+    with NodeUnderTest(plan.device, plan.engine, plan.kinds[0]) as node:
+        row = report["overload"] = _overload(node, plan)
     click.echo(
-        f"{OVERLOAD} times as many images as can be extracted, {seconds} s: "
+        f"{OVERLOAD} times as many images as can be extracted, {plan.seconds} s: "
         f"{row['sent']} sent, {row['received']} received; age p50 {row['age_ms_p50']:.1f} ms, p95 "
         f"{row['age_ms_p95']:.1f} ms, max {row['age_ms_max']:.1f} ms (extraction p50 "
         f"{row['extraction_ms_p50']:.1f} ms); {row['late']} of {row['received']} older than two "
         f"extractions and 3 ms; resident memory {row['rss_mb_start']:.1f} to "
         f"{row['rss_mb_end']:.1f} MB"
     )
+    with NodeUnderTest(plan.device, plan.engine, plan.kinds[0], CAMERAS) as node:
+        row = report["cameras"] = _four_cameras(node, plan)
+    click.echo(
+        f"{len(CAMERAS)} cameras, {row['seconds']:.0f} s: {row['batches']} batches of {row['images']} images, "
+        f"{row['images_a_batch']:.2f} a batch, {row['full']} of all {len(CAMERAS)}; "
+        f"features received {', '.join(map(str, row['received']))}"
+    )
     return report
 
 
-class _NodeUnderTest:
-    """The node in its own process and domain, a camera and a listener here."""
-
-    def __init__(self, device: str, engine: str, descriptor_type: str) -> None:
-        parameters = {
-            "device": device,
-            "engine": engine,
-            "descriptor_type": descriptor_type,
-            # so that 1024 keypoints are found in any picture
-            "detection_threshold": "0.0001",
-        }
-        self._folder = tempfile.TemporaryDirectory()
-        self._clock = Path(self._folder.name, "clock.txt")
-        self._log = Path(self._folder.name, "log.txt")
-        self._domain = private_domain()
-        module = "superpoint_ros.tools.bench.timed_node"
-        self._command = [sys.executable, "-m", module, str(self._clock), "--ros-args"]
-        self._command += ["-r", "image:=/camera/image"]
-        for name, value in parameters.items():
-            self._command += ["-p", f"{name}:={value}"]
-        self.listener = _Listener()
-
-    def __enter__(self) -> _NodeUnderTest:
-        environment = {
-            **os.environ,
-            "ROS_DOMAIN_ID": str(self._domain),
-            "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
-        }
-        os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
-            )
-        self._session = ros_session("bench", self._domain)
-        ros: Node = self._session.__enter__()
-        qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-        self.camera = ros.create_publisher(Image, "/camera/image", qos)
-        ros.create_subscription(Features, "/superpoint/features", self.listener, 10, raw=True)
-        try:
-            wait_until(
-                lambda: self.camera.get_subscription_count() > 0 and ros.count_publishers("/superpoint/features") > 0,
-                START,
-                "node that listens",
-                self.check,
-            )
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._session.__exit__(None, None, None)
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGINT)
-            try:
-                self._process.wait(10)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-        self._folder.cleanup()
-
-    def check(self) -> None:
-        """Raise with the node's last words if it has ended."""
-        if self._process.poll() is not None:
-            words = self._log.read_text(errors="replace")[-1000:]
-            raise click.ClickException(f"the node ended by itself; its last words:\n{words}")
-
-    def extractions(self) -> list[tuple[int, int]]:
-        """Begin and end of each so far, nanoseconds of the steady clock; the first is a warm-up."""
-        lines = self._clock.read_text(encoding="ascii").splitlines()
-        pairs = [tuple(map(int, line.split())) for line in lines]
-        return [(pair[0], pair[1]) for pair in pairs if len(pair) == 2]
-
-    def resident_mb(self) -> float:
-        """Of the node's process; Linux only."""
-        pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
-def _latency(node: _NodeUnderTest) -> dict[str, Any]:
+def _latency(node: NodeUnderTest, plan: Plan) -> dict[str, Any]:
+    messages = [_image(plan.size, seed) for seed in (0, 1)]
     before, after, extraction = [], [], []
-    _wake(node)
-    for index in range(FRAMES):
+    node.wake(messages[0])
+    for index in range(plan.frames):
         had, done = len(node.listener.arrivals), len(node.extractions())
-        sent = _show(node, _image(index % 2))
+        sent = node.show(messages[index % 2])
         wait_until(partial(_more_than, node.listener.arrivals, had), 60, "features", node.check)
-        begin, end = node.extractions()[done]
-        before.append((begin - sent) / 1e6)
-        after.append((node.listener.arrivals[-1][0] - end) / 1e6)
-        extraction.append((end - begin) / 1e6)
+        one = node.extractions()[done]
+        before.append((one.begin - sent) / 1e6)
+        after.append((node.listener.arrivals[-1][0] - one.end) / 1e6)
+        extraction.append((one.end - one.begin) / 1e6)
     overhead = np.add(before, after)
     data = node.listener.arrivals[-1][2]
     return {
@@ -184,39 +114,18 @@ def _latency(node: _NodeUnderTest) -> dict[str, Any]:
     }
 
 
-def _wake(node: _NodeUnderTest) -> None:
-    """Show images until features come: best effort loses what is sent before discovery is done."""
-    deadline = time.monotonic() + 60
-    while not node.listener.arrivals and time.monotonic() < deadline:
-        _show(node, _image(0))
-        try:
-            wait_until(lambda: bool(node.listener.arrivals), 3, "features", node.check)
-        except Timeout:
-            continue
-    # what else was sent is on its way, too
-    time.sleep(2)
-
-
-def _show(node: _NodeUnderTest, message: Image) -> int:
-    """Publish an image stamped now; returns now, in nanoseconds of the steady clock."""
-    message.header.stamp = Time(nanoseconds=time.time_ns()).to_msg()
-    sent = time.monotonic_ns()
-    node.camera.publish(message)
-    return sent
-
-
 def _more_than(items: list[Any], count: int) -> bool:
     return len(items) > count
 
 
-def _overload(node: _NodeUnderTest, seconds: int) -> dict[str, Any]:
-    messages = [_image(0), _image(1)]
-    warm = _latency(node)
+def _overload(node: NodeUnderTest, plan: Plan) -> dict[str, Any]:
+    messages = [_image(plan.size, seed) for seed in (0, 1)]
+    warm = _latency(node, plan)
     interval = warm["extraction_ms_p50"] / 1e3 / OVERLOAD
     first, done = len(node.listener.arrivals), len(node.extractions())
     memory, begin, sent = [], time.monotonic(), 0
-    while (now := time.monotonic()) < begin + seconds:
-        _show(node, messages[sent % 2])
+    while (now := time.monotonic()) < begin + plan.seconds:
+        node.show(messages[sent % 2])
         sent += 1
         if sent % OVERLOAD == 0:
             node.check()
@@ -228,7 +137,7 @@ def _overload(node: _NodeUnderTest, seconds: int) -> dict[str, Any]:
     for _, wall, data in arrivals:
         stamp = Time.from_msg(deserialize_message(data, Features).header.stamp).nanoseconds
         ages.append((wall - stamp) / 1e6)
-    extraction = [(end - start) / 1e6 for start, end in node.extractions()[done:]]
+    extraction = [(one.end - one.begin) / 1e6 for one in node.extractions()[done:]]
     typical = float(np.median(extraction))
     settled = memory[len(memory) // 4 :]
     return {
@@ -245,13 +154,38 @@ def _overload(node: _NodeUnderTest, seconds: int) -> dict[str, Any]:
     }
 
 
+def _four_cameras(node: NodeUnderTest, plan: Plan) -> dict[str, Any]:
+    """Each camera faster than the node extracts, so that all are fresh whenever it is free."""
+    messages = [_image(plan.size, seed) for seed in range(len(CAMERAS))]
+    node.wake(messages[0])
+    alone = np.median([(one.end - one.begin) / one.images for one in node.extractions()]) / 1e9
+    done = len(node.extractions())
+    had = [len(listener.arrivals) for listener in node.listeners]
+    begin, sent = time.monotonic(), 0
+    while (now := time.monotonic()) < begin + plan.seconds / 2:
+        for camera, message in enumerate(messages):
+            node.show(message, camera)
+        sent += 1
+        node.check()
+        time.sleep(max(0.0, begin + sent * alone - now))
+    batches = [one.images for one in node.extractions()[done:]]
+    return {
+        "seconds": plan.seconds / 2,
+        "batches": len(batches),
+        "images": sum(batches),
+        "images_a_batch": float(np.mean(batches)),
+        "full": batches.count(len(CAMERAS)),
+        "received": [len(listener.arrivals) - before for listener, before in zip(node.listeners, had, strict=True)],
+    }
+
+
 def _message_building(kind: str) -> tuple[float, int]:
     """Median milliseconds from numpy to a message, and the descriptors' bytes."""
     random = np.random.default_rng(0)
     descriptors = random.standard_normal((1024, 256), np.float32)
     descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
     xy, scores = random.random((1024, 2), np.float32), random.random(1024, np.float32)
-    found = Found(xy, scores, descriptors, SIZE)
+    found = Found(xy, scores, descriptors, (480, 640))
     taken = []
     for _ in range(30):
         begin = time.perf_counter()
@@ -260,8 +194,7 @@ def _message_building(kind: str) -> tuple[float, int]:
     return float(np.median(taken) * 1e3), len(message.descriptors)
 
 
-def _image(seed: int) -> Image:
-    picture = built_in_picture(SIZE, seed)
-    message = Image(height=SIZE[0], width=SIZE[1], encoding="mono8", step=SIZE[1])
-    message.data = array("B", picture.tobytes())
+def _image(size: tuple[int, int], seed: int) -> Image:
+    message = Image(height=size[0], width=size[1], encoding="mono8", step=size[1])
+    message.data = array("B", built_in_picture(size, seed).tobytes())
     return message

@@ -1,7 +1,7 @@
 """The real node with a clock around its extraction: `python -m … CLOCK_FILE --ros-args …`.
 
 Each extraction appends a line to the file: when it began and when it ended, in nanoseconds of the
-steady clock, which all processes of a machine share.
+steady clock, which all processes of a machine share, and of how many images.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ def run(clock_file: str) -> int:
     extract = Extractor.batch
     with open(clock_file, "a", encoding="ascii", buffering=1) as file:
 
-        def timed(self: Extractor, images: Sequence[Any]) -> list[Features]:
+        def timed(self: Extractor, images: Sequence[Any], masks: Any = None) -> list[Features]:
             begin = time.monotonic_ns()
-            found = extract(self, images)
-            file.write(f"{begin} {time.monotonic_ns()}\n")
+            found = extract(self, images, masks)
+            file.write(f"{begin} {time.monotonic_ns()} {len(images)}\n")
             return found
 
         Extractor.batch = timed  # type: ignore[method-assign]

@@ -68,7 +68,7 @@ def demo_command(
         )
     if bag is None and (topic is not None or duration is not None):
         raise click.UsageError("--topic and --duration are about a bag, so they need --bag")
-    from superpoint_ros.tools.bags import BagError
+    from superpoint_ros.bags.content import BagError
     from superpoint_ros.tools.demo.node_process import NodeDied
     from superpoint_ros.tools.demo.run import run_demo
     from superpoint_ros.tools.session import Timeout

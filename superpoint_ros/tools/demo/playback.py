@@ -17,7 +17,8 @@ from lifecycle_msgs.srv import GetState
 from rclpy.node import Node
 from tqdm import tqdm
 
-from superpoint_ros.tools.bags import COMPRESSED_IMAGE, BagReader, Message, Topic, header_stamp
+from superpoint_ros.bags.content import COMPRESSED_IMAGE, Message, Topic, header_stamp
+from superpoint_ros.bags.reader import BagReader
 from superpoint_ros.tools.demo.node_process import NodeProcess
 from superpoint_ros.tools.demo.results import DIAGNOSTICS, FEATURES, HOMOGRAPHY, NODE, OUTPUTS
 from superpoint_ros.tools.demo.shots import Source

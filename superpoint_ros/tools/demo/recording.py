@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from superpoint_ros.tools.bags import IMAGE, BagError, BagWriter, offered_qos
+from superpoint_ros.bags.content import IMAGE, BagError
+from superpoint_ros.bags.writer import BagWriter, offered_qos
 from superpoint_ros.tools.demo.sequence import photograph, view
 
 TOPIC = "/camera/image_raw"

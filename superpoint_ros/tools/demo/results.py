@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from superpoint_ros.bags.content import header_stamp, stamp_nanoseconds
+from superpoint_ros.bags.reader import BagReader
 from superpoint_ros.features.homography import HomographyStatus
-from superpoint_ros.tools.bags import BagReader, header_stamp, stamp_nanoseconds
 
 NODE = "/superpoint"
 FEATURES, MATCHES, HOMOGRAPHY = f"{NODE}/features", f"{NODE}/matches", f"{NODE}/homography"

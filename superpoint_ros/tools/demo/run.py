@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from superpoint_ros.tools.bags import BagReader
+from superpoint_ros.bags.reader import BagReader
 from superpoint_ros.tools.demo.overview import write_overview
 from superpoint_ros.tools.demo.pictures import chained_maps, sample_pair, write_overlays
 from superpoint_ros.tools.demo.playback import play_to_node

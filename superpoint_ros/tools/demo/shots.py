@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from superpoint_ros.bags.content import COMPRESSED_IMAGE, Topic, header_stamp
+from superpoint_ros.bags.reader import BagReader
 from superpoint_ros.features.decode import BadImage, decode_compressed, decode_image
-from superpoint_ros.tools.bags import COMPRESSED_IMAGE, BagReader, Topic, header_stamp
 from superpoint_ros.tools.demo.results import FrameResult, read_results
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from superpoint_ros.tools.definitions import OUR_MESSAGES, message_folder, typestore
+from superpoint_ros.bags.definitions import OUR_MESSAGES, message_folder, typestore
 
 
 @pytest.mark.parametrize("name", OUR_MESSAGES)
