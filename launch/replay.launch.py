@@ -2,8 +2,8 @@
 
 ros2 launch superpoint_ros replay.launch.py bag:=drive image_topic:=/camera/image_raw output:=drive_features
 
-Ends by itself when the bag has been played, with exit status 1 if that, the node or the recorder failed. `superpoint extract` does the same faster and without losing a frame, but
-without a node.
+Ends by itself when the bag has been played, with exit status 1 if that, the node or the recorder failed. `superpoint
+extract` does the same faster and without losing a frame, but without a node.
 """
 
 from __future__ import annotations

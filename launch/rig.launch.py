@@ -63,13 +63,13 @@ def make_node(context: LaunchContext) -> list[Node]:
     """The node, with the arguments on top of the parameter file."""
     given = {argument.name: LaunchConfiguration(argument.name).perform(context) for argument in ARGUMENTS}
     overrides: dict[str, bool | float | str | list[str]] = {
-        "cameras": names(given["cameras"]),
+        "cameras": names("cameras", given["cameras"]),
         "synchronise": given["synchronise"],
-        "sync_slop": float(given["sync_slop"]),
+        "sync_slop": seconds("sync_slop", given["sync_slop"]),
     }
     for name in ("image_topics", "frame_ids"):
-        if names(given[name]):
-            overrides[name] = names(given[name])
+        if found := names(name, given[name]):
+            overrides[name] = found
     if given["use_sim_time"]:
         overrides["use_sim_time"] = given["use_sim_time"] == "true"
     if given["device"]:
@@ -85,7 +85,20 @@ def make_node(context: LaunchContext) -> list[Node]:
     return [node]
 
 
-def names(text: str) -> list[str]:
-    """The names in "[left, right]", or in "left, right"."""
-    found = yaml.safe_load(text if text.lstrip().startswith("[") else f"[{text}]")
+def names(argument: str, text: str) -> list[str]:
+    """The names in "[left, right]", or in "left, right". Raises ValueError with a sentence."""
+    try:
+        found = yaml.safe_load(text if text.lstrip().startswith("[") else f"[{text}]")
+    except yaml.YAMLError:
+        found = None
+    if not isinstance(found, list) or any(isinstance(name, (list, dict)) for name in found):
+        raise ValueError(f"argument '{argument}' must be a list of names, as in [left, right], got '{text}'")
     return [str(name or "") for name in found]
+
+
+def seconds(argument: str, text: str) -> float:
+    """A number. Raises ValueError with a sentence."""
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"argument '{argument}' must be a number of seconds, got '{text}'") from None

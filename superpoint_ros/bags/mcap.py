@@ -23,8 +23,8 @@ from superpoint_ros.bags.content import NEVER_STARTED, BagError, Topic, full_typ
 
 MAGIC = b"\x89MCAP0\r\n"
 FOOTER, SCHEMA, CHANNEL, MESSAGE, CHUNK, STATISTICS, LAST = 0x02, 0x03, 0x04, 0x05, 0x06, 0x0B, 0x0F
-HEAD, MESSAGE_HEAD, CHUNK_HEAD = 9, 22, 32
-"""Bytes of a record before its content, of a message before its data, of a chunk before its compression."""
+HEAD, MESSAGE_HEAD, CHUNK_HEAD, FOOTER_SIZE = 9, 22, 32, 20
+"""Bytes of a record before its content, a message before its data, a chunk before its compression, and a footer."""
 CHUNK_AT = re.compile(rb"\x06.{5}\0{3}.{28}(?:\0{4}|\x03\0{3}lz4|\x04\0{3}zstd)", re.DOTALL)
 MESSAGE_AT = re.compile(rb"\x05.{4}\0{4}.{22}\0", re.DOTALL)
 """What a chunk, and a message with CDR in it, look like wherever they begin."""
@@ -154,6 +154,8 @@ class McapFile:
     def _makes_sense(self, data: Bytes, opcode: int, begin: int, end: int) -> bool:
         if opcode == CHUNK:
             return end - begin >= CHUNK_HEAD and CHUNK_AT.match(data, begin - HEAD) is not None
+        if opcode == FOOTER:
+            return end - begin == FOOTER_SIZE
         if opcode != MESSAGE:
             return True
         if end - begin < MESSAGE_HEAD:

@@ -124,8 +124,9 @@ class BagReader:
             yield Message(self.topics[name], time, data)
         if start is None and stop is None:
             for name in sorted(names):
-                if read[name] < self._counts.get(name, 0):
-                    self._say(f"{read[name]} of {self._counts[name]} messages on {name} are there")
+                promised = max(self._counts.get(name, 0), self.topics[name].count)
+                if read[name] < promised:
+                    self._say(f"{read[name]} of {promised} messages on {name} are there")
         if self.damage:
             raise BagError(
                 f"{self.path}: {sum(read.values())} messages could be read, but not everything: {self.damage}"

@@ -61,11 +61,14 @@ class SqliteFile:
         self.topics: dict[str, Topic] = {}
         for row in topics:
             key, name, kind = row[:3]
+            if not (isinstance(name, str) and isinstance(kind, str)):
+                self.damage.append("a topic without name or type")
+                continue
             qos = _qos(row[4]) if len(row) > 4 else None
             self._names[key] = name
             before = self.topics[name].count if name in self.topics else 0
             self.topics[name] = Topic(name, full_type(kind), counts.get(key, 0) + before, qos)
-        if not topics and self.damage:
+        if not self.topics and self.damage:
             self._connection.close()
             raise BagError(f"{path}: not a readable bag; {self.damage[0]}, and no topics are left in it")
 
@@ -106,7 +109,7 @@ class SqliteFile:
 
     def _learn(self, definitions: Iterable[Any]) -> None:
         for kind, encoding, text in definitions:
-            if encoding in FORMATS:
+            if encoding in FORMATS and isinstance(kind, str) and isinstance(text, str):
                 self.definitions[full_type(kind)] = MessageDefinition(FORMATS[encoding], text)
 
     def _found_topics(self) -> tuple[list[Any], Counter[int], int | None]:

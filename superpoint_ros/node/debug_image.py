@@ -28,6 +28,10 @@ class Trails:
     def __init__(self) -> None:
         self._frames: deque[dict[int, NDArray[np.float32]]] = deque(maxlen=TRAIL)
 
+    def clear(self) -> None:
+        """Forget all frames."""
+        self._frames.clear()
+
     def add(self, track_ids: NDArray[np.int32], xy: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         """Take a frame; returns the paths, (M, 2) each with M >= 2, of its tracks up to here."""
         self._frames.append(dict(zip(track_ids.tolist(), xy, strict=False)))

@@ -103,6 +103,8 @@ class Outputs:
         header, found, motion = view.header, view.found, view.motion
         if self._heard("debug_image"):
             self.publishers["debug_image"].publish(self._debug_image(view))
+        else:
+            self._trails.clear()  # or a viewer that comes back would see jumps
         if self._heard("annotations/keypoints"):
             self.publishers["annotations/keypoints"].publish(keypoint_marker(header, found))
         if self._heard("annotations/motion"):

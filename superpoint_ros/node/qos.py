@@ -106,8 +106,8 @@ def publishers_sentence(node: Any, topic: str, type_name: str) -> str:
     """Who publishes a topic, and with which settings, for a topic that stays silent."""
     publishers = node.get_publishers_info_by_topic(topic)
     if not publishers:
-        images = sorted(name for name, types in node.get_topic_names_and_types() if type_name in types)
-        others = ", ".join(name for name in images if name != topic and node.count_publishers(name))
+        alike = sorted(name for name, types in node.get_topic_names_and_types() if type_name in types)
+        others = ", ".join(name for name in alike if _published_by_others(node, name))
         return f"publishers: none; topics of that type: {others or 'none'}"
     described = []
     for other in publishers:
@@ -135,6 +135,11 @@ def _own(node: Any, endpoints: Sequence[Any], asked_for: QoSProfile) -> Any:
     """The profile as the middleware has it: only there have all policies a value that can be compared."""
     name = node.get_fully_qualified_name()
     return next((one.qos_profile for one in endpoints if endpoint_name(one) == name), asked_for)
+
+
+def _published_by_others(node: Any, topic: str) -> bool:
+    own = node.get_fully_qualified_name()
+    return any(endpoint_name(one) != own for one in node.get_publishers_info_by_topic(topic))
 
 
 def _resolved(node: Any, topic: str) -> str:

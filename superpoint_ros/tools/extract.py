@@ -28,6 +28,15 @@ GPU_BATCH = 8
 """Images in a forward pass on CUDA; on the CPU each goes alone, as in the node."""
 
 
+def number_of_images(task: Task) -> int:
+    """How many its bag says it holds. Raises BagError if it is clear already that it cannot be extracted."""
+    with BagReader(task.bag) as bag:
+        cameras = choose_cameras(bag, task.topics, task.values)
+        if task.output.exists() and not task.resume:
+            raise BagError(f"{task.output}: exists already; bags are never overwritten (--resume continues one)")
+        return sum(bag.topics[camera.topic].count for camera in cameras)
+
+
 def extract_bag(task: Task, extractor: Extractor, progress: Callable[[int], object]) -> Report:
     """Extract one bag.
 
@@ -53,8 +62,6 @@ def extract_bag(task: Task, extractor: Extractor, progress: Callable[[int], obje
                 progress(sum(bag.topics[camera.topic].count for camera in cameras))
                 return report
             past = stack.enter_context(Past(left, cameras))
-        elif task.output.exists():
-            raise BagError(f"{task.output}: exists already; bags are never overwritten (--resume continues one)")
         images = Images(bag, cameras, task.values)
         report.notes += [*bag.notes]
         work = Work(report, bag, images, extractor, cameras, batch, past, progress)

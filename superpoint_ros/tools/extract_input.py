@@ -67,6 +67,12 @@ def choose_cameras(bag: BagReader, topics: Sequence[str], values: Parameters) ->
             f"{bag.path}: cameras need different names of letters, digits and _, got "
             f"{', '.join(repr(name) for name in names)}; give --topic NAME=TOPIC"
         )
+    for parameter in ("frame_ids", "mask_files"):
+        if any(values.per_camera(parameter)) and len(values.cameras) != len(found):
+            known = len(values.cameras)
+            raise BagError(
+                f"{bag.path}: parameter '{parameter}' is for {known} cameras, but {len(found)} are extracted"
+            )
     return [Camera(name, topic) for name, topic in zip(names, found, strict=True)]
 
 
@@ -83,7 +89,7 @@ class Images:
         self._values = values
         self.notes: list[str] = []
         self.cameras = {camera.topic: camera for camera in cameras}
-        files = values.per_camera("mask_files") if len(values.cameras) == len(cameras) else ("",) * len(cameras)
+        files = values.per_camera("mask_files") if any(values.per_camera("mask_files")) else ("",) * len(cameras)
         self._masks = {camera.topic: Mask(file) for camera, file in zip(cameras, files, strict=True)}
         self._mask_topics = {_mask_topic(camera): camera.topic for camera in cameras if values.use_mask_topic}
         self._info_topics: dict[str, list[str]] = {}

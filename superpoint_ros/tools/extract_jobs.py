@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -16,11 +17,9 @@ import torch
 from tqdm import tqdm
 
 from superpoint_ros.bags.content import BagError, sentence
-from superpoint_ros.bags.reader import BagReader
 from superpoint_ros.features.extractor import Extractor
 from superpoint_ros.node.parameters import Parameters
-from superpoint_ros.tools.extract import extract_bag
-from superpoint_ros.tools.extract_input import choose_cameras
+from superpoint_ros.tools.extract import extract_bag, number_of_images
 from superpoint_ros.tools.extract_task import Report, Task
 
 _progress: Any = None
@@ -49,7 +48,15 @@ def share(tasks: Sequence[Task], rank: int, world_size: int) -> list[Task]:
 
 def run_tasks(tasks: Sequence[Task], jobs: int) -> Iterator[Report]:
     """Extract all of them, in so many processes; their reports as they come. A bar on stderr shows the images."""
-    total = sum(map(_images, tasks))
+    total, possible = 0, []
+    for task in tasks:
+        try:
+            total += number_of_images(task)
+            possible.append(task)
+        except (BagError, OSError) as error:
+            yield Report(task, problems=[sentence(error)])
+    if not possible:
+        return
     with tqdm(
         total=total or None,
         desc="Extracting",
@@ -58,15 +65,15 @@ def run_tasks(tasks: Sequence[Task], jobs: int) -> Iterator[Report]:
         smoothing=0.05,
         file=sys.stderr,
     ) as bar:
-        if jobs == 1 or len(tasks) < 2:
+        if jobs == 1 or len(possible) == 1:
             extractors = Extractors()
-            for task in tasks:
+            for task in possible:
                 report = attempt(task, extractors, bar.update)
                 yield report
                 if report.interrupted:
                     return
             return
-        yield from _run_in_processes(tasks, min(jobs, len(tasks)), bar)
+        yield from _run_in_processes(possible, min(jobs, len(possible)), bar)
 
 
 class Extractors:
@@ -92,13 +99,14 @@ def attempt(task: Task, extractors: Extractors, progress: Callable[[int], object
     except KeyboardInterrupt:
         return Report(task, problems=[f"{task.output}: interrupted; --resume continues it"], interrupted=True)
     except (BagError, ValueError, OSError, RuntimeError) as error:
-        return Report(task, problems=[sentence(error)])
+        unnamed = isinstance(error, OSError) and error.filename is None  # as when the disk is full
+        return Report(task, problems=[f"{task.output}: {sentence(error)}" if unnamed else sentence(error)])
 
 
 def _run_in_processes(tasks: Sequence[Task], jobs: int, bar: Any) -> Iterator[Report]:
     context = multiprocessing.get_context("spawn")
     queue = context.SimpleQueue()
-    threads = max(1, (torch.get_num_threads()) // jobs)
+    threads = max(1, torch.get_num_threads() // jobs)
     with _drained(queue, bar):
         with ProcessPoolExecutor(jobs, context, _begin, (queue, threads)) as pool:
             futures = [pool.submit(_attempt, task) for task in tasks]
@@ -106,6 +114,8 @@ def _run_in_processes(tasks: Sequence[Task], jobs: int, bar: Any) -> Iterator[Re
                 try:
                     yield future.result()
                 except KeyboardInterrupt:
+                    for process in multiprocessing.active_children():
+                        process.terminate()
                     pool.shutdown(wait=True, cancel_futures=True)
                     yield Report(
                         task, problems=[f"{task.output}: interrupted; --resume continues it"], interrupted=True
@@ -136,20 +146,17 @@ def _drained(queue: Any, bar: Any) -> Iterator[None]:
 def _begin(queue: Any, threads: int) -> None:
     global _progress, _extractors
     _progress, _extractors = queue, Extractors()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal: the first process passes it on
+    signal.signal(signal.SIGTERM, _interrupt)
     torch.set_num_threads(threads)
 
 
 _extractors = Extractors()
 
 
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def _attempt(task: Task) -> Report:
     return attempt(task, _extractors, _progress.put)
-
-
-def _images(task: Task) -> int:
-    """For the bar: as many as the bag says it holds; 0 for one that cannot be read, which is said later."""
-    try:
-        with BagReader(task.bag) as bag:
-            return sum(bag.topics[each.topic].count for each in choose_cameras(bag, task.topics, task.values))
-    except (BagError, OSError):
-        return 0

@@ -39,7 +39,7 @@ class Motions:
         self._pool.shutdown()
 
     def of(self, frame: Frame) -> Future[Motion] | None:
-        """Of a frame and the one of its camera that was given before; None if it has no features, or nobody wants to know."""
+        """Of a frame and the one of its camera that was given before; None if it has no features or nobody asks."""
         if not self._wanted or frame.found is None or frame.stamp is None:
             return None
         current = frame.stamp, frame.found

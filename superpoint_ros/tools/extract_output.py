@@ -86,7 +86,7 @@ class Output:
         values = self._values
         index = list(self._cameras).index(camera)
         frame_ids = values.per_camera("frame_ids")
-        if len(frame_ids) == len(self._cameras) and frame_ids[index]:
+        if any(frame_ids) and frame_ids[index]:
             header = self._writer.make("std_msgs/msg/Header", stamp=header.stamp, frame_id=frame_ids[index])
         if values.publish_features:
             track_ids = None if motion is None else motion.track_ids

@@ -100,10 +100,14 @@ def read_record(path: Path) -> dict[str, Any]:
 def remove_output(path: Path) -> None:
     """Delete a bag of ours; OSError if its folder holds anything else."""
     for file in path.iterdir():
-        ours = is_storage(file) or file.name in ("metadata.yaml", "metadata.yaml.tmp", RECORD, f"{RECORD}.new")
-        if ours or file.name.endswith(("-journal", "-wal", "-shm")):
+        if _is_ours(file):
             file.unlink()
     path.rmdir()
+
+
+def _is_ours(file: Path) -> bool:
+    known = file.name in ("metadata.yaml", "metadata.yaml.tmp", RECORD, f"{RECORD}.new")
+    return known or is_storage(file) or file.name.endswith(("-journal", "-wal", "-shm"))
 
 
 class Plan:
@@ -155,7 +159,11 @@ def set_aside(output: Path, left: Path, record: dict[str, Any]) -> dict[str, Any
 
     Returns the record of a run that is complete. Raises BagError if it was made in another way.
     """
-    past = read_record(left if left.exists() else output)
+    aside = left if left.exists() else output
+    past = read_record(aside)
+    others = [file.name for file in aside.iterdir() if not _is_ours(file)]
+    if others:
+        raise BagError(f"{aside}: cannot be resumed, it also holds {', '.join(others)}; move that away")
     for key, value in record.items():
         if key != "bag" and past.get(key) != value:
             wanted, found = value, past.get(key)

@@ -17,6 +17,8 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
+from superpoint_ros.node.transport import make_room
+
 DOMAINS = range(1, 102)
 """Domain ids whose ports lie below those that Linux hands out to clients."""
 
@@ -35,6 +37,7 @@ def ros_session(name: str, domain_id: int | None = None) -> Iterator[Node]:
     domain_id  None: that of the environment. Signals stay Python's, so Ctrl-C is a
                KeyboardInterrupt.
     """
+    make_room()
     context = Context()
     # no arguments: those of the command line are the tool's, but rcl would take OLD:=NEW for its own
     rclpy.init(args=[], context=context, domain_id=domain_id, signal_handler_options=SignalHandlerOptions.NO)

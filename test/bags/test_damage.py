@@ -379,3 +379,29 @@ def test_a_recording_that_never_ended_is_read_with_its_write_ahead_log(make_imag
             shutil.copy(file, tmp_path / "copy")
     assert len(read(tmp_path / "copy")[0]) == (10 if log else 5)
     connection.close()
+
+
+def test_a_chunk_that_passes_for_something_else_is_missed(tmp_path):
+    write_mcap(tmp_path / "a.mcap", images(), compression="zstd")
+    content = bytearray((tmp_path / "a.mcap").read_bytes())
+    chunk = len(b"\x89MCAP0\r\n") + 9 + len("ros2") + len("test") + 8  # after the magic and the header
+    assert content[chunk] == 6
+    content[chunk] = 7  # a message index
+    (tmp_path / "a.mcap").write_bytes(content)
+    times, _, lost = read(tmp_path / "a.mcap")
+    assert len(times) == 26
+    assert f"26 of 30 messages on {TOPIC} are there" in lost
+
+
+def test_a_topic_without_a_name_costs_only_itself(make_bag):
+    import sqlite3
+
+    path = make_bag("two", {TOPIC: IMAGE, "/other": IMAGE}, images(5), StoragePlugin.SQLITE3)
+    with sqlite3.connect(storage(path)) as connection:
+        connection.execute("CREATE TABLE t AS SELECT * FROM topics")
+        connection.execute("UPDATE t SET name = NULL WHERE name = '/other'")
+        connection.executescript("DROP TABLE topics; ALTER TABLE t RENAME TO topics")
+    connection.close()
+    times, _, lost = read(path)
+    assert len(times) == 5
+    assert "a topic without name or type" in lost

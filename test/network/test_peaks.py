@@ -34,6 +34,12 @@ def test_rounds_over_whole_maps_suppress_as_sorting_does(radius, levels):
     np.testing.assert_array_equal(kept[0].numpy(), slow.suppress(scores[0].numpy(), radius))
 
 
+@pytest.mark.parametrize("side", [255, 257])
+def test_more_candidates_than_sixteen_bits_count_are_suppressed_alike(side):
+    scores = random_maps(None, (1, side, side)) + 0.1
+    assert torch.equal(suppress_dense(scores, 4), suppress(scores, 4))
+
+
 @pytest.mark.parametrize("border", [0, 5])
 @pytest.mark.parametrize("max_keypoints", [7, 5000])
 def test_both_choose_the_same_keypoints(border, max_keypoints):

@@ -65,6 +65,8 @@ def test_a_track_that_missed_frames_is_one_path_and_a_new_one_none():
     trails.add(np.array([6], np.int32), np.ones((1, 2), np.float32))
     paths = trails.add(np.array([5, 7], np.int32), np.full((2, 2), 2, np.float32))
     assert [path.tolist() for path in paths] == [[[0, 0], [2, 2]]]
+    trails.clear()
+    assert trails.add(np.array([5, 7], np.int32), np.full((2, 2), 3, np.float32)) == []
 
 
 def test_the_numbers_are_those_of_the_frame():

@@ -149,6 +149,20 @@ def test_the_launched_rig_answers_sets_of_frames_with_the_same_stamp():
         other.close()
 
 
+@pytest.mark.parametrize(
+    ("argument", "sentence"),
+    [
+        ("cameras:=[left", "argument 'cameras' must be a list of names, as in [left, right], got '[left'"),
+        ("sync_slop:=short", "argument 'sync_slop' must be a number of seconds, got 'short'"),
+    ],
+)
+def test_an_argument_of_the_rig_that_cannot_be_fails_with_a_sentence(argument, sentence):
+    pytest.importorskip("ros2launch", reason="needs ROS 2's ros2launch")
+    command = [Path(sys.executable).with_name("ros2"), "launch", LAUNCH / "rig.launch.py", argument]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 1 and sentence in ended.stdout + ended.stderr
+
+
 PLAYER = """
 import sys
 sys.path.insert(0, {folder!r})
@@ -240,6 +254,15 @@ def test_a_replay_of_what_is_no_bag_says_so_and_ends(tmp_path, parameter_file, r
     assert status == 1
     assert re.search(rf"Error: {re.escape(str(tmp_path / replayed))}: \w+", output)
     assert "The player ended with status 1." in output and "The bag has been played." not in output
+
+
+def test_a_replay_whose_node_cannot_start_says_so_and_ends(tmp_path):
+    parameters = tmp_path / "wrong.yaml"
+    parameters.write_text("/**:\n  ros__parameters:\n    max_keypoint: 33\n")
+    arguments = {"bag": "a_bag", "output": str(tmp_path / "features"), "params_file": str(parameters)}
+    status, output = replay(arguments, tmp_path)
+    assert status == 1
+    assert "did you mean 'max_keypoints'?" in output and "The node ended by itself." in output
 
 
 @pytest.mark.parametrize("name", ["superpoint", "rig", "replay"])

@@ -128,6 +128,8 @@ def test_several_cameras_are_called_after_their_topics_or_as_asked(make_bag, run
     assert "cameras need different names" in run(
         path, tmp_path / "d", "--topic", LEFT, "--topic", f"x={RIGHT}", status=1
     )
+    said = run(path, tmp_path / "d", "--topic", LEFT, "--topic", RIGHT, "--set", "frame_ids=[lens]", status=1)
+    assert "parameter 'frame_ids' is for 1 cameras, but 2 are extracted" in said
     assert f"which topic? its image topics are: {LEFT}" in run(path, tmp_path / "e", status=1)
     assert "there is no topic /front" in run(path, tmp_path / "e", "--topic", "/front", status=1)
     assert not (tmp_path / "e").exists()

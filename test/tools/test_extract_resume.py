@@ -17,6 +17,7 @@ from bag_samples import SECOND, image_bytes
 from robot import photograph, shifted
 from superpoint_ros.bags.content import IMAGE
 from superpoint_ros.bags.reader import BagReader
+from superpoint_ros.bags.writer import BagWriter
 from superpoint_ros.features.extractor import Extractor
 from superpoint_ros.tools import extract_output
 from superpoint_ros.tools.extract_command import extract_command
@@ -215,6 +216,52 @@ def test_a_process_that_is_really_ended_leaves_something_readable(make_bag, run,
     run(bag, out, *CAMERAS, "--storage", storage, "--resume", status=1)
     run(bag, alone, *CAMERAS, "--storage", storage, status=1)
     assert messages_of(out) == messages_of(alone)
+
+
+def test_an_interrupt_ends_all_processes_and_all_bags_can_be_resumed(make_bag, run, options, tmp_path):
+    bags = [make_bag(f"drive{number}", {LEFT: IMAGE, RIGHT: IMAGE}, drive(300)) for number in range(2)]
+    out = tmp_path / "out"
+    with start(bags[0], bags[1], [out, *options], "--jobs", "2") as process:
+        try:
+            for number in range(2):
+                await_output(process, out / f"drive{number}" / f"drive{number}.mcap", 1 << 18)
+            process.send_signal(signal.SIGTERM)
+            said, _ = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 130, said
+    for number in range(2):
+        with BagReader(out / f"drive{number}") as reader:
+            assert 5 < reader.topics["/superpoint/left/features"].count < 300
+    run(*bags, out, *CAMERAS, "--resume", status=1)
+    for number in range(2):
+        assert yaml.safe_load((out / f"drive{number}" / RECORD).read_text())["frames"] == 449
+
+
+def test_a_full_disk_is_told_and_what_was_written_can_be_resumed(bag, run, tmp_path, monkeypatch):
+    out, alone, count = tmp_path / "out", tmp_path / "alone", itertools.count()
+    run(bag, alone, *CAMERAS, status=1)
+    write = BagWriter.write
+
+    def fail(self, *arguments):
+        if next(count) > 50:
+            raise OSError(28, "No space left on device")
+        write(self, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(BagWriter, "write", fail)
+        assert f"{out}: [Errno 28] No space left on device" in run(bag, out, *CAMERAS, status=1)
+    run(bag, out, *CAMERAS, "--resume", status=1)
+    assert messages_of(out) == messages_of(alone)
+
+
+def test_files_of_others_are_not_touched(bag, run, tmp_path):
+    out = tmp_path / "out"
+    run(bag, out, *CAMERAS, status=1)
+    killed(out, 0.5)
+    (out / "notes.txt").write_text("mine")
+    assert "it also holds notes.txt; move that away" in run(bag, out, *CAMERAS, "--resume", status=1)
+    assert (out / "notes.txt").exists()
 
 
 def test_the_record_is_replaced_at_once(tmp_path):

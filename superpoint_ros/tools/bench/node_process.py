@@ -154,5 +154,12 @@ class NodeUnderTest:
                     wait_until(partial(bool, listener.arrivals), 3, "features", self.check)
                 except Timeout:
                     continue
-        # what else was sent is on its way, too
-        time.sleep(2)
+        self._settle()
+
+    def _settle(self) -> None:
+        """Wait until the node has nothing to do: what else was sent is on its way, too."""
+        deadline, done = time.monotonic() + 60, -1
+        while len(self.extractions()) > done and time.monotonic() < deadline:
+            done = len(self.extractions())
+            longest = max((one.end - one.begin for one in self.extractions()), default=0) / 1e9
+            time.sleep(max(1.0, 3 * longest))
