@@ -19,6 +19,8 @@ from superpoint_ros.bags.mcap import FORMATS
 from superpoint_ros.bags.pages import Pages, Row
 
 MAGIC = b"SQLite format 3\0"
+SUSPICIOUS = 1 << 16
+"""Bytes of a file in which SQLite should find messages: a tree whose root is damaged may look empty."""
 
 
 class SqliteFile:
@@ -48,6 +50,10 @@ class SqliteFile:
             topics = self._rows_of("SELECT * FROM topics ORDER BY id")
             ((first,),) = self._rows_of("SELECT min(timestamp) FROM messages")
             counts = dict(self._rows_of("SELECT topic_id, count(*) FROM messages GROUP BY topic_id"))
+            if not counts and path.stat().st_size > SUSPICIOUS:
+                ((verdict,),) = self._rows_of("PRAGMA quick_check(1)")
+                if verdict != "ok":
+                    raise sqlite3.DatabaseError(verdict)
             if "message_definitions" in {name for (name,) in tables}:
                 query = "SELECT topic_type, encoding, encoded_message_definition FROM message_definitions"
                 self._learn(self._rows_of(query))
@@ -61,13 +67,16 @@ class SqliteFile:
         self.topics: dict[str, Topic] = {}
         for row in topics:
             key, name, kind = row[:3]
-            if not (isinstance(name, str) and isinstance(kind, str)):
-                self.damage.append("a topic without name or type")
+            if not (isinstance(key, int) and isinstance(name, str) and isinstance(kind, str)):
+                self.damage.append("a topic without number, name or type")
                 continue
             qos = _qos(row[4]) if len(row) > 4 else None
             self._names[key] = name
             before = self.topics[name].count if name in self.topics else 0
             self.topics[name] = Topic(name, full_type(kind), counts.get(key, 0) + before, qos)
+        nameless = sum(count for key, count in counts.items() if key not in self._names)
+        if nameless:
+            self.damage.append(f"{nameless} messages are of topics that it does not name")
         if not self.topics and self.damage:
             self._connection.close()
             raise BagError(f"{path}: not a readable bag; {self.damage[0]}, and no topics are left in it")

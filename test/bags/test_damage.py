@@ -404,4 +404,16 @@ def test_a_topic_without_a_name_costs_only_itself(make_bag):
     connection.close()
     times, _, lost = read(path)
     assert len(times) == 5
-    assert "a topic without name or type" in lost
+    assert "a topic without number, name or type" in lost
+
+
+def test_messages_without_a_topic_are_told(make_bag):
+    import sqlite3
+
+    path = make_bag("two", {TOPIC: IMAGE}, images(5), StoragePlugin.SQLITE3)
+    with sqlite3.connect(storage(path)) as connection:
+        connection.execute("UPDATE messages SET topic_id = 7 WHERE id > 3")
+    connection.close()
+    times, _, lost = read(path)
+    assert len(times) == 3
+    assert "2 messages are of topics that it does not name" in lost
