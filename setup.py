@@ -21,6 +21,7 @@ setup(
     package_data={
         "superpoint_ros": ["py.typed"],
         "superpoint_ros.network": ["weights/*"],
+        "superpoint_ros.node": ["fastdds.xml"],
         "superpoint_training": ["py.typed", "recipes/*"],
     },
 )
