@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import rclpy
 from rclpy.executors import ExternalShutdownException
 
-from superpoint_ros.node.superpoint_node import SuperPointNode
 from superpoint_ros.node.transport import make_room
 
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until it is interrupted; 1 if it could not start."""
+    # Torch's threads would spin after each piece of work, on cores that the rest of the robot needs: where all are
+    # busy, matching takes twice as long. Read when torch is imported, so before the node is.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from superpoint_ros.node.superpoint_node import SuperPointNode
+
     make_room()
     rclpy.init(args=args)
     node = None

@@ -81,6 +81,7 @@ class NodeUnderTest:
             **os.environ,
             "ROS_DOMAIN_ID": str(self._domain),
             "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+            "OMP_WAIT_POLICY": "PASSIVE",  # as the node's main has it, which here runs after torch is imported
         }
         os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
         with self._log.open("wb") as log:
