@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from importlib.util import find_spec
 
@@ -20,6 +21,10 @@ from superpoint_ros.network.superpoint import Architecture, SuperPoint
 # belongs to the change that is being tested.
 hypothesis.settings.register_profile("superpoint_ros", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("superpoint_ros")
+
+
+# A shell that starts us in the background has SIGINT ignored, which programs that the tests interrupt would inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _random_checkpoint(batch_norm: bool = False, descriptor_dim: int = 16) -> Checkpoint:

@@ -138,7 +138,7 @@ def test_the_keyframe_homography_agrees_with_the_chain_of_frame_to_frame_ones(ex
         picture = cv2.warpPerspective(photograph, warp, photograph.shape[::-1], borderMode=cv2.BORDER_REFLECT)
         found = extractor(picture)
         one = frame_to_frame.advance(stamp, found, 3.0)
-        other = to_keyframe.advance(stamp, found, 3.0, reference="keyframe", keyframe_min_inliers=0.8)
+        other = to_keyframe.advance(stamp, found, 3.0, reference="keyframe", keyframe_min_inliers=0.95)
         if stamp == 0:
             continue
         assert one.homography.status == other.homography.status == HomographyStatus.OK

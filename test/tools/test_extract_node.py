@@ -14,12 +14,15 @@ from bag_samples import SECOND, image_bytes
 from robot import photograph, shifted
 from superpoint_ros.bags.content import COMPRESSED_IMAGE, IMAGE, header_stamp
 from superpoint_ros.bags.reader import BagReader
+from superpoint_ros.node.messages import DESCRIPTOR_TYPES, decode_descriptors
 from superpoint_ros.tools.demo.playback import play_to_node
 from superpoint_ros.tools.demo.shots import Source
 from superpoint_ros.tools.extract_command import extract_command
 
 COUNT = 12
 TOPICS = ("/superpoint/features", "/superpoint/matches", "/superpoint/homography")
+ROUNDING = {DESCRIPTOR_TYPES["float32"]: 1e-6, DESCRIPTOR_TYPES["float16"]: 5e-4, DESCRIPTOR_TYPES["uint8"]: 5e-3}
+"""What a component of a descriptor may differ by: a step of its type, at most."""
 
 
 def drive(topic, compressed):
@@ -44,13 +47,24 @@ def by_stamp(path, stamps):
 
 
 def same(one, other, track_offset, path=""):
-    """Raise AssertionError with the first field that differs."""
+    """Raise AssertionError with the first field that differs by more than rounding: processes share the work out among
+    their threads differently.
+    """
     for name in (each for each in one.__dataclass_fields__ if not each.isupper() and not each.startswith("__")):
         left, right, where = getattr(one, name), getattr(other, name), f"{path}.{name}"
         if hasattr(left, "__dataclass_fields__"):
             same(left, right, track_offset, where)
         elif name == "track_ids":
             np.testing.assert_array_equal(left - track_offset, right, where)
+        elif name == "descriptors":
+            decoded = (
+                decode_descriptors(each.descriptors, each.descriptor_dim, each.descriptor_type) for each in (one, other)
+            )
+            np.testing.assert_allclose(*decoded, rtol=0, atol=ROUNDING[one.descriptor_type], err_msg=where)
+        elif isinstance(left, np.ndarray) and left.dtype.kind == "f":
+            np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-7, err_msg=where)
+        elif isinstance(left, float):
+            np.testing.assert_allclose(left, right, rtol=1e-5, err_msg=where)
         else:
             np.testing.assert_array_equal(left, right, where)
 
