@@ -30,6 +30,9 @@ from superpoint_ros.tools.session import Timeout, private_domain, ros_session, w
 START_SECONDS = 90.0
 """For a node to load torch and its weights, on a machine that is busy."""
 
+ASK_AGAIN = 2.0
+"""Seconds after which an unanswered question is put once more."""
+
 ANSWER_SECONDS = 20.0
 """For DDS endpoints to meet, and for the last frames to come back."""
 
@@ -105,7 +108,12 @@ def await_node(ros: Node, player: Player, topic: Topic, process: NodeProcess) ->
 
     def active() -> bool:
         answer = client.call_async(GetState.Request())
-        wait_until(answer.done, START_SECONDS, "state from the node", process.check)
+        try:
+            wait_until(answer.done, ASK_AGAIN, "state from the node", process.check)
+        except Timeout:
+            # A service that is ready may not have discovered us yet; then its answer is lost.
+            client.remove_pending_request(answer)
+            return False
         return bool(answer.result().current_state.id == State.PRIMARY_STATE_ACTIVE)
 
     wait_until(active, START_SECONDS, "active node", process.check)
