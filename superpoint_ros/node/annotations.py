@@ -15,7 +15,7 @@ from std_msgs.msg import ColorRGBA
 from visualization_msgs.msg import ImageMarker, Marker, MarkerArray
 
 from superpoint_ros.features.extractor import Features
-from superpoint_ros.node.debug_image import INLIER, OUTLIER, score_colours
+from superpoint_ros.node.debug_image import INLIER, OUTLIER, score_colours, segments
 from superpoint_ros.node.tracker import Motion
 
 RADIUS = 2.0
@@ -74,11 +74,6 @@ def markers(
         # RViz complains of a list of no points
         marker.action = Marker.ADD if marker.points else Marker.DELETE
     return MarkerArray(markers=[dots, moved])
-
-
-def segments(found: Features, motion: Motion) -> NDArray[np.float32]:
-    """(M, 2, 2) float32: for each match its position in the reference and in the current image, pixels."""
-    return np.stack([motion.reference_xy, found.xy[motion.matches[:, 1]]], axis=1)
 
 
 def _motion_colours(motion: Motion) -> NDArray[np.uint8]:

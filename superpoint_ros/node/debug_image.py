@@ -57,9 +57,9 @@ def draw(
         cv2.polylines(canvas, [_fixed(path) for path in paths], False, TRACK, 1, cv2.LINE_AA, SHIFT)
     else:
         inliers = motion.homography.inliers
-        ends = np.stack([motion.reference_xy, found.xy[motion.matches[:, 1]]], axis=1)
-        for segments, colour in ((ends[~inliers], OUTLIER), (ends[inliers], INLIER)):
-            cv2.polylines(canvas, list(_fixed(segments)), False, colour, 1, cv2.LINE_AA, SHIFT)
+        ends = segments(found, motion)
+        for some, colour in ((ends[~inliers], OUTLIER), (ends[inliers], INLIER)):
+            cv2.polylines(canvas, list(_fixed(some)), False, colour, 1, cv2.LINE_AA, SHIFT)
     for (x, y), colour in zip(_fixed(found.xy)[::-1].tolist(), score_colours(found.scores)[::-1].tolist(), strict=True):
         cv2.circle(canvas, (x, y), round(1.5 * size * 2**SHIFT), colour, -1, cv2.LINE_AA, SHIFT)
     for row, line in enumerate(lines, start=1):
@@ -82,6 +82,11 @@ def numbers(found: Features, motion: Motion, gap: float, latency: float) -> list
     if len(motion.track_ids):
         lines.append(f"newest track {motion.track_ids.max()}")
     return lines
+
+
+def segments(found: Features, motion: Motion) -> NDArray[np.float32]:
+    """(M, 2, 2) float32: for each match its position in the reference and in the current image, pixels."""
+    return np.stack([motion.reference_xy, found.xy[motion.matches[:, 1]]], axis=1)
 
 
 def score_colours(scores: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -32,13 +32,6 @@ def subscribe(
     Raises RuntimeError with a sentence for a topic name or an override that is not allowed.
     """
     name = _resolved(node, topic)
-
-    def on_incompatible(event: Any) -> None:
-        publishers, subscribers = _endpoints(node, name)
-        ours = _own(node, subscribers, profile)
-        sentence = incompatibility(name, publishers, ours, True, event.last_policy_kind)
-        node.get_logger().warning(sentence)
-
     profile = QoSProfile(depth=depth, reliability=ReliabilityPolicy.BEST_EFFORT)
     try:
         return node.create_subscription(
@@ -46,7 +39,7 @@ def subscribe(
             topic,
             callback,
             profile,
-            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=on_incompatible),
+            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=_complaint(node, name, profile, True)),
             qos_overriding_options=QoSOverridingOptions(OVERRIDABLE),
         )
     except Exception as error:
@@ -62,13 +55,6 @@ def advertise(node: LifecycleNode, message_class: Any, topic: str, depth: int = 
     Raises RuntimeError with a sentence for a topic name or an override that is not allowed.
     """
     name = _resolved(node, topic)
-
-    def on_incompatible(event: Any) -> None:
-        publishers, subscribers = _endpoints(node, name)
-        ours = _own(node, publishers, profile)
-        sentence = incompatibility(name, subscribers, ours, False, event.last_policy_kind)
-        node.get_logger().warning(sentence)
-
     profile = QoSProfile(depth=depth)
     create = node.create_lifecycle_publisher if gated else node.create_publisher
     try:
@@ -76,7 +62,7 @@ def advertise(node: LifecycleNode, message_class: Any, topic: str, depth: int = 
             message_class,
             topic,
             profile,
-            event_callbacks=PublisherEventCallbacks(incompatible_qos=on_incompatible),
+            event_callbacks=PublisherEventCallbacks(incompatible_qos=_complaint(node, name, profile, False)),
             qos_overriding_options=QoSOverridingOptions(OVERRIDABLE),
         )
     except Exception as error:
@@ -127,8 +113,17 @@ def settings(profile: Any) -> str:
     return ", ".join(name.lower().replace("_", " ") for name in names)
 
 
-def _endpoints(node: Any, topic: str) -> tuple[Sequence[Any], Sequence[Any]]:
-    return node.get_publishers_info_by_topic(topic), node.get_subscriptions_info_by_topic(topic)
+def _complaint(node: Any, topic: str, profile: QoSProfile, subscribing: bool) -> Callable[[Any], None]:
+    """What to do when another endpoint does not fit a subscription or publisher of ours: log the sentence."""
+
+    def on_incompatible(event: Any) -> None:
+        subscribers = node.get_subscriptions_info_by_topic(topic)
+        publishers = node.get_publishers_info_by_topic(topic)
+        ours, others = (subscribers, publishers) if subscribing else (publishers, subscribers)
+        own = _own(node, ours, profile)
+        node.get_logger().warning(incompatibility(topic, others, own, subscribing, event.last_policy_kind))
+
+    return on_incompatible
 
 
 def _own(node: Any, endpoints: Sequence[Any], asked_for: QoSProfile) -> Any:

@@ -113,7 +113,8 @@ def test_foxglove_markers_count_pixels_from_the_corner(header):
 
 
 def test_rviz_markers_lie_on_the_rays_and_leave_out_what_has_none(header):
-    from superpoint_ros.node.annotations import markers, segments
+    from superpoint_ros.node.annotations import markers
+    from superpoint_ros.node.debug_image import segments
 
     frames = scene(), scene((-20, -10))
     motion = motion_of(*frames)

@@ -8,6 +8,7 @@ from superpoint_ros.features.homography import HomographyStatus
 from superpoint_ros.node.tracker import Tracker
 
 COUNT, DIM = 60, 16
+BLANK = Features(np.empty((0, 2), np.float32), np.empty(0, np.float32), np.empty((0, DIM), np.float32), (240, 320))
 
 
 def scene(shift=(0.0, 0.0), size=(240, 320), dim=DIM):
@@ -60,15 +61,9 @@ def test_equal_stamps_of_a_driver_without_a_clock_keep_the_reference():
 
 
 def test_a_frame_without_keypoints_reports_too_few_matches():
-    empty = Features(
-        np.empty((0, 2), np.float32),
-        np.empty(0, np.float32),
-        np.empty((0, DIM), np.float32),
-        (240, 320),
-    )
     tracker = Tracker()
     tracker.advance(1, scene(), threshold=3.0)
-    motion = tracker.advance(2, empty, threshold=3.0)
+    motion = tracker.advance(2, BLANK, threshold=3.0)
     assert (motion.reference_stamp, motion.homography.status) == (
         1,
         HomographyStatus.TOO_FEW_MATCHES,
@@ -111,14 +106,8 @@ def test_a_keyframe_that_fails_is_replaced_by_the_frame_before_without_a_gap():
 
 
 def test_a_blank_frame_does_not_cost_the_keyframe():
-    blank = Features(
-        np.empty((0, 2), np.float32),
-        np.empty(0, np.float32),
-        np.empty((0, DIM), np.float32),
-        (240, 320),
-    )
     tracker = Tracker()
-    for stamp, features in enumerate([scene(), blank, scene((3, 0))]):
+    for stamp, features in enumerate([scene(), BLANK, scene((3, 0))]):
         motion = tracker.advance(stamp, features, 3.0, reference="keyframe", keyframe_min_inliers=0.5)
     assert (motion.reference_stamp, motion.homography.status) == (0, HomographyStatus.OK)
 
