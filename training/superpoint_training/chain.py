@@ -18,7 +18,7 @@ from superpoint_training.evaluation.report import tables
 from superpoint_training.evaluation.run import ANGLES, Request, run_evaluation
 from superpoint_training.export import export_weights
 from superpoint_training.magicpoint import magicpoint_task
-from superpoint_training.pictures import find_pictures, split
+from superpoint_training.pictures import find_pictures, listed_names, split
 from superpoint_training.processes import Processes
 from superpoint_training.pseudo_labels import LabelFolder
 from superpoint_training.recipe import config_yaml
@@ -194,8 +194,7 @@ def _write_lists(config: Config, sources: Sequence[Path], out: Path, held_out: P
 
 def _listed(names: Path, pictures: Sequence[Path]) -> set[Path]:
     """Those of the pictures whose path ends with a line of the file `names`."""
-    lines = [line.strip() for line in names.read_text(encoding="utf-8").splitlines()]
-    wanted = {Path(line).parts for line in lines if line and not line.startswith("#")}
+    wanted = {Path(name).parts for name in listed_names(names)}
     lengths = {len(parts) for parts in wanted}
     found = {path.parts[-n:]: path for path in pictures for n in lengths if path.parts[-n:] in wanted}
     if missing := sorted("/".join(parts) for parts in wanted - found.keys()):

@@ -100,6 +100,19 @@ def shrink_to_cover(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[
     return np.asarray(cv2.resize(image, target, interpolation=cv2.INTER_AREA), np.uint8)
 
 
+def listed_names(path: Path) -> list[str]:
+    """The lines of a list of pictures; empty ones and those that start with # do not count.
+
+    Raises ValueError for a file that is no text.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: not a text file; expected a picture's name a line") from None
+    stripped = [line.strip() for line in lines]
+    return [line for line in stripped if line and not line.startswith("#")]
+
+
 def split(paths: Sequence[Path], held_out: float, seed: int) -> tuple[list[Path], list[Path]]:
     """Pictures to train with, and a share kept for validation (at least one if there are more than
     one).
@@ -119,9 +132,8 @@ def _pictures_of(source: Path, frames: Path, settings: InputConfig) -> list[Path
         pictures = [path for path in inside if path.suffix.lower() in EXTENSIONS and path.is_file()]
         return pictures + [frame for bag in bags for frame in extract_frames(bag, frames, settings)]
     if source.suffix == ".txt" and source.is_file():
-        lines = [line.strip() for line in source.read_text().splitlines()]
         # Relative paths are meant from where the list lies.
-        return [source.parent / line for line in lines if line and not line.startswith("#")]
+        return [source.parent / name for name in listed_names(source)]
     if source.is_file():
         return [source]
     raise ValueError(f"{source}: no such folder, list, picture or bag")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from superpoint_training.augmentation import Photometric, photometric
 from superpoint_training.evaluation.pairs import Pair, Views, read_resized, scaling
-from superpoint_training.pictures import EXTENSIONS
+from superpoint_training.pictures import EXTENSIONS, listed_names
 
 UNCHANGED = Photometric(
     share=1.0,
@@ -93,12 +93,7 @@ def list_photographs(directory: Path, names: Path | None = None) -> list[Path]:
         if not found:
             raise ValueError(f"{directory}: no picture found (looked for {', '.join(EXTENSIONS)})")
         return found
-    try:
-        lines = names.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError:
-        raise ValueError(f"{names}: not a text file; expected a picture's name a line") from None
-    stripped = [line.strip() for line in lines]
-    listed = [line for line in stripped if line and not line.startswith("#")]
+    listed = listed_names(names)
     missing = [name for name in listed if not (directory / name).is_file()]
     if not listed:
         raise ValueError(f"{names}: lists no picture; expected one name a line, relative to {directory}")
