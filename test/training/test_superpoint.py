@@ -68,6 +68,15 @@ def test_the_joint_loss_is_two_detector_losses_and_a_weighted_descriptor_loss(la
         assert share.total.isfinite() and share.total.requires_grad and share.count > 0
 
 
+def test_a_reprojection_loss_is_added_where_it_has_a_weight(labelled) -> None:
+    batch = batch_of(PairSamples(*labelled, PAIRS, seed=0), 2)
+    batch["image"] = as_network_input(batch["image"])
+    shares = superpoint_loss(SuperPoint(SLIM), batch, LossConfig(reprojection=0.5))
+    weight, share = shares["reprojection"]
+    assert weight == 0.5
+    assert share.total.isfinite() and share.total.requires_grad
+
+
 def test_views_and_targets_keep_their_partners(labelled) -> None:
     """If views were mixed up, pictures without labels would spoil the loss of those with."""
     samples = PairSamples(*labelled, PAIRS, seed=0)

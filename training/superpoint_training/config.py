@@ -159,6 +159,7 @@ class LossConfig:
     radius           pixels within which two cells correspond (hinge), or within which a point is no
                      negative (infonce)
     temperature      of infonce
+    reprojection     weight of the reprojection loss (`reprojection`), which sharpens where keypoints lie; 0: none
     """
 
     label_sigma: float = 0.0
@@ -169,9 +170,10 @@ class LossConfig:
     negative_margin: float = 0.2
     radius: float = 8.0
     temperature: float = 0.07
+    reprojection: float = 0.0
 
     def __post_init__(self) -> None:
-        _at_least(self, 0, "label_sigma", "weight", "positive_weight", "radius")
+        _at_least(self, 0, "label_sigma", "weight", "positive_weight", "radius", "reprojection")
         if self.temperature <= 0:
             raise ValueError(f"temperature must be above 0, got {self.temperature}")
 

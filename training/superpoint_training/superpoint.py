@@ -19,6 +19,7 @@ from superpoint_training.evaluation.warps import warped_pairs
 from superpoint_training.initial import initial_network
 from superpoint_training.losses import Share, detector_loss, hinge_loss, info_nce_loss
 from superpoint_training.pairs import PairSamples
+from superpoint_training.reprojection import reprojection_loss
 from superpoint_training.samples import VALIDATION, Batch
 from superpoint_training.sheet import detections_sheet
 from superpoint_training.training import Forward, Task
@@ -71,8 +72,8 @@ def superpoint_task(
 
 
 def superpoint_loss(forward: Forward, batch: Batch, settings: LossConfig) -> dict[str, tuple[float, Share]]:
-    """The joint loss (eq. 1) on a batch of `PairSamples`: both views' detector losses and the
-    descriptor loss.
+    """The joint loss (eq. 1) on a batch of `PairSamples`: both views' detector losses, the
+    descriptor loss, and with `settings.reprojection` the reprojection loss.
     """
     logits, dense = forward(batch["image"])
     assert dense is not None
@@ -94,11 +95,14 @@ def superpoint_loss(forward: Forward, batch: Batch, settings: LossConfig) -> dic
         points = (batch["points"][:, 0], batch["points"][:, 1])
         sampled = sample_descriptors(ours, points[0]), sample_descriptors(theirs, points[1])
         descriptor = info_nce_loss(*sampled, points, batch["matched"], settings.temperature, settings.radius)
-    return {
+    parts = {
         "detector": (1.0, detector_loss(first, targets[:, 0], valid[:, 0])),
         "detector_warped": (1.0, detector_loss(second, targets[:, 1], valid[:, 1])),
         "descriptor": (settings.weight, descriptor),
     }
+    if settings.reprojection:
+        parts["reprojection"] = settings.reprojection, reprojection_loss(first, second, batch["homography"], valid)
+    return parts
 
 
 def _flat(figures: dict[str, object]) -> dict[str, float]:
