@@ -18,7 +18,7 @@ from superpoint_ros.features.extractor import Features
 
 MINIMUM_MATCHES = 4
 """A homography has 8 degrees of freedom, a match gives two equations."""
-CONSENSUS = 512
+CONSENSUS = 256
 """MAGSAC++ looks at no more matches, evenly picked; its time grows with them. The refits take all."""
 REFITS = 3
 """MAGSAC++ ends with a model from few matches; fitting all inliers more than halves the error (0.86
@@ -169,11 +169,11 @@ def _towards_least_squares(
     scaled = _normalised(matrix @ np.linalg.inv(normalise))
     if scaled is None:
         return None
-    points = project(normalise, points0)
-    jacobian = _derivative(scaled, points)
-    residual = (points1 - project(scaled, points)).T.ravel()
+    mapped, terms = _derivative(scaled, project(normalise, points0))
+    products = terms @ (points1 - mapped)
+    slope = np.concatenate([products[:3, 0], products[:3, 1], products[3:5, 0] + products[5:, 1]])
     try:
-        step = np.linalg.solve(_gram(jacobian), jacobian.reshape(-1, 8).T @ residual)
+        step = np.linalg.solve(_gram(terms), slope)
     except np.linalg.LinAlgError:
         return None
     return _normalised((scaled + np.append(step, 0).reshape(3, 3)) @ normalise)
@@ -207,10 +207,12 @@ def _keeps_orientation_at(matrix: NDArray[np.float64], points: NDArray[np.float6
     depth = points @ matrix[2, :2] + matrix[2, 2]
     if (depth <= 1e-6).any() or np.linalg.det(matrix) <= 0:
         return False
-    jacobian = (matrix[:2, :2] - project(matrix, points)[:, :, None] * matrix[2, :2]) / depth[:, None, None]
+    x, y = project(matrix, points).T
+    xx, xy = (matrix[0, 0] - x * matrix[2, 0]) / depth, (matrix[0, 1] - x * matrix[2, 1]) / depth
+    yx, yy = (matrix[1, 0] - y * matrix[2, 0]) / depth, (matrix[1, 1] - y * matrix[2, 1]) / depth
     # the singular values of a 2×2 matrix: their squares' sum is the entries', their product the determinant
-    squares = np.square(jacobian).sum(axis=(1, 2))
-    area = np.abs(jacobian[:, 0, 0] * jacobian[:, 1, 1] - jacobian[:, 0, 1] * jacobian[:, 1, 0])
+    squares = xx * xx + xy * xy + yx * yx + yy * yy
+    area = np.abs(xx * yy - xy * yx)
     largest = np.sqrt((squares + np.sqrt(np.maximum(squares**2 - 4 * area**2, 0))) / 2)
     return bool((largest < MAXIMUM_STRETCH).all() and (area > largest / MAXIMUM_STRETCH).all())
 
@@ -227,25 +229,17 @@ def _corner_deviation(
     """
     normalise = _normalisation(size)
     scaled = matrix @ np.linalg.inv(normalise)
-    jacobian = _derivative(scaled, project(normalise, points))
-    basis = _inverse_root(_gram(jacobian))
+    _, terms = _derivative(scaled, project(normalise, points))
+    gram = _gram(terms)
+    basis = _inverse_root(gram)
     if basis is None:
         return np.inf
-    scores = jacobian @ basis
-    influence = np.einsum("anp,anp->n", scores, scores)
-    doubted = influence.argsort(kind="stable")[len(points) - len(points) // INLIERS_PER_DOUBT :]
-    basis = _inverse_root(_gram(jacobian) - _gram(jacobian[:, doubted]))
+    doubted = _influence(terms, basis).argsort(kind="stable")[len(points) - len(points) // INLIERS_PER_DOUBT :]
+    basis = _inverse_root(gram - _gram(terms[:, doubted]))
     if basis is None:
         return np.inf
-    corners = _derivative(scaled, project(normalise, image_corners(size))) @ basis
-    variance = np.square(corners).sum(axis=(0, 2))
-    return max(rmse, KEYPOINT_DEVIATION) * float(np.sqrt(variance.max()))
-
-
-def _gram(jacobian: NDArray[np.float64]) -> NDArray[np.float64]:
-    """AᵀA, (8, 8), of a (2, N, 8) derivative."""
-    rows = jacobian.reshape(-1, 8)
-    return np.asarray(rows.T @ rows)
+    _, corners = _derivative(scaled, project(normalise, image_corners(size)))
+    return max(rmse, KEYPOINT_DEVIATION) * float(np.sqrt(_influence(corners, basis).max()))
 
 
 def _inverse_root(gram: NDArray[np.float64]) -> NDArray[np.float64] | None:
@@ -259,13 +253,36 @@ def _normalisation(size: tuple[int, int]) -> NDArray[np.float64]:
     return np.array([[2 / size[1], 0, -1], [0, 2 / size[0], -1], [0, 0, 1]])
 
 
-def _derivative(matrix: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(2, N, 8): derivatives of the mapped points' x and y by the matrix's first eight entries."""
-    homogeneous = np.column_stack([points, np.ones(len(points))])
-    mapped = homogeneous @ matrix.T
-    rows = homogeneous / mapped[:, 2:]
-    result = np.zeros((2, len(points), 8))
-    for axis in (0, 1):
-        result[axis, :, 3 * axis : 3 * axis + 3] = rows
-        np.multiply(rows[:, :2], -(mapped[:, axis] / mapped[:, 2])[:, None], out=result[axis, :, 6:])
-    return result
+def _derivative(
+    matrix: NDArray[np.float64], points: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The mapped points (N, 2), and the terms (7, N) of their derivatives by the matrix's first eight entries.
+
+    With terms (a, b, c) of heights 3, 2, 2 the derivative of x is (a, 0, b) and that of y is (0, a, c).
+    """
+    mapped = matrix[:, :2] @ points.T + matrix[:, 2:]
+    terms = np.empty((7, len(points)))
+    np.divide(1.0, mapped[2], out=terms[2])
+    np.multiply(points.T, terms[2], out=terms[:2])
+    places = mapped[:2] * terms[2]
+    np.multiply(terms[:2], -places[0], out=terms[3:5])
+    np.multiply(terms[:2], -places[1], out=terms[5:])
+    return places.T, terms
+
+
+def _gram(terms: NDArray[np.float64]) -> NDArray[np.float64]:
+    """AᵀA, (8, 8), of a derivative in `terms`."""
+    products = terms @ terms.T
+    gram = np.zeros((8, 8))
+    gram[:3, :3] = gram[3:6, 3:6] = products[:3, :3]
+    gram[:3, 6:], gram[3:6, 6:] = products[:3, 3:5], products[:3, 5:]
+    gram[6:, :6] = gram[:6, 6:].T
+    gram[6:, 6:] = products[3:5, 3:5] + products[5:, 5:]
+    return gram
+
+
+def _influence(terms: NDArray[np.float64], basis: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Squared length (N,) of each point's derivatives, x and y together, in a basis (8, 8) of the parameters."""
+    x = basis[:3].T @ terms[:3] + basis[6:].T @ terms[3:5]
+    y = basis[3:6].T @ terms[:3] + basis[6:].T @ terms[5:]
+    return np.asarray((x * x + y * y).sum(axis=0))
