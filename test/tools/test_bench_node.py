@@ -18,6 +18,7 @@ def test_the_node_is_measured_alone_overloaded_and_with_four_cameras(capsys):
     [latency] = report["latency"]
     assert latency["descriptor_type"] == "uint8"
     assert 0 < latency["before_ms_p50"] < latency["overhead_ms_p50"]
+    assert 0 < latency["floor_ms_p50"] < 1000
     assert latency["extraction_ms_p50"] > 1
     # nearly all of a message is descriptors; x, y, score and id take 16 bytes a keypoint
     assert latency["keypoints"] > 100

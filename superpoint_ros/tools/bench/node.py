@@ -1,7 +1,8 @@
 """`superpoint bench --node`: what the node adds to the extraction, over real DDS.
 
 The node runs in a process of its own. Latency: one 640×480 image at a time, from the publisher's
-call to the subscriber's callback with the serialised features, less the extraction between them.
+call to the subscriber's callback with the serialised features, less the extraction between them; beside it what a node
+takes that answers each image with a message it had ready (`echo_node`).
 Overload: images at five times the rate at which the node extracts. Four cameras: how many images
 go through in one batch when each camera has a fresh one.
 """
@@ -30,6 +31,9 @@ from superpoint_ros.tools.bench.node_process import NodeUnderTest
 from superpoint_ros.tools.session import POLL, wait_until
 
 OVERLOAD = 5
+PAUSE = 0.05
+"""Seconds between features and the next image: the node matches the features that it has published, and an image that
+comes meanwhile waits, as under overload."""
 CAMERAS = ("front", "back", "left", "right")
 
 
@@ -62,11 +66,14 @@ def measure_node(plan: Plan) -> dict[str, Any]:
     for kind in plan.kinds:
         with NodeUnderTest(plan.device, plan.engine, kind) as node:
             row = {"descriptor_type": kind, **_latency(node, plan)}
+        with NodeUnderTest(plan.device, plan.engine, kind, module="echo_node") as node:
+            row["floor_ms_p50"] = _latency(node, plan)["overhead_ms_p50"]
         report["latency"].append(row)
         click.echo(
             f"{kind}: latency less extraction p50 {row['overhead_ms_p50']:.2f} ms, p95 "
             f"{row['overhead_ms_p95']:.2f} ms (before {row['before_ms_p50']:.2f}, after "
-            f"{row['after_ms_p50']:.2f}); extraction {row['extraction_ms_p50']:.1f} ms, "
+            f"{row['after_ms_p50']:.2f}; of a node that does nothing {row['floor_ms_p50']:.2f}); "
+            f"extraction {row['extraction_ms_p50']:.1f} ms, "
             f"{row['keypoints']} keypoints, {row['bytes']} bytes"
         )
     with NodeUnderTest(plan.device, plan.engine, plan.kinds[0]) as node:
@@ -94,6 +101,7 @@ def _latency(node: NodeUnderTest, plan: Plan) -> dict[str, Any]:
     before, after, extraction = [], [], []
     node.wake(messages[0])
     for index in range(plan.frames):
+        time.sleep(PAUSE)
         had, done = len(node.listener.arrivals), len(node.extractions())
         sent = node.show(messages[index % 2])
         wait_until(partial(_more_than, node.listener.arrivals, had), 60, "features", node.check)

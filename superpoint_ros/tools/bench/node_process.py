@@ -47,10 +47,18 @@ class Listener:
 class NodeUnderTest:
     """The node in its own process and domain; a camera and a listener for each of `names` here.
 
-    names  of the cameras; one empty name is the node's default camera
+    names   of the cameras; one empty name is the node's default camera
+    module  of `superpoint_ros.tools.bench`: what runs in the process
     """
 
-    def __init__(self, device: str, engine: str, descriptor_type: str, names: tuple[str, ...] = ("",)) -> None:
+    def __init__(
+        self,
+        device: str,
+        engine: str,
+        descriptor_type: str,
+        names: tuple[str, ...] = ("",),
+        module: str = "timed_node",
+    ) -> None:
         parameters = {
             "device": device,
             "engine": engine,
@@ -65,8 +73,8 @@ class NodeUnderTest:
         self._clock = Path(self._folder.name, "clock.txt")
         self._log = Path(self._folder.name, "log.txt")
         self._domain = private_domain()
-        module = "superpoint_ros.tools.bench.timed_node"
-        self._command = [sys.executable, "-m", module, str(self._clock), "--ros-args"]
+        whole = f"superpoint_ros.tools.bench.{module}"
+        self._command = [sys.executable, "-m", whole, str(self._clock), "--ros-args"]
         for name, value in parameters.items():
             self._command += ["-p", f"{name}:={value}"]
         self.listeners = [Listener() for _ in names]
