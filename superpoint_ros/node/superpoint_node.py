@@ -113,9 +113,8 @@ class SuperPointNode(LifecycleNode):
         return SUCCESS
 
     def destroy_node(self) -> None:
-        """Stop the worker before its publishers go."""
-        if self.rig is not None:
-            self.rig.stop()
+        """Stop the worker before its publishers go, and give the memory back: rclpy may keep the node itself."""
+        self._clean_up()
         super().destroy_node()
 
     def _listen(self) -> bool:

@@ -145,7 +145,8 @@ class Robot:
         )
 
     def close(self):
+        nodes = self.executor.get_nodes()  # which it forgets as it shuts down
         self.executor.shutdown()
-        for node in self.executor.get_nodes():
+        for node in nodes:
             node.destroy_node()
         self.context.try_shutdown()

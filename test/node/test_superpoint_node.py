@@ -1,7 +1,9 @@
 """superpoint_ros/node/superpoint_node.py in this process, against real rclpy and DDS."""
 
+import gc
 import threading
 import time
+import weakref
 from array import array
 
 import numpy as np
@@ -225,6 +227,15 @@ def test_weights_change_only_by_cleanup_and_configure(robot, active, tmp_path):
     assert active.start()
     robot.connect(active)
     assert robot.show(image_message(photograph())).status == NO_REFERENCE
+
+
+def test_a_destroyed_node_gives_the_network_back(robot, active):
+    """rclpy may keep the node itself for the rest of the process."""
+    network = weakref.ref(active._extractor)
+    robot.executor.remove_node(active)
+    active.destroy_node()
+    gc.collect()
+    assert network() is None
 
 
 def test_an_inactive_node_does_not_listen_and_an_active_one_again(robot, active):
