@@ -24,6 +24,9 @@ from superpoint_ros.network.peaks import sample
 from superpoint_ros.network.superpoint import CELL, SuperPoint
 from superpoint_ros.tools.bench.reference import Reference
 
+SETTLED = 0.02
+"""Seconds before an engine is timed: OpenMP's threads spin for milliseconds after their work is done, on the cores that
+the next engine in turn would use."""
 MOTION = np.array([[0.995, -0.02, 6.0], [0.02, 0.995, -4.0], [1e-5, -1e-5, 1.0]])
 
 
@@ -67,7 +70,7 @@ def compare_engines(
     runs: list[Engine | Reference] = [reference, *engines]
     found = [run(*arguments) for run in runs]  # also warms up
     tasks = [partial(run, *arguments) for run in runs]
-    times = np.array([[_elapsed(task) for task in tasks] for _ in range(rounds)])
+    times = np.array([[_elapsed_at_rest(task) for task in tasks] for _ in range(rounds)])
     rows = []
     for index, run in enumerate(runs):
         parities = [compare(a, b, 0) for a, b in zip(found[0], found[index], strict=True)]
@@ -235,6 +238,11 @@ def matrix_rate(device: torch.device, dtype: torch.dtype = torch.float32) -> flo
         # By processor time, so that other programs do not count.
         return side**3 / min(_elapsed(multiply)[1] for _ in range(20)) * torch.get_num_threads()
     return side**3 / min(_elapsed(multiply)[0] for _ in range(10))
+
+
+def _elapsed_at_rest(call: Callable[[], object]) -> tuple[float, float]:
+    time.sleep(SETTLED)
+    return _elapsed(call)
 
 
 def _elapsed(call: Callable[[], object]) -> tuple[float, float]:
