@@ -20,7 +20,7 @@ from torch import Tensor
 from superpoint_ros.network.layouts import convert
 from superpoint_ros.network.superpoint import Architecture, SuperPoint
 
-DEFAULT_WEIGHTS = Path(__file__).parent / "weights" / "superpoint_ros_1.safetensors"
+DEFAULT_WEIGHTS = Path(__file__).parent / "weights" / "superpoint_ros_2.safetensors"
 
 ARCHITECTURE_KEY = "architecture"
 

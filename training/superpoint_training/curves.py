@@ -37,7 +37,7 @@ def plot_log(log: Path, out: Path) -> None:
 
 def _plot_losses(axes: Axes, steps: list[dict[str, Any]]) -> None:
     minutes = np.array([line["seconds"] for line in steps]) / 60
-    for name in ("detector", "detector_warped", "descriptor"):
+    for name in ("detector", "detector_warped", "descriptor", "reprojection"):
         values = np.array([line.get(name, np.nan) for line in steps], dtype=float)
         if np.isfinite(values).any():
             (line,) = axes.plot(minutes, values, linewidth=0.5, alpha=0.35)
