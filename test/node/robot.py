@@ -110,13 +110,22 @@ class Robot:
     def show_until_answered(self, message):
         """Publish one image again and again: best effort loses what is sent before the node has found the camera."""
         count = len(self.homographies)
+        self._show_until(message, lambda: len(self.homographies) > count, "the node's first answer")
+        return self.homographies[count]
+
+    def show_until_heard(self):
+        """Publish an image that is none until the diagnostics of a node elsewhere count it: no answer comes of it."""
+        nothing = image_message(np.zeros((32, 32), np.uint8), stamp=0, encoding="none")
+        heard = "diagnostics that count an image"
+        self._show_until(nothing, lambda: self.diagnostics and self.values()["frames_in"] != "0", heard)
+
+    def _show_until(self, message, condition, what):
         end = time.monotonic() + DEADLINE
-        while len(self.homographies) == count:
+        while not condition():
             if time.monotonic() > end:
-                pytest.fail(f"waited {DEADLINE:.0f} s for the node's first answer")
+                pytest.fail(f"waited {DEADLINE:.0f} s for {what}")
             self.camera.publish(message)
             self.executor.spin_once(timeout_sec=0.5)
-        return self.homographies[count]
 
     def spin_until_quiet(self):
         """Let answers that are still under way arrive: none for half a second."""
