@@ -126,7 +126,7 @@ def record_command(output: str, topics: list[str]) -> list[str]:
     """`ros2 bag record` where it is installed, else ours."""
     if find_spec("ros2bag"):
         return ["ros2", "bag", "record", "--output", output, *topics]
-    return [sys.executable, "-m", "superpoint_ros.tools.record_command", output, *topics]
+    return [sys.executable, "-m", "superpoint_ros.tools.playback.record_command", output, *topics]
 
 
 def play_command(player: str, bag: str, rate: str) -> list[str]:

@@ -18,8 +18,8 @@ from superpoint_ros.features.image import (
     to_source_pixels,
 )
 from superpoint_ros.network.checkpoint import DEFAULT_WEIGHTS, load_checkpoint
-from superpoint_ros.network.choice import make_engine
-from superpoint_ros.network.engine import ENGINES, Masks, Resident, choose_device, pad_to_cells
+from superpoint_ros.network.engines.choice import make_engine
+from superpoint_ros.network.engines.engine import ENGINES, Masks, Resident, choose_device, pad_to_cells
 from superpoint_ros.network.heatmap import DetectionSettings
 
 

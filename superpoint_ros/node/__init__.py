@@ -1,1 +1,1 @@
-"""The ROS 2 node. Modules here that do not import rclpy also serve bags on machines without ROS."""
+"""The ROS 2 node: lifecycle, subscriptions, QoS, publishers, diagnostics, clock."""

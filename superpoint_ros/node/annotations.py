@@ -15,8 +15,8 @@ from std_msgs.msg import ColorRGBA
 from visualization_msgs.msg import ImageMarker, Marker, MarkerArray
 
 from superpoint_ros.features.extractor import Features
-from superpoint_ros.node.debug_image import INLIER, OUTLIER, score_colours, segments
-from superpoint_ros.node.tracker import Motion
+from superpoint_ros.frontend.debug_image import INLIER, OUTLIER, score_colours, segments
+from superpoint_ros.frontend.tracker import Motion
 
 RADIUS = 2.0
 """Pixels of a keypoint's dot."""

@@ -15,14 +15,14 @@ from std_msgs.msg import Header
 
 from superpoint_ros.features.extractor import Features
 from superpoint_ros.features.rectification import COEFFICIENTS
+from superpoint_ros.frontend.parameters import Parameters
+from superpoint_ros.frontend.tracker import Tracker
 from superpoint_ros.node.faults import Faults
 from superpoint_ros.node.health import SILENCE, assess
 from superpoint_ros.node.inputs import Inputs
 from superpoint_ros.node.mailbox import Frame
 from superpoint_ros.node.outputs import Outputs, View
-from superpoint_ros.node.parameters import Parameters
 from superpoint_ros.node.statistics import Statistics, diagnostic_values
-from superpoint_ros.node.tracker import Tracker
 
 AGAIN = 60.0
 """Seconds until a silent topic is complained of again."""

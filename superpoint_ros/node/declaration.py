@@ -8,7 +8,7 @@ from typing import Any
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.node import Node
 
-from superpoint_ros.node.parameters import CONFIGURE, TABLE, Parameters, check_name, checked, describe, is_array
+from superpoint_ros.frontend.parameters import CONFIGURE, TABLE, Parameters, check_name, checked, describe, is_array
 
 
 def declare(node: Node) -> Parameters:

@@ -13,12 +13,12 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from superpoint_ros.features.decode import BadImage
 from superpoint_ros.features.extractor import Features
+from superpoint_ros.frontend.masking import Mask
+from superpoint_ros.frontend.parameters import Parameters
+from superpoint_ros.frontend.pictures import grey_picture
+from superpoint_ros.node.calibration import Lens
 from superpoint_ros.node.faults import Faults
-from superpoint_ros.node.lens import Lens
 from superpoint_ros.node.mailbox import Frame
-from superpoint_ros.node.masking import Mask
-from superpoint_ros.node.parameters import Parameters
-from superpoint_ros.node.pictures import grey_picture
 from superpoint_ros.node.qos import publishers_sentence, subscribe
 
 

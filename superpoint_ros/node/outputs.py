@@ -15,14 +15,14 @@ from sensor_msgs.msg import Image
 from visualization_msgs.msg import ImageMarker, MarkerArray
 
 from superpoint_ros.features.extractor import Features
+from superpoint_ros.frontend.debug_image import Trails, draw, numbers, segments
+from superpoint_ros.frontend.messages import features_fields, homography_fields, matches_fields, to_message
+from superpoint_ros.frontend.parameters import Parameters
+from superpoint_ros.frontend.tracker import Motion
 from superpoint_ros.msg import FeatureMatches, HomographyStamped
 from superpoint_ros.msg import Features as FeaturesMessage
 from superpoint_ros.node.annotations import keypoint_marker, markers, motion_marker
-from superpoint_ros.node.debug_image import Trails, draw, numbers, segments
-from superpoint_ros.node.messages import features_fields, homography_fields, matches_fields, to_message
-from superpoint_ros.node.parameters import Parameters
 from superpoint_ros.node.qos import advertise
-from superpoint_ros.node.tracker import Motion
 
 Rays = Callable[[NDArray[np.float32], tuple[int, int]], NDArray[np.float64] | None]
 

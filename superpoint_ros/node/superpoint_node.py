@@ -16,7 +16,7 @@ from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool, Trigger
 
 from superpoint_ros.features.extractor import Extractor
-from superpoint_ros.node import parameters
+from superpoint_ros.frontend import parameters
 from superpoint_ros.node.camera import Camera
 from superpoint_ros.node.clock import MISSING, PAUSED, ClockWatch
 from superpoint_ros.node.declaration import declare

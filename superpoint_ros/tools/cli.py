@@ -19,7 +19,7 @@ COMMANDS = {
         "Watch the node work, on photographs or your own bag.",
     ),
     "extract": (
-        "superpoint_ros.tools.extract_command",
+        "superpoint_ros.tools.extract.command",
         "extract_command",
         "Run the node's work over bags, without ROS.",
     ),
@@ -29,7 +29,7 @@ COMMANDS = {
         "Draw the matches of two photographs.",
     ),
     "play": (
-        "superpoint_ros.tools.play_command",
+        "superpoint_ros.tools.playback.play_command",
         "play_command",
         "Publish a bag over DDS, as it was recorded.",
     ),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from superpoint_ros.features import matching
 from superpoint_ros.features.extractor import Features
 from superpoint_ros.features.matching import match, match_similarity, nearest_on_device
-from superpoint_ros.network.engine import Resident
+from superpoint_ros.network.engines.engine import Resident
 
 BOTH_PLACES = pytest.mark.parametrize("place", [lambda f: f, lambda f: on_device(f)], ids=["here", "as on a GPU"])
 

@@ -1,4 +1,4 @@
-"""superpoint_ros/node/inputs.py and lens.py: calibration and masks of a running node, over real DDS."""
+"""superpoint_ros/node/inputs.py and calibration.py: calibration and masks of a running node, over real DDS."""
 
 import cv2
 import numpy as np
@@ -8,7 +8,7 @@ pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
 
 from robot import image_message, photograph
 from superpoint_ros.features.rectification import calibration, rectify
-from superpoint_ros.node.lens import camera_info_topic
+from superpoint_ros.node.calibration import camera_info_topic
 
 
 def camera_info(width=320, height=240, **fields):

@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
 
 from robot import image_message, photograph, shifted
-from superpoint_ros.node.messages import decode_descriptors
+from superpoint_ros.frontend.messages import decode_descriptors
 
 OK, NO_REFERENCE = 0, 1
 

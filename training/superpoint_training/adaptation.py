@@ -119,7 +119,7 @@ def inference_network(model: SuperPoint, device: torch.device) -> Network:
     model = model.eval()
     if device.type == "cpu" and model.architecture.descriptor_dim:
         try:
-            from superpoint_ros.network.ncnn_network import NcnnNetwork
+            from superpoint_ros.network.engines.ncnn_network import NcnnNetwork
         except ImportError:
             pass
         else:

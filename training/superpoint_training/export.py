@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
-from superpoint_ros.network import onnx_file
 from superpoint_ros.network.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from superpoint_ros.network.engines import onnx_file
 from superpoint_ros.network.layouts import architecture_of
 from superpoint_ros.network.superpoint import SuperPoint
 from superpoint_training.state import STATE_FILE, load_state

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from superpoint_ros.network.engine import ENGINES
+from superpoint_ros.network.engines.engine import ENGINES
 
 SIZES = "320x240,640x480,1280x720"
 
@@ -72,11 +72,11 @@ def measure_all(
     import torch
 
     from superpoint_ros.network.checkpoint import DEFAULT_WEIGHTS, load_checkpoint
-    from superpoint_ros.network.choice import installed, make_engine
-    from superpoint_ros.network.cpu_engine import PACKAGES
-    from superpoint_ros.network.engine import choose_device
+    from superpoint_ros.network.engines.choice import installed, make_engine
+    from superpoint_ros.network.engines.cpu_engine import PACKAGES
+    from superpoint_ros.network.engines.engine import choose_device
+    from superpoint_ros.network.engines.parity import Engine
     from superpoint_ros.network.heatmap import DetectionSettings
-    from superpoint_ros.network.parity import Engine
     from superpoint_ros.network.superpoint import fold_head_norms
     from superpoint_ros.tools.bench import measure
     from superpoint_ros.tools.bench.reference import Reference

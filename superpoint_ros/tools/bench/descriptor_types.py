@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from superpoint_ros.features.extractor import Features
 from superpoint_ros.features.homography import project
 from superpoint_ros.features.matching import match
-from superpoint_ros.node.messages import DESCRIPTOR_TYPES, decode_descriptors, encode_descriptors
+from superpoint_ros.frontend.messages import DESCRIPTOR_TYPES, decode_descriptors, encode_descriptors
 
 SIZE = (240, 320)
 NAMES = ("astronaut", "camera", "cat", "coffee", "rocket", "brick")

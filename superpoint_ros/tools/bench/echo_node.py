@@ -18,8 +18,8 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from superpoint_ros.features.extractor import Features as Found
+from superpoint_ros.frontend.messages import features_fields, to_message
 from superpoint_ros.msg import Features
-from superpoint_ros.node.messages import features_fields, to_message
 from superpoint_ros.node.superpoint_node import NODE_NAME
 from superpoint_ros.node.transport import make_room
 

@@ -16,10 +16,10 @@ from superpoint_ros.features.extractor import Features
 from superpoint_ros.features.homography import estimate_homography
 from superpoint_ros.features.matching import match
 from superpoint_ros.network.checkpoint import Checkpoint
-from superpoint_ros.network.cpu_engine import CpuEngine
 from superpoint_ros.network.descriptors import sample_descriptors
+from superpoint_ros.network.engines.cpu_engine import CpuEngine
+from superpoint_ros.network.engines.parity import Engine, built_in_picture, compare
 from superpoint_ros.network.heatmap import DetectionSettings, detect, flat, heatmap_from_logits
-from superpoint_ros.network.parity import Engine, built_in_picture, compare
 from superpoint_ros.network.peaks import sample
 from superpoint_ros.network.superpoint import CELL, SuperPoint
 from superpoint_ros.tools.bench.reference import Reference

@@ -24,9 +24,9 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from superpoint_ros.features.extractor import Features as Found
+from superpoint_ros.frontend.messages import DESCRIPTOR_TYPES, features_fields, to_message
 from superpoint_ros.msg import Features
-from superpoint_ros.network.parity import built_in_picture
-from superpoint_ros.node.messages import DESCRIPTOR_TYPES, features_fields, to_message
+from superpoint_ros.network.engines.parity import built_in_picture
 from superpoint_ros.tools.bench.node_process import NodeUnderTest
 from superpoint_ros.tools.session import POLL, wait_until
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from superpoint_ros.network.checkpoint import Checkpoint
-from superpoint_ros.network.engine import Extraction
+from superpoint_ros.network.engines.engine import Extraction
 from superpoint_ros.network.heatmap import DetectionSettings
 
 

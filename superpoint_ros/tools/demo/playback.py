@@ -23,8 +23,8 @@ from superpoint_ros.tools.demo.node_process import NodeProcess
 from superpoint_ros.tools.demo.results import DIAGNOSTICS, FEATURES, HOMOGRAPHY, NODE, OUTPUTS
 from superpoint_ros.tools.demo.shots import Source
 from superpoint_ros.tools.demo.summary import Timing
-from superpoint_ros.tools.player import Player, message_class
-from superpoint_ros.tools.recorder import Recorder
+from superpoint_ros.tools.playback.player import Player, message_class
+from superpoint_ros.tools.playback.recorder import Recorder
 from superpoint_ros.tools.session import Timeout, private_domain, ros_session, wait_until
 
 START_SECONDS = 90.0

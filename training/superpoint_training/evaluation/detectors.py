@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from superpoint_ros.features.extractor import Extractor, Features
 from superpoint_ros.network.checkpoint import DEFAULT_WEIGHTS, load_checkpoint
-from superpoint_ros.network.engine import choose_device, pad_to_cells
+from superpoint_ros.network.engines.engine import choose_device, pad_to_cells
 from superpoint_ros.network.heatmap import DetectionSettings, detect, flat, heatmap_from_logits
 from superpoint_ros.network.superpoint import SuperPoint
 

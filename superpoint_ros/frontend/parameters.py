@@ -1,0 +1,263 @@
+"""The node's parameters: one table with default, description, range and whether it changes live."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import Field, dataclass, field, fields, replace
+from typing import Any
+
+from superpoint_ros.features.decode import WHOLE_RANGE
+from superpoint_ros.features.image import SMALLEST_SIDE
+from superpoint_ros.frontend.messages import DESCRIPTOR_TYPES
+from superpoint_ros.frontend.tracker import REFERENCES
+from superpoint_ros.network.engines.engine import ENGINES, PRECISIONS
+from superpoint_ros.network.heatmap import DetectionSettings
+
+CONFIGURE = "takes effect with `configure`: deactivate and clean up first"
+"""What is said of a parameter that does not change live."""
+
+OTHERS = ("use_sim_time", "start_type_description_service")
+"""Parameters of every rclpy node; `qos_overrides.…` comes on top."""
+
+CAMERA_NAME = re.compile(r"[A-Za-z]\w*(/[A-Za-z]\w*)*", re.ASCII)
+PER_CAMERA = ("image_topics", "frame_ids", "mask_files")
+"""Arrays with an entry for each camera, or as they are by default."""
+
+
+def _entry(
+    default: Any,
+    description: str,
+    live: bool = False,
+    limits: tuple[float, float] | None = None,
+    choices: Sequence[str] = (),
+) -> Any:
+    """A row of the table. limits: lowest and highest value allowed, both included."""
+    metadata = {
+        "description": description,
+        "live": live,
+        "limits": limits,
+        "choices": tuple(choices),
+    }
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """The table; an instance holds one set of values."""
+
+    weights: str = _entry(
+        "",
+        "Weights file (safetensors, .pth of Magic Leap or rpautrat, Hugging Face). Empty: default.",
+    )
+    device: str = _entry("auto", "Where the network runs: auto (CUDA if there is one), cpu, cuda, cuda:1 …")
+    engine: str = _entry("auto", "What runs the network.", choices=ENGINES)
+    precision: str = _entry("auto", "Of the convolutions; float16 needs CUDA.", choices=PRECISIONS)
+    cameras: tuple[str, ...] = _entry(
+        ("",),
+        "Names of the cameras: NAME/image in, ~/NAME/features … out. The default, one empty name: "
+        "`image` in, `~/features` … out.",
+    )
+    image_topics: tuple[str, ...] = _entry(("",), "In place of NAME/image, one for each camera; empty: as they are.")
+    frame_ids: tuple[str, ...] = _entry(
+        ("",), "In place of the frame in the images' headers, one for each camera; empty: theirs."
+    )
+    synchronise: str = _entry(
+        "none",
+        "Process frames of all cameras as one set if their stamps are the same (exact) or at most "
+        "sync_slop apart (approximate), by message_filters.",
+        choices=("none", "exact", "approximate"),
+    )
+    sync_slop: float = _entry(0.01, "Seconds; keep it below half the frame period.", limits=(0.0001, 10.0))
+    sync_queue: int = _entry(10, "Frames of each camera that wait for their partners.", limits=(1, 1000))
+    image_transport: str = _entry(
+        "raw",
+        "raw: sensor_msgs/Image on `image`. compressed: CompressedImage on `image/compressed`.",
+        choices=("raw", "compressed"),
+    )
+    rectify: bool = _entry(
+        False, "Fill rectified_x, rectified_y with the calibration on `camera_info` beside the image topic."
+    )
+    mask_files: tuple[str, ...] = _entry(
+        ("",), "Pictures that are black where keypoints are not wanted, one for each camera; empty: none."
+    )
+    use_mask_topic: bool = _entry(
+        False, "Take such masks from the topic `mask` or NAME/mask (sensor_msgs/Image), too; the newest counts."
+    )
+    autostart: bool = _entry(True, "Configure and activate at start-up; false waits for a lifecycle manager.")
+    max_keypoints: int = _entry(1024, "The strongest keypoints are kept.", live=True, limits=(1, 65536))
+    detection_threshold: float = _entry(
+        0.005, "A keypoint's score is above this probability.", live=True, limits=(0.0, 0.999)
+    )
+    nms_radius: int = _entry(
+        4,
+        "Pixels at network resolution; no two keypoints are this close or closer.",
+        live=True,
+        limits=(0, 64),
+    )
+    border: int = _entry(
+        4,
+        "Pixels at network resolution along the image's edge without keypoints.",
+        live=True,
+        limits=(0, 1024),
+    )
+    subpixel: bool = _entry(False, "Refine keypoints within the pixel.", live=True)
+    resize: int = _entry(
+        0,
+        "Longer side in pixels at which images go through the network; 0: as they come. "
+        "Keypoints are in pixels of the image as it came in any case.",
+        live=True,
+        limits=(0, 8192),
+    )
+    intensity_range: tuple[float, ...] = _entry(
+        WHOLE_RANGE,
+        "Values of mono16, 16UC1 and 32FC1 images that become black and white. "
+        "[0.0, 0.0]: 0 to 65535, or 0 to 1 for 32FC1.",
+        live=True,
+    )
+    match_ratio: float = _entry(
+        1.0,
+        "A match's distance is below this part of that to the second nearest (Lowe); 1.0: off.",
+        live=True,
+        limits=(0.01, 1.0),
+    )
+    min_similarity: float = _entry(
+        -1.0,
+        "A match's cosine similarity is at least this; -1.0: off.",
+        live=True,
+        limits=(-1.0, 1.0),
+    )
+    homography_threshold: float = _entry(
+        3.0,
+        "Pixels of reprojection error up to which a match is an inlier.",
+        live=True,
+        limits=(0.1, 100.0),
+    )
+    reference: str = _entry(
+        "previous",
+        "What a frame is compared with: the previous one, or a keyframe that stays until its "
+        "homography fails or its inlier ratio falls below keyframe_min_inliers.",
+        live=True,
+        choices=REFERENCES,
+    )
+    keyframe_min_inliers: float = _entry(
+        0.5, "Inliers by matches below which the keyframe changes.", live=True, limits=(0.0, 1.0)
+    )
+    tracks: bool = _entry(False, "Give keypoints ids that stay with the physical point.", live=True)
+    track_max_gap: int = _entry(
+        5,
+        "Frames in a row that a track may miss and still be taken up again.",
+        live=True,
+        limits=(0, 1000),
+    )
+    descriptor_type: str = _entry(
+        "float32", "How descriptors are published.", live=True, choices=tuple(DESCRIPTOR_TYPES)
+    )
+    max_age: float = _entry(
+        1.0, "Seconds of age above which features count as stale in the diagnostics.", live=True, limits=(0.001, 3600.0)
+    )
+    overload_drops: float = _entry(
+        0.5, "Part of the images above which drops count as overload in the diagnostics.", live=True, limits=(0.0, 1.0)
+    )
+    publish_features: bool = _entry(True, "Publish ~/features.", live=True)
+    publish_matches: bool = _entry(True, "Publish ~/matches.", live=True)
+    publish_homography: bool = _entry(True, "Publish ~/homography.", live=True)
+
+    def per_camera(self, name: str) -> tuple[str, ...]:
+        """The values of a parameter of PER_CAMERA, one for each camera."""
+        given: tuple[str, ...] = getattr(self, name)
+        return given if len(given) == len(self.cameras) else ("",) * len(self.cameras)
+
+    def detection(self) -> DetectionSettings:
+        """The part that the extractor needs."""
+        return DetectionSettings(
+            self.max_keypoints,
+            self.detection_threshold,
+            self.nms_radius,
+            self.border,
+            self.subpixel,
+        )
+
+    def tracking(self) -> dict[str, Any]:
+        """The part that `Tracker.advance` needs, as its arguments."""
+        return {
+            "threshold": self.homography_threshold,
+            "ratio": self.match_ratio if self.match_ratio < 1 else None,
+            "min_similarity": self.min_similarity if self.min_similarity > -1 else None,
+            "reference": self.reference,
+            "keyframe_min_inliers": self.keyframe_min_inliers,
+            "track_max_gap": self.track_max_gap if self.tracks else None,
+        }
+
+
+TABLE: dict[str, Field[Any]] = {row.name: row for row in fields(Parameters)}
+
+
+def change(current: Parameters, proposals: Sequence[Any], configured: bool) -> Parameters:
+    """The values after a change that someone asks for, by rclpy Parameters.
+
+    Raises ValueError with a sentence if a value is not allowed, or not while configured.
+    """
+    values = {proposal.name: proposal.value for proposal in proposals if proposal.name in TABLE}
+    for name, value in values.items():
+        if configured and not TABLE[name].metadata["live"] and value != getattr(current, name):
+            raise ValueError(f"parameter '{name}' {CONFIGURE}")
+    return checked(current, values)
+
+
+def check_name(name: str) -> None:
+    """Raise ValueError for a name that is not in the table, nor that of a parameter that every node has."""
+    if name not in TABLE and name not in OTHERS and not name.startswith("qos_overrides."):
+        close = difflib.get_close_matches(name, TABLE, n=1)
+        nearest = f" (did you mean '{close[0]}'?)" if close else ""
+        raise ValueError(f"parameter '{name}' is unknown{nearest}; there are {', '.join(TABLE)}")
+
+
+def describe(row: Field[Any]) -> str:
+    """What a parameter is and what it may be, in one or two sentences."""
+    limits, choices = row.metadata["limits"], row.metadata["choices"]
+    allowed = f" Allowed: {limits[0]} to {limits[1]}." if limits else ""
+    allowed = f" Allowed: {', '.join(choices)}." if choices else allowed
+    return f"{row.metadata['description']}{allowed}"
+
+
+def checked(current: Parameters, values: dict[str, Any]) -> Parameters:
+    """`current` with these values, whose types and numeric ranges have been checked."""
+    for name, value in values.items():
+        choices = TABLE[name].metadata["choices"]
+        if choices and value not in choices:
+            raise ValueError(f"parameter '{name}' must be one of {', '.join(choices)}, got '{value}'")
+    arrays = {name: tuple(value) for name, value in values.items() if is_array(TABLE[name])}
+    result = replace(current, **{**values, **arrays})
+    span = result.intensity_range
+    if len(span) != 2 or (span != WHOLE_RANGE and not span[0] < span[1]):
+        raise ValueError(f"parameter 'intensity_range' must be [low, high] with low below high, got {list(span)}")
+    if 0 < result.resize < SMALLEST_SIDE:
+        raise ValueError(f"parameter 'resize' must be 0 or at least {SMALLEST_SIDE} pixels, got {result.resize}")
+    _check_cameras(result)
+    return result
+
+
+def _check_cameras(values: Parameters) -> None:
+    names = values.cameras
+    allowed = names == ("",) or all(CAMERA_NAME.fullmatch(name) for name in names)
+    if not names or not allowed or len(set(names)) != len(names):
+        raise ValueError(
+            "parameter 'cameras' must hold different names of letters, digits and _, as in "
+            f"[left, right], or one empty name, got {list(names)}"
+        )
+    if values.synchronise != "none" and len(names) == 1:
+        raise ValueError(f"parameter 'synchronise' must be none for a single camera, got '{values.synchronise}'")
+    for parameter in PER_CAMERA:
+        given = getattr(values, parameter)
+        if given != TABLE[parameter].default and len(given) != len(names):
+            raise ValueError(
+                f"parameter '{parameter}' must hold one entry for each of the {len(names)} "
+                f"cameras {list(names)}, got {list(given)}"
+            )
+
+
+def is_array(row: Field[Any]) -> bool:
+    """Whether its values are lists in ROS; here they are tuples."""
+    return isinstance(row.default, tuple)

@@ -1,0 +1,29 @@
+"""An image message to the picture that goes through the network; the same for topics and for bags."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from superpoint_ros.features.decode import BadImage, decode_compressed, decode_image
+from superpoint_ros.features.image import as_grey, target_size
+from superpoint_ros.frontend.parameters import Parameters
+
+
+def grey_picture(message: Any, compressed: bool, values: Parameters) -> NDArray[np.uint8]:
+    """(H, W) uint8 of a sensor_msgs/Image, or of a CompressedImage, that the extractor takes.
+
+    Raises ValueError with a sentence for an image that cannot be used.
+    """
+    if message.header.stamp.sec < 0:
+        raise BadImage(f"stamp is {message.header.stamp.sec} s, before the epoch")
+    if compressed:
+        picture = decode_compressed(message)
+    else:
+        low, high = values.intensity_range
+        picture = decode_image(message, (low, high))
+    grey = as_grey(picture)
+    target_size(grey.shape, values.resize or None)
+    return grey

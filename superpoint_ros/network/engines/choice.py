@@ -1,0 +1,133 @@
+"""Which engine runs the network, and the check that it computes what torch computes.
+
+"auto" on the CPU takes the first that is installed of ncnn, OpenVINO and ONNX Runtime, in the order
+of their measured speed, else torch. On CUDA it takes the CUDA graph in half precision, then in
+float32; TensorRT, which takes minutes to prepare for each new picture size, only if it is asked for.
+Whatever is taken must first agree with torch in float32 on a built-in picture; one that does not, or
+fails to load, is left with one line of warning, and the next is tried.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from importlib.util import find_spec
+
+import torch
+
+from superpoint_ros.network.checkpoint import Checkpoint
+from superpoint_ros.network.engines.cpu_engine import PACKAGES, CpuEngine
+from superpoint_ros.network.engines.cuda_engine import CudaEngine, load_tensorrt
+from superpoint_ros.network.engines.engine import PRECISIONS, TorchEngine, require_descriptors
+from superpoint_ros.network.engines.parity import Engine, check
+
+logger = logging.getLogger(__name__)
+
+CUDA_ENGINES = ("cudagraph", "tensorrt")
+
+LIMITS = {"float32": (0.995, 0.999, 0.0), "float16": (0.99, 0.99, 1.0)}
+"""Part of the keypoints that must be the same, mean cosine of their descriptors, and within how
+many pixels."""
+
+
+def make_engine(checkpoint: Checkpoint, device: torch.device, engine: str = "auto", precision: str = "auto") -> Engine:
+    """The engine that is asked for, or the best there is.
+
+    engine     "auto", "torch", a CPU engine's name, or on CUDA "cudagraph" or "tensorrt"
+    precision  "auto", "float32", or "float16" (CUDA only)
+
+    Raises ValueError for a combination that cannot be, RuntimeError naming the package that an
+    engine asked for needs.
+    """
+    require_descriptors(checkpoint)
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    if device.type != "cpu":
+        return _make_on_cuda(checkpoint, device, engine, precision)
+    if engine in CUDA_ENGINES:
+        raise ValueError(f"engine '{engine}' needs a CUDA device; the CPU has auto, torch and {', '.join(PACKAGES)}")
+    if precision == "float16":
+        raise ValueError("precision 'float16' needs a CUDA device; the CPU runs float32")
+    if engine == "torch":
+        return TorchEngine(checkpoint, device)
+    if engine != "auto":
+        _require(engine)
+    names = [name for name in PACKAGES if installed(name)] if engine == "auto" else [engine]
+    candidates = [_maker(name, checkpoint) for name in names]
+    return agreeing(candidates, TorchEngine(checkpoint, device))
+
+
+def agreeing(candidates: list[Callable[[], Engine]], reference: Engine) -> Engine:
+    """The first candidate that loads and agrees with `reference`; `reference` if none does."""
+    for make in candidates:
+        try:
+            engine = make()
+            same, cosine, radius = LIMITS[engine.precision]
+            parity = check(engine, reference, radius)
+        except Exception as error:
+            # whatever a library raises that is broken, or built for another processor
+            logger.warning("An engine does not load (%s: %s).", type(error).__name__, error)
+            continue
+        if parity.holds(same, cosine):
+            return engine
+        logger.warning(
+            "Engine %s %s finds %.1f %% of the keypoints that %s %s finds, descriptors' cosine %.4f; it is not used.",
+            engine.name,
+            engine.precision,
+            100 * parity.same,
+            reference.name,
+            reference.precision,
+            parity.cosine,
+        )
+    return reference
+
+
+def installed(name: str) -> bool:
+    """Whether a CPU engine's packages are there."""
+    return all(find_spec(package) is not None for package in PACKAGES[name])
+
+
+def _make_on_cuda(checkpoint: Checkpoint, device: torch.device, engine: str, precision: str) -> Engine:
+    if engine in PACKAGES:
+        choice = f"auto, torch, {', '.join(CUDA_ENGINES)}"
+        raise ValueError(f"engine '{engine}' runs on the CPU only; device {str(device)!r} has {choice}")
+    if engine == "tensorrt":
+        _require_tensorrt()
+
+    def maker(name: str) -> Callable[[], Engine]:
+        if engine == "torch":
+            return lambda: TorchEngine(checkpoint, device, name)
+        if engine == "tensorrt":
+            return lambda: CudaEngine(checkpoint, device, name, engine, network=load_tensorrt(checkpoint, device, name))
+        return lambda: CudaEngine(checkpoint, device, name)
+
+    names = ("float16", "float32") if precision == "auto" else (precision,)
+    return agreeing([maker(name) for name in names], TorchEngine(checkpoint, device, "float32"))
+
+
+def _require(name: str) -> None:
+    missing = [package for package in PACKAGES[name] if find_spec(package) is None]
+    if missing:
+        raise RuntimeError(
+            f"engine '{name}' needs the package{'s' * (len(missing) > 1)} "
+            f"{' and '.join(missing)}: pip install {' '.join(missing)}"
+        )
+
+
+def _require_tensorrt() -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime
+
+        providers = onnxruntime.get_available_providers()
+    except ImportError:
+        providers = []
+    if "TensorrtExecutionProvider" not in providers:
+        raise RuntimeError(
+            "engine 'tensorrt' needs the packages onnx and onnxruntime-gpu and the TensorRT libraries: "
+            f"ONNX Runtime has {', '.join(providers) or 'not been installed'}"
+        )
+
+
+def _maker(name: str, checkpoint: Checkpoint) -> Callable[[], Engine]:
+    return lambda: CpuEngine(name, checkpoint)

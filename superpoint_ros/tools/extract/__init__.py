@@ -1,0 +1,1 @@
+"""`superpoint extract`: the node's work over bags, without ROS."""

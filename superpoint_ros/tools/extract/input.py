@@ -1,0 +1,168 @@
+"""The images of a bag, as the node would see them: pictures with header, mask and calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from superpoint_ros.bags.content import COMPRESSED_IMAGE, IMAGE, BagError, Message
+from superpoint_ros.bags.reader import BagReader
+from superpoint_ros.features.decode import BadImage
+from superpoint_ros.features.rectification import Calibration, Uncalibrated, calibration
+from superpoint_ros.frontend.masking import Mask
+from superpoint_ros.frontend.parameters import CAMERA_NAME, Parameters
+from superpoint_ros.frontend.pictures import grey_picture
+
+CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
+
+
+@dataclass(frozen=True)
+class Camera:
+    """An image topic and the name of its camera, which is part of the output's topics; empty for the only one."""
+
+    name: str
+    topic: str
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image of the bag, decoded.
+
+    pixels       (H, W) uint8
+    mask         (H, W) bool, or None if keypoints may be anywhere
+    calibration  of its camera, or None if it is not to be rectified
+    """
+
+    header: Any
+    pixels: NDArray[np.uint8]
+    mask: NDArray[np.bool_] | None
+    calibration: Calibration | None
+
+
+def choose_cameras(bag: BagReader, topics: Sequence[str], values: Parameters) -> list[Camera]:
+    """The cameras of a bag. Raises BagError, naming the image topics there are, for one that is not there.
+
+    topics  TOPIC or NAME=TOPIC; if there are none, the parameters `cameras` and `image_topics`, or the only image topic
+
+    A camera without a name is called as in `cameras` if there are as many; the only one has an empty name, others are
+    called after their topics: "left" for /left/image_raw.
+    """
+    given = list(topics)
+    if not given and any(values.per_camera("image_topics")):
+        given = list(values.per_camera("image_topics"))
+        if values.image_transport == "compressed":
+            given = [f"{topic}/compressed" for topic in given]
+    pairs = [each.split("=", 1) if "=" in each else ["", each] for each in given] or [["", ""]]
+    found = [bag.image_topic(topic or None).name for _, topic in pairs]
+    names = [name for name, _ in pairs]
+    if not any(names):
+        names = list(values.cameras) if len(values.cameras) == len(found) else _names_of(found)
+    wrong = [name for name in names if name and not CAMERA_NAME.fullmatch(name)]
+    if wrong or len(set(names)) < len(names) or (len(names) > 1 and "" in names):
+        raise BagError(
+            f"{bag.path}: cameras need different names of letters, digits and _, got "
+            f"{', '.join(repr(name) for name in names)}; give --topic NAME=TOPIC"
+        )
+    for parameter in ("frame_ids", "mask_files"):
+        if any(values.per_camera(parameter)) and len(values.cameras) != len(found):
+            known = len(values.cameras)
+            raise BagError(
+                f"{bag.path}: parameter '{parameter}' is for {known} cameras, but {len(found)} are extracted"
+            )
+    return [Camera(name, topic) for name, topic in zip(names, found, strict=True)]
+
+
+class Images:
+    """The images of a bag's cameras in order of time, with what belongs to them.
+
+    notes  sentences about what cannot be done, without loss of a frame
+
+    Raises ValueError with a sentence for a mask file that is none.
+    """
+
+    def __init__(self, bag: BagReader, cameras: Sequence[Camera], values: Parameters) -> None:
+        self._bag = bag
+        self._values = values
+        self.notes: list[str] = []
+        self.cameras = {camera.topic: camera for camera in cameras}
+        files = values.per_camera("mask_files") if any(values.per_camera("mask_files")) else ("",) * len(cameras)
+        self._masks = {camera.topic: Mask(file) for camera, file in zip(cameras, files, strict=True)}
+        self._mask_topics = {_mask_topic(camera): camera.topic for camera in cameras if values.use_mask_topic}
+        self._info_topics: dict[str, list[str]] = {}
+        self._calibrations: dict[str, Calibration | None] = {}
+        if values.rectify:
+            self._begin_to_rectify()
+        for topic in self._mask_topics:
+            if topic not in bag.topics or bag.topics[topic].type != IMAGE:
+                self.notes.append(f"there are no masks on {topic}")
+
+    def messages(self) -> Iterator[Message]:
+        """The image messages; masks and calibrations take effect as they come by."""
+        for message in self._bag.messages([*self.cameras, *self._mask_topics, *self._info_topics]):
+            name = message.topic.name
+            if name in self.cameras:
+                yield message
+            elif name in self._mask_topics:
+                self._take_mask(message)
+            else:
+                self._take_info(message)
+
+    def decode(self, message: Message) -> Picture:
+        """Raises ValueError with a sentence for an image that cannot be used."""
+        image, topic = self._bag.decode(message), message.topic.name
+        pixels = grey_picture(image, message.topic.type == COMPRESSED_IMAGE, self._values)
+        camera = self._calibrations.get(topic)
+        if camera is not None and camera.size != pixels.shape:
+            self._note(f"CameraInfo of {topic} is for images of another size; keypoints are not rectified")
+            camera = None
+        return Picture(image.header, pixels, self._masks[topic].allowed(pixels.shape), camera)
+
+    def _begin_to_rectify(self) -> None:
+        """Take the first calibration of each camera, which often comes after the first image."""
+        for topic in self.cameras:
+            info = topic.removesuffix("/compressed").rpartition("/")[0] + "/camera_info"
+            if info not in self._bag.topics or self._bag.topics[info].type != CAMERA_INFO:
+                self._note(f"there is no CameraInfo on {info}; keypoints of {topic} are not rectified")
+                continue
+            self._info_topics.setdefault(info, []).append(topic)
+        for info in self._info_topics:
+            for message in self._bag.messages([info]):
+                self._take_info(message)
+                break
+
+    def _take_info(self, message: Message) -> None:
+        for topic in self._info_topics[message.topic.name]:
+            try:
+                self._calibrations[topic] = calibration(self._bag.decode(message))
+            except Uncalibrated as error:
+                self._calibrations[topic] = None
+                self._note(f"{message.topic.name}: {error}; keypoints are not rectified")
+            except BagError as error:
+                self._note(f"{error}; the calibration stays as it was")
+
+    def _take_mask(self, message: Message) -> None:
+        try:
+            self._masks[self._mask_topics[message.topic.name]].update(self._bag.decode(message))
+        except (BadImage, BagError) as error:
+            self._note(f"{message.topic.name}: {error}; the mask stays as it was")
+
+    def _note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
+
+
+def _mask_topic(camera: Camera) -> str:
+    return f"/{camera.name}/mask" if camera.name else "/mask"
+
+
+def _names_of(topics: list[str]) -> list[str]:
+    """From /left/image_raw and /right/image_raw left and right; empty for a single topic."""
+    if len(topics) == 1:
+        return [""]
+    plain = [topic.removesuffix("/compressed").strip("/") for topic in topics]
+    folders = [topic.rpartition("/")[0] for topic in plain]
+    return folders if all(folders) and len(set(folders)) == len(folders) else plain

@@ -1,0 +1,162 @@
+"""Several bags, one after the other, side by side in processes, or shared out to the ranks of a cluster."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from superpoint_ros.bags.content import BagError, sentence
+from superpoint_ros.features.extractor import Extractor
+from superpoint_ros.frontend.parameters import Parameters
+from superpoint_ros.tools.extract.bag import extract_bag, number_of_images
+from superpoint_ros.tools.extract.task import Report, Task
+
+_progress: Any = None
+"""Of a process: the queue to the one that shows the bar."""
+
+
+def output_of(bags: Sequence[Path], output: Path) -> list[Path]:
+    """Where each goes: OUT for a single bag, OUT/NAME for several; BagError if two have one name."""
+    if len(bags) == 1:
+        return [output]
+    names = [bag.resolve().stem if bag.is_file() else bag.resolve().name for bag in bags]
+    if len(set(names)) < len(names):
+        common = Path(os.path.commonpath([bag.resolve().parent for bag in bags]))
+        names = [
+            str(bag.resolve().with_suffix("" if bag.is_file() else bag.suffix).relative_to(common)) for bag in bags
+        ]
+    if len(set(names)) < len(names):
+        raise BagError(f"{output}: two of the bags would have the same name there: {', '.join(sorted(names))}")
+    return [output / name for name in names]
+
+
+def share(tasks: Sequence[Task], rank: int, world_size: int) -> list[Task]:
+    """Every world_size-th task; which ones depends on nothing else."""
+    return list(tasks[rank::world_size])
+
+
+def run_tasks(tasks: Sequence[Task], jobs: int) -> Iterator[Report]:
+    """Extract all of them, in so many processes; their reports as they come. A bar on stderr shows the images."""
+    total, possible = 0, []
+    for task in tasks:
+        try:
+            total += number_of_images(task)
+            possible.append(task)
+        except (BagError, OSError) as error:
+            yield Report(task, problems=[sentence(error)])
+    if not possible:
+        return
+    with tqdm(
+        total=total or None,
+        desc="Extracting",
+        unit=" frames",
+        mininterval=0.2 if sys.stderr.isatty() else 10.0,
+        smoothing=0.05,
+        file=sys.stderr,
+    ) as bar:
+        if jobs == 1 or len(possible) == 1:
+            extractors = Extractors()
+            for task in possible:
+                report = attempt(task, extractors, bar.update)
+                yield report
+                if report.interrupted:
+                    return
+            return
+        yield from _run_in_processes(possible, min(jobs, len(possible)), bar)
+
+
+class Extractors:
+    """The extractor of a task, made once for all tasks that agree about it."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, ...], Extractor] = {}
+
+    def of(self, values: Parameters) -> Extractor:
+        """Raises as `Extractor` does."""
+        key = (values.weights, values.device, values.engine, values.precision)
+        if key not in self._known:
+            self._known = {
+                key: Extractor(values.weights or None, values.device, engine=values.engine, precision=values.precision)
+            }
+        return self._known[key]
+
+
+def attempt(task: Task, extractors: Extractors, progress: Callable[[int], object]) -> Report:
+    """Extract a bag; what makes it impossible is in the report, so that the others go on."""
+    try:
+        return extract_bag(task, extractors.of(task.values), progress)
+    except KeyboardInterrupt:
+        return Report(task, problems=[f"{task.output}: interrupted; --resume continues it"], interrupted=True)
+    except (BagError, ValueError, OSError, RuntimeError) as error:
+        unnamed = isinstance(error, OSError) and error.filename is None  # as when the disk is full
+        return Report(task, problems=[f"{task.output}: {sentence(error)}" if unnamed else sentence(error)])
+
+
+def _run_in_processes(tasks: Sequence[Task], jobs: int, bar: Any) -> Iterator[Report]:
+    context = multiprocessing.get_context("spawn")
+    queue = context.SimpleQueue()
+    threads = max(1, torch.get_num_threads() // jobs)
+    with _drained(queue, bar):
+        with ProcessPoolExecutor(jobs, context, _begin, (queue, threads)) as pool:
+            futures = [pool.submit(_attempt, task) for task in tasks]
+            for task, future in zip(tasks, futures, strict=True):
+                try:
+                    yield future.result()
+                except KeyboardInterrupt:
+                    for process in multiprocessing.active_children():
+                        process.terminate()
+                    pool.shutdown(wait=True, cancel_futures=True)
+                    yield Report(
+                        task, problems=[f"{task.output}: interrupted; --resume continues it"], interrupted=True
+                    )
+                    return
+                except Exception as error:
+                    # a process that was killed, for memory perhaps
+                    yield Report(task, problems=[f"{task.bag}: its process ended ({type(error).__name__})"])
+
+
+@contextmanager
+def _drained(queue: Any, bar: Any) -> Iterator[None]:
+    """A thread that moves the bar by what comes out of the queue."""
+
+    def run() -> None:
+        while (count := queue.get()) is not None:
+            bar.update(count)
+
+    thread = threading.Thread(target=run, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        queue.put(None)
+        thread.join()
+
+
+def _begin(queue: Any, threads: int) -> None:
+    global _progress, _extractors
+    _progress, _extractors = queue, Extractors()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal: the first process passes it on
+    signal.signal(signal.SIGTERM, _interrupt)
+    torch.set_num_threads(threads)
+
+
+_extractors = Extractors()
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _attempt(task: Task) -> Report:
+    return attempt(task, _extractors, _progress.put)

@@ -1,0 +1,70 @@
+"""superpoint_ros/frontend/parameter_file.py, which needs no ROS"""
+
+from pathlib import Path
+
+import pytest
+
+from superpoint_ros.frontend.parameter_file import parameters_of, read_parameters
+from superpoint_ros.frontend.parameters import Parameters
+
+CONFIG = Path(__file__).parents[2] / "config" / "superpoint.yaml"
+
+
+def written(folder, text):
+    path = folder / "robot.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_the_documented_file_is_read_and_holds_the_defaults():
+    assert read_parameters(CONFIG, {}) == Parameters() == read_parameters(None, {})
+
+
+@pytest.mark.parametrize("name", ["superpoint", "/superpoint", "/**", "/front/superpoint", "front:\n  superpoint"])
+def test_sections_are_found_by_the_nodes_name(tmp_path, name):
+    indent = "    " if "\n" in name else "  "
+    path = written(tmp_path, f"{name}:\n{indent}ros__parameters:\n{indent}  max_keypoints: 7\n")
+    assert read_parameters(path, {}).max_keypoints == 7
+
+
+def test_the_node_goes_before_all_nodes_and_an_assignment_before_both(tmp_path):
+    path = written(
+        tmp_path,
+        "superpoint: {ros__parameters: {border: 5, nms_radius: 6}}\n/**: {ros__parameters: {border: 1, resize: 320}}\n",
+    )
+    values = read_parameters(path, {"nms_radius": "7"})
+    assert (values.border, values.resize, values.nms_radius) == (5, 320, 7)
+
+
+def test_values_take_the_type_of_their_parameter():
+    values = read_parameters(
+        None,
+        {
+            "detection_threshold": "1e-3",
+            "match_ratio": "1",
+            "intensity_range": "[0, 100]",
+            "cameras": "[left, right]",
+            "weights": "",
+            "tracks": "true",
+        },
+    )
+    assert (values.detection_threshold, values.match_ratio, values.weights, values.tracks) == (0.001, 1.0, "", True)
+    assert (values.intensity_range, values.cameras) == ((0.0, 100.0), ("left", "right"))
+    assert parameters_of({"weights": 7}).weights == "7"
+
+
+@pytest.mark.parametrize(
+    "text, sentence",
+    [
+        ("camera: {ros__parameters: {rate: 3}}", "expected a section for /\\*\\* or /superpoint .* for /camera"),
+        ("just words", "expected a section .* it has none"),
+        ("a: [", "not a YAML file"),
+        ("superpoint: {ros__parameters: {max_keypoint: 3}}", "did you mean 'max_keypoints'"),
+        ("superpoint: {ros__parameters: {tracks: 3}}", "parameter 'tracks' must be bool, got 3"),
+        ("superpoint: {ros__parameters: {resize: 3}}", "parameter 'resize' must be 0 or at least"),
+        ("superpoint: {ros__parameters: {resize: true}}", "parameter 'resize' must be int, got True"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said(tmp_path, text, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        read_parameters(written(tmp_path, text), {})
