@@ -9,9 +9,8 @@ from rclpy.lifecycle import LifecycleNode
 from superpoint_ros.features.extractor import Extractor
 from superpoint_ros.frontend.parameters import Parameters
 from superpoint_ros.node.camera import Camera
-from superpoint_ros.node.mailbox import Frame, Mailbox
+from superpoint_ros.node.mailbox import Frame, Mailbox, Worker
 from superpoint_ros.node.synchroniser import Synchroniser, message_filters
-from superpoint_ros.node.worker import Worker
 
 SET = "set"
 """The mailbox slot of synchronised sets."""
