@@ -19,7 +19,7 @@ PATIENCE = 5.0
 """Seconds without a CameraInfo after which that is said."""
 
 
-class Lens:
+class CameraInfoListener:
     """Listens to the camera_info beside an image topic, as image_transport does.
 
     say  called with a sentence when keypoints cannot be rectified, once for each reason

@@ -16,7 +16,7 @@ from superpoint_ros.features.extractor import Features
 from superpoint_ros.frontend.masking import Mask
 from superpoint_ros.frontend.parameters import Parameters
 from superpoint_ros.frontend.pictures import grey_picture
-from superpoint_ros.node.calibration import Lens
+from superpoint_ros.node.calibration import CameraInfoListener
 from superpoint_ros.node.faults import Faults
 from superpoint_ros.node.mailbox import Frame
 from superpoint_ros.node.qos import publishers_sentence, subscribe
@@ -34,7 +34,7 @@ class Inputs:
         self._camera = camera
         self._image_topic = image_topic
         self._mask = Mask(mask_file)
-        self._lens: Lens | None = None
+        self._camera_info: CameraInfoListener | None = None
         self._compressed = False
         self._faults = faults
         self._subscriptions: list[Any] = []
@@ -58,20 +58,20 @@ class Inputs:
             name = f"{self._camera}/mask" if self._camera else "mask"
             self._subscriptions.append(subscribe(self._node, Image, name, self._on_mask))
         if values.rectify:
-            self._lens = Lens(self._node, self.topic, self._say)
+            self._camera_info = CameraInfoListener(self._node, self.topic, self._say)
 
     def unsubscribe(self) -> None:
         """Stop listening."""
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
         self._subscriptions.clear()
-        if self._lens is not None:
-            self._lens.destroy()
+        if self._camera_info is not None:
+            self._camera_info.destroy()
 
     @property
     def calibration(self) -> str:
         """For diagnostics: the lens model, or why there is none; empty if none was asked for."""
-        return self._lens.state if self._lens else ""
+        return self._camera_info.state if self._camera_info else ""
 
     def publishers(self) -> str:
         """Who publishes the images, for a log line."""
@@ -90,11 +90,11 @@ class Inputs:
 
     def rectified(self, found: Features) -> NDArray[np.float32] | None:
         """Keypoints in pixels of the rectified image; None unless asked for and possible."""
-        return self._lens.rectified(found) if self._lens else None
+        return self._camera_info.rectified(found) if self._camera_info else None
 
     def rays(self, xy: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float64] | None:
         """Directions of pixels in the camera's frame; None without `rectify` and a calibration."""
-        return self._lens.rays(xy, size) if self._lens else None
+        return self._camera_info.rays(xy, size) if self._camera_info else None
 
     def _on_mask(self, message: Image) -> None:
         try:

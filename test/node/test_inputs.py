@@ -64,8 +64,8 @@ def test_keypoints_are_rectified_by_the_camera_info(robot):
     node, info, _ = start(robot, rectify=True)
     assert len(features_of(robot, image_message(photograph())).rectified_x) == 0
     info.publish(camera_info())
-    lens = node.cameras[""].inputs._lens
-    robot.spin_until(lambda: lens._info is not None, "the calibration")
+    listener = node.cameras[""].inputs._camera_info
+    robot.spin_until(lambda: listener._info is not None, "the calibration")
     found = features_of(robot, image_message(photograph(), stamp=2))
     xy = np.stack([found.x, found.y], axis=1)
     expected = rectify(calibration(camera_info()), xy)
@@ -89,12 +89,12 @@ def test_keypoints_are_rectified_by_the_camera_info(robot):
 )
 def test_a_camera_that_cannot_be_rectified_is_said_so_once(robot, said, fields, sentence):
     node, info, _ = start(robot, rectify=True)
-    lens = node.cameras[""].inputs._lens
+    listener = node.cameras[""].inputs._camera_info
     for stamp in (1, 2, 3):
         message = camera_info(**fields)
         message.header.stamp.sec = stamp
         info.publish(message)
-        robot.spin_until(lambda: lens._info is not None, "the calibration")
+        robot.spin_until(lambda: listener._info is not None, "the calibration")
         assert len(features_of(robot, image_message(photograph(), stamp=stamp)).rectified_x) == 0
     assert said == [sentence]
 
@@ -148,7 +148,7 @@ def test_markers_for_rviz_need_a_calibration(robot):
     robot.spin_until(lambda: node.cameras[""].outputs.publishers["markers"].get_subscription_count(), "the viewer")
     features_of(robot, image_message(photograph()))
     info.publish(camera_info())
-    robot.spin_until(lambda: node.cameras[""].inputs._lens._info is not None, "the calibration")
+    robot.spin_until(lambda: node.cameras[""].inputs._camera_info._info is not None, "the calibration")
     found = features_of(robot, image_message(photograph(), stamp=2))
     robot.spin_until(lambda: arrays, "markers")
     assert len(arrays) == 1 and arrays[0].markers[0].header == found.header
