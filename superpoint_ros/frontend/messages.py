@@ -7,13 +7,14 @@ without ROS alike; `to_message` makes the rclpy message of them.
 from __future__ import annotations
 
 from array import array
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from superpoint_ros.features.extractor import Features
-from superpoint_ros.frontend.tracker import Motion
+if TYPE_CHECKING:  # a subscriber that decodes descriptors should not load torch
+    from superpoint_ros.features.extractor import Features
+    from superpoint_ros.frontend.tracker import Motion
 
 DESCRIPTOR_TYPES = {"float32": 0, "float16": 1, "uint8": 2}
 """The constants of Features.msg."""

@@ -48,7 +48,8 @@ def test_the_public_names_are_those_of_the_design():
     assert superpoint_ros.Extractor is Extractor
     assert superpoint_ros.Features is Features
     for name in superpoint_ros.__all__:
-        assert getattr(superpoint_ros, name).__module__.startswith("superpoint_ros.features.")
+        home = getattr(superpoint_ros, name).__module__
+        assert home.startswith(("superpoint_ros.features.", "superpoint_ros.frontend."))
     with pytest.raises(AttributeError, match="no attribute 'extract'"):
         _ = superpoint_ros.extract
 

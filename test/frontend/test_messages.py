@@ -1,5 +1,7 @@
 """superpoint_ros/frontend/messages.py"""
 
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -34,6 +36,17 @@ def test_descriptors_survive_encoding(descriptor_type, size, error):
     assert (data.dtype, data.nbytes) == (np.uint8, original.size * size)
     decoded = decode_descriptors(data.tobytes(), 256, DESCRIPTOR_TYPES[descriptor_type])
     np.testing.assert_allclose(decoded, original, atol=error)
+
+
+def test_subscribers_import_the_decoder_without_torch(tmp_path):
+    code = """
+import sys
+from superpoint_ros import decode_descriptors
+from superpoint_ros.node.messages import decode_descriptors as former
+assert former is decode_descriptors
+assert not {"torch", "cv2"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=100)
 
 
 def test_uint8_follows_the_formula_in_the_message_file():
