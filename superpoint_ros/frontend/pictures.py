@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from superpoint_ros.features.decode import BadImage, decode_compressed, decode_image
+from superpoint_ros.features.decode import decode_compressed, decode_image
 from superpoint_ros.features.image import as_grey, target_size
 from superpoint_ros.frontend.parameters import Parameters
+from superpoint_ros.frontend.stamps import nanoseconds
 
 
 def grey_picture(message: Any, compressed: bool, values: Parameters) -> NDArray[np.uint8]:
@@ -17,8 +18,7 @@ def grey_picture(message: Any, compressed: bool, values: Parameters) -> NDArray[
 
     Raises ValueError with a sentence for an image that cannot be used.
     """
-    if message.header.stamp.sec < 0:
-        raise BadImage(f"stamp is {message.header.stamp.sec} s, before the epoch")
+    nanoseconds(message.header.stamp)
     if compressed:
         picture = decode_compressed(message)
     else:

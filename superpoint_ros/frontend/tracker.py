@@ -16,6 +16,7 @@ from superpoint_ros.features.homography import (
 )
 from superpoint_ros.features.matching import match, match_similarity
 from superpoint_ros.features.tracks import Tracks
+from superpoint_ros.frontend.stamps import jumped_back
 
 REFERENCES = ("previous", "keyframe")
 
@@ -79,7 +80,7 @@ class Tracker:
     ) -> Motion:
         """Compare a frame with its reference, then remember it.
 
-        stamp      nanoseconds; one before the last frame's (a bag loops) drops references and
+        stamp      nanoseconds; one that has jumped back (a bag loops) drops references and
                    tracks, as does another image size or descriptor length
         threshold  pixels, of the homography's inliers; `ratio` and `min_similarity` as in `match`
         reference  "previous", or "keyframe": a frame stays the reference until its homography fails
@@ -88,7 +89,7 @@ class Tracker:
         track_max_gap  as in `Tracks.advance`; None: no tracks
         """
         current, previous = _Past(stamp, features), self._previous
-        if self._forget or previous is None or stamp < previous.stamp or not _comparable(previous.features, features):
+        if self._forget or previous is None or not _comparable(previous, current):
             self._forget = False
             self._tracks.reset()
             previous = None
@@ -148,5 +149,8 @@ def _weak(motion: Motion, keyframe_min_inliers: float) -> bool:
     return motion.homography.status != HomographyStatus.OK or motion.inlier_ratio < keyframe_min_inliers
 
 
-def _comparable(reference: Features, current: Features) -> bool:
-    return reference.size == current.size and reference.descriptors.shape[1] == current.descriptors.shape[1]
+def _comparable(previous: _Past, current: _Past) -> bool:
+    if jumped_back(previous.stamp, current.stamp):
+        return False
+    before, now = previous.features, current.features
+    return before.size == now.size and before.descriptors.shape[1] == now.descriptors.shape[1]

@@ -6,10 +6,8 @@ import importlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from superpoint_ros.frontend.stamps import jumped_back, nanoseconds
 from superpoint_ros.node.mailbox import Frame
-
-JUMP = 1.0
-"""Seconds that a camera's stamps go back when a bag loops, and not when a driver reorders."""
 
 
 def message_filters() -> Any:
@@ -53,10 +51,8 @@ class Synchroniser:
 
         Raises ValueError for a stamp before the epoch.
         """
-        stamp = nanoseconds(frame)
-        if stamp < 0:
-            raise ValueError(f"stamp is {stamp / 1e9:.3f} s, before the epoch")
-        if stamp < self._last[frame.camera] - JUMP * 1e9:
+        stamp = nanoseconds(frame.header.stamp)
+        if jumped_back(self._last[frame.camera], stamp):
             # the queues keep the largest stamps: nothing of the new loop would ever match
             self._restart()
         self._last[frame.camera] = stamp
@@ -76,7 +72,7 @@ class Synchroniser:
 
         With a slop of half a frame period or more, message_filters may go back to a leftover.
         """
-        stamps = {frame.camera: nanoseconds(frame) for frame in frames}
+        stamps = {frame.camera: nanoseconds(frame.header.stamp) for frame in frames}
         newer = all(stamp in self._pending[camera] for camera, stamp in stamps.items())
         for camera, stamp in stamps.items():
             if newer:
@@ -103,9 +99,3 @@ class Synchroniser:
             synchroniser = filters.TimeSynchronizer(inputs, self._queue)
         # It holds its lock during the callback, for ever if that raises: nothing happens in it.
         synchroniser.registerCallback(lambda *frames: self._matched.append(frames))
-
-
-def nanoseconds(frame: Frame) -> int:
-    """A frame's stamp; unlike rclpy.time.Time, this does not raise if it is negative."""
-    stamp = frame.header.stamp
-    return int(stamp.sec) * 10**9 + int(stamp.nanosec)

@@ -8,6 +8,7 @@ from superpoint_ros.features.homography import HomographyStatus
 from superpoint_ros.frontend.tracker import Tracker
 
 COUNT, DIM = 60, 16
+SECOND = 1_000_000_000
 BLANK = Features(np.empty((0, 2), np.float32), np.empty(0, np.float32), np.empty((0, DIM), np.float32), (240, 320))
 
 
@@ -42,16 +43,25 @@ def test_each_frame_is_compared_with_the_one_before():
 
 @pytest.mark.parametrize(
     ("stamp", "features"),
-    [(9, scene()), (11, scene(size=(480, 640))), (11, scene(dim=8))],
+    [(9 * SECOND, scene()), (11 * SECOND, scene(size=(480, 640))), (11 * SECOND, scene(dim=8))],
     ids=["stamps jump back", "size changes", "descriptor length changes"],
 )
 def test_the_reference_is_dropped_when(stamp, features):
     tracker = Tracker()
-    tracker.advance(10, scene(), threshold=3.0)
+    tracker.advance(10 * SECOND, scene(), threshold=3.0)
     motion = tracker.advance(stamp, features, threshold=3.0)
     assert motion.homography.status == HomographyStatus.NO_REFERENCE
     after = tracker.advance(stamp + 1, features, threshold=3.0)
     assert (after.reference_stamp, after.homography.status) == (stamp, HomographyStatus.OK)
+
+
+def test_a_frame_that_comes_late_is_compared_like_any_other():
+    tracker = Tracker()
+    for stamp in (10 * SECOND, 10 * SECOND + 66_000_000):
+        tracker.advance(stamp, scene(), threshold=3.0, track_max_gap=5)
+    late = tracker.advance(10 * SECOND + 33_000_000, scene((3, 0)), threshold=3.0, track_max_gap=5)
+    assert (late.homography.status, late.reference_stamp) == (HomographyStatus.OK, 10 * SECOND + 66_000_000)
+    assert late.track_ids.tolist() == list(range(COUNT))
 
 
 def test_equal_stamps_of_a_driver_without_a_clock_keep_the_reference():
