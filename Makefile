@@ -3,6 +3,7 @@
 # make lint   ruff, mypy, import-linter
 # make bench  how fast the engines are on this machine
 # make setup  only the set-up that the others need: .venv and the messages
+# make parameters  write the table of parameters into README.md and config/superpoint.yaml
 # make clean  remove everything that these made
 #
 # With a sourced ROS 2 (ROS_DISTRO is set) its packages are used and colcon builds ours; without,
@@ -48,7 +49,7 @@ unexport LD_LIBRARY_PATH _ROS_WHEELS_BOOTSTRAP_COMPLETE
 endif
 endif
 
-.PHONY: setup demo test lint bench clean FORCE
+.PHONY: setup demo test lint bench parameters clean FORCE
 .DELETE_ON_ERROR:
 
 setup: $(BUILD)/installed
@@ -68,6 +69,9 @@ test: lint
 
 bench: setup
 	$(WITH_ROS) $(VENV)/bin/superpoint bench
+
+parameters: setup
+	$(WITH_ROS) $(VENV)/bin/python docs/write_parameters.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

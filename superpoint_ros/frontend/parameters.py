@@ -49,14 +49,18 @@ class Parameters:
 
     weights: str = _entry(
         "",
-        "Weights file (safetensors, .pth of Magic Leap or rpautrat, Hugging Face). Empty: default.",
+        "Weights file: safetensors, or .pth of Magic Leap or rpautrat, or Hugging Face; empty: the package's own.",
     )
     device: str = _entry("auto", "Where the network runs: auto (CUDA if there is one), cpu, cuda, cuda:1 …")
-    engine: str = _entry("auto", "What runs the network.", choices=ENGINES)
+    engine: str = _entry(
+        "auto",
+        "What runs the network; auto: the fastest that is installed and agrees. cudagraph and tensorrt need CUDA.",
+        choices=ENGINES,
+    )
     precision: str = _entry("auto", "Of the convolutions; float16 needs CUDA.", choices=PRECISIONS)
     cameras: tuple[str, ...] = _entry(
         ("",),
-        "Names of the cameras: NAME/image in, ~/NAME/features … out. The default, one empty name: "
+        "Names of the cameras, as in [left, right]: NAME/image in, ~/NAME/features … out. One empty name: "
         "`image` in, `~/features` … out.",
     )
     image_topics: tuple[str, ...] = _entry(("",), "In place of NAME/image, one for each camera; empty: as they are.")
@@ -65,11 +69,15 @@ class Parameters:
     )
     synchronise: str = _entry(
         "none",
-        "Process frames of all cameras as one set if their stamps are the same (exact) or at most "
-        "sync_slop apart (approximate), by message_filters.",
+        "none: the newest frame of each camera, whenever it came. exact, approximate: sets of frames of all cameras "
+        "whose stamps are the same, or at most sync_slop apart. Needs message_filters.",
         choices=("none", "exact", "approximate"),
     )
-    sync_slop: float = _entry(0.01, "Seconds; keep it below half the frame period.", limits=(0.0001, 10.0))
+    sync_slop: float = _entry(
+        0.01,
+        "Seconds that the stamps of a set may differ; keep it below half the frame period.",
+        limits=(0.0001, 10.0),
+    )
     sync_queue: int = _entry(10, "Frames of each camera that wait for their partners.", limits=(1, 1000))
     image_transport: str = _entry(
         "raw",
@@ -80,7 +88,9 @@ class Parameters:
         False, "Fill rectified_x, rectified_y with the calibration on `camera_info` beside the image topic."
     )
     mask_files: tuple[str, ...] = _entry(
-        ("",), "Pictures that are black where keypoints are not wanted, one for each camera; empty: none."
+        ("",),
+        "Pictures that are black where keypoints are not wanted (own vehicle, burnt-in text), one for each camera; "
+        "empty: none.",
     )
     use_mask_topic: bool = _entry(
         False, "Take such masks from the topic `mask` or NAME/mask (sensor_msgs/Image), too; the newest counts."
@@ -105,15 +115,15 @@ class Parameters:
     subpixel: bool = _entry(False, "Refine keypoints within the pixel.", live=True)
     resize: int = _entry(
         0,
-        "Longer side in pixels at which images go through the network; 0: as they come. "
-        "Keypoints are in pixels of the image as it came in any case.",
+        "Longer side in pixels at which images go through the network; 0: as they come. Half the side is a quarter "
+        "of the time. Keypoints are in pixels of the image as it came in any case.",
         live=True,
         limits=(0, 8192),
     )
     intensity_range: tuple[float, ...] = _entry(
         WHOLE_RANGE,
         "Values of mono16, 16UC1 and 32FC1 images that become black and white. "
-        "[0.0, 0.0]: 0 to 65535, or 0 to 1 for 32FC1.",
+        "[0.0, 0.0]: 0 to 65535, or 0 to 1 for 32FC1. A thermal camera wants its own.",
         live=True,
     )
     match_ratio: float = _entry(
@@ -144,7 +154,7 @@ class Parameters:
     keyframe_min_inliers: float = _entry(
         0.5, "Inliers by matches below which the keyframe changes.", live=True, limits=(0.0, 1.0)
     )
-    tracks: bool = _entry(False, "Give keypoints ids that stay with the physical point.", live=True)
+    tracks: bool = _entry(False, "Give keypoints ids that stay with the physical point (track_ids).", live=True)
     track_max_gap: int = _entry(
         5,
         "Frames in a row that a track may miss and still be taken up again.",
@@ -152,17 +162,23 @@ class Parameters:
         limits=(0, 1000),
     )
     descriptor_type: str = _entry(
-        "float32", "How descriptors are published.", live=True, choices=tuple(DESCRIPTOR_TYPES)
+        "float32",
+        "How descriptors are published; float16 and uint8 need half and a quarter of the bytes.",
+        live=True,
+        choices=tuple(DESCRIPTOR_TYPES),
     )
     max_age: float = _entry(
         1.0, "Seconds of age above which features count as stale in the diagnostics.", live=True, limits=(0.001, 3600.0)
     )
     overload_drops: float = _entry(
-        0.5, "Part of the images above which drops count as overload in the diagnostics.", live=True, limits=(0.0, 1.0)
+        0.5,
+        "Part of the images above which drops count as overload in the diagnostics; 1.0: never.",
+        live=True,
+        limits=(0.0, 1.0),
     )
-    publish_features: bool = _entry(True, "Publish ~/features.", live=True)
-    publish_matches: bool = _entry(True, "Publish ~/matches.", live=True)
-    publish_homography: bool = _entry(True, "Publish ~/homography.", live=True)
+    publish_features: bool = _entry(True, "Publish ~/features, while anyone subscribes.", live=True)
+    publish_matches: bool = _entry(True, "Publish ~/matches, while anyone subscribes.", live=True)
+    publish_homography: bool = _entry(True, "Publish ~/homography, while anyone subscribes.", live=True)
 
     def per_camera(self, name: str) -> tuple[str, ...]:
         """The values of a parameter of PER_CAMERA, one for each camera."""
@@ -217,9 +233,8 @@ def check_name(name: str) -> None:
 def describe(row: Field[Any]) -> str:
     """What a parameter is and what it may be, in one or two sentences."""
     limits, choices = row.metadata["limits"], row.metadata["choices"]
-    allowed = f" Allowed: {limits[0]} to {limits[1]}." if limits else ""
-    allowed = f" Allowed: {', '.join(choices)}." if choices else allowed
-    return f"{row.metadata['description']}{allowed}"
+    allowed = f"{limits[0]} to {limits[1]}" if limits else ", ".join(choices)
+    return row.metadata["description"] + (f" Allowed: {allowed}." if allowed else "")
 
 
 def checked(current: Parameters, values: dict[str, Any]) -> Parameters:

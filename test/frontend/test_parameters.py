@@ -1,5 +1,8 @@
 """superpoint_ros/frontend/parameters.py and config/superpoint.yaml"""
 
+import importlib
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,7 +11,8 @@ import yaml
 
 from superpoint_ros.frontend.parameters import TABLE, Parameters, change
 
-CONFIG = Path(__file__).parents[2] / "config" / "superpoint.yaml"
+ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / "config" / "superpoint.yaml"
 
 
 def test_the_documented_file_holds_every_parameter_with_its_default():
@@ -19,13 +23,26 @@ def test_the_documented_file_holds_every_parameter_with_its_default():
     assert written == defaults
 
 
-def test_every_line_of_the_documented_file_is_explained():
-    lines = CONFIG.read_text().splitlines()
-    for number, line in enumerate(lines):
-        name = line.split(":")[0].strip()
-        before = lines[number - 1].strip()
-        if name in TABLE:
-            assert before.startswith("#") or before.split(":")[0] in TABLE, name
+def test_readme_and_the_documented_file_hold_the_table_as_it_is():
+    command = [sys.executable, "-m", "docs.write_parameters", "--check"]  # -m: of this checkout, installed or not
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert (run.returncode, run.stdout) == (0, ""), run.stderr
+
+
+def test_a_stale_table_is_named_and_written_anew(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(ROOT)
+    writer = importlib.import_module("docs.write_parameters")
+    for name in writer.SECTIONS:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text((ROOT / name).read_text().replace("1024", "1025"))
+    monkeypatch.setattr(writer, "ROOT", tmp_path)
+    assert writer.main(["--check"]) == 1
+    assert capsys.readouterr().out.count("its table of parameters is stale; `make parameters` writes it anew") == 2
+    assert (writer.main([]), writer.main(["--check"])) == (0, 0)
+    assert "max_keypoints: 1024\n" in (tmp_path / "config" / "superpoint.yaml").read_text()
+    (tmp_path / "README.md").write_text("no marks here")
+    with pytest.raises(ValueError, match="README.md: expected one line with 'parameters begin"):
+        writer.main([])
 
 
 def test_only_live_parameters_change_while_configured():

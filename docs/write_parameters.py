@@ -1,0 +1,87 @@
+"""Write the table of parameters into README.md and config/superpoint.yaml, or see whether it is there.
+
+`make parameters`, or python docs/write_parameters.py [--check]
+
+The table is the dataclass in superpoint_ros/frontend/parameters.py; what is between the two marks of each file is
+written anew.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import textwrap
+from collections.abc import Callable
+from dataclasses import Field
+from pathlib import Path
+from typing import Any
+
+from superpoint_ros.frontend.parameters import TABLE, describe
+
+ROOT = Path(__file__).resolve().parents[1]
+MARKS = ("parameters begin (written by docs/write_parameters.py)", "parameters end")
+YAML_WIDTH = 100
+
+
+def main(arguments: list[str]) -> int:
+    """The exit status: 1 if, with --check, a file is not what it should be."""
+    stale = [name for name, section in SECTIONS.items() if written(ROOT / name, section) != text_of(ROOT / name)]
+    if "--check" in arguments:
+        for name in stale:
+            print(f"{name}: its table of parameters is stale; `make parameters` writes it anew")
+        return int(bool(stale))
+    for name in stale:
+        (ROOT / name).write_text(written(ROOT / name, SECTIONS[name]), encoding="utf-8")
+    return 0
+
+
+def text_of(path: Path) -> str:
+    """What the file holds now."""
+    return path.read_text(encoding="utf-8")
+
+
+def written(path: Path, section: Callable[[], str]) -> str:
+    """What the file should hold. Raises ValueError with a sentence if it has lost its marks."""
+    lines = text_of(path).splitlines(keepends=True)
+    places = [[number for number, line in enumerate(lines) if mark in line] for mark in MARKS]
+    if [len(found) for found in places] != [1, 1] or places[0] > places[1]:
+        raise ValueError(f"{path}: expected one line with '{MARKS[0]}' and below it one with '{MARKS[1]}'")
+    (begin,), (end,) = places
+    return "".join(lines[: begin + 1]) + section() + "".join(lines[end:])
+
+
+def markdown() -> str:
+    """A row for each parameter."""
+    rows = ["", "| parameter | default | live | | allowed |", "|---|---|---|---|---|"]
+    for name, row in TABLE.items():
+        live = "yes" if row.metadata["live"] else ""
+        rows.append(f"| `{name}` | `{default(row)}` | {live} | {row.metadata['description']} | {allowed(row)} |")
+    return "\n".join([*rows, "", ""])
+
+
+def yaml() -> str:
+    """Each parameter with its default, below a comment."""
+    lines = []
+    for name, row in TABLE.items():
+        live = "Live. " if row.metadata["live"] else ""
+        comment = textwrap.wrap(live + describe(row), YAML_WIDTH - len("    # "), break_on_hyphens=False)
+        lines += [f"    # {line}" for line in comment] + [f"    {name}: {default(row)}"]
+    return "\n".join([*lines, ""])
+
+
+def allowed(row: Field[Any]) -> str:
+    """The range or the choices; empty where anything of the type may be."""
+    limits, choices = row.metadata["limits"], row.metadata["choices"]
+    return f"{limits[0]} to {limits[1]}" if limits else ", ".join(choices)
+
+
+def default(row: Field[Any]) -> str:
+    """As YAML has it."""
+    value = list(row.default) if isinstance(row.default, tuple) else row.default
+    return value if isinstance(value, str) and value else json.dumps(value)
+
+
+SECTIONS = {"README.md": markdown, "config/superpoint.yaml": yaml}
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
