@@ -12,6 +12,7 @@ import shlex
 import sys
 from importlib.util import find_spec
 
+from launch import Action, LaunchContext, LaunchDescription
 from launch.actions import (
     DeclareLaunchArgument,
     EmitEvent,
@@ -24,26 +25,14 @@ from launch.actions import (
 from launch.event_handlers import OnProcessExit, OnProcessIO
 from launch.events import Shutdown
 from launch.events.process import ProcessExited, ProcessIO
-from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
-from launch_ros.actions import Node
-from launch_ros.substitutions import FindPackageShare
 
-from launch import Action, LaunchContext, LaunchDescription
-
-PARAMETERS = PathJoinSubstitution([FindPackageShare("superpoint_ros"), "config", "superpoint.yaml"])
+from superpoint_ros.node.launch_arguments import shared_arguments, superpoint_node, values_of
 
 ARGUMENTS = [
     DeclareLaunchArgument("bag", description="The bag to play."),
-    DeclareLaunchArgument("image_topic", default_value="image", description="Topic of the images in the bag."),
     DeclareLaunchArgument("output", description="The bag to record features, matches and homographies into."),
     DeclareLaunchArgument("rate", default_value="1.0", description="Times the original speed."),
-    DeclareLaunchArgument("namespace", default_value="", description="Namespace of the node."),
-    DeclareLaunchArgument("params_file", default_value=PARAMETERS, description="YAML file of parameters."),
-    DeclareLaunchArgument(
-        "device",
-        default_value="",
-        description="Where the network runs: auto, cpu, cuda, cuda:1; empty: as in params_file.",
-    ),
+    *shared_arguments("image_topic", "namespace", "params_file", "device"),
     DeclareLaunchArgument(
         "player",
         default_value="",
@@ -65,20 +54,8 @@ def generate_launch_description() -> LaunchDescription:
 
 def make_processes(context: LaunchContext) -> list[Action]:
     """The node and the recorder, and what is to happen next."""
-    given = {argument.name: LaunchConfiguration(argument.name).perform(context) for argument in ARGUMENTS}
-    overrides: dict[str, bool | str] = {"use_sim_time": True}
-    if given["device"]:
-        overrides["device"] = given["device"]
-    image_topic = given["image_topic"]
-    node = Node(
-        package="superpoint_ros",
-        executable="superpoint_node",
-        name="superpoint",
-        namespace=given["namespace"],
-        output="screen",
-        parameters=[given["params_file"], overrides],
-        remappings=[("image", image_topic), ("image/compressed", f"{image_topic}/compressed")],
-    )
+    given = values_of(ARGUMENTS, context)
+    node = superpoint_node(given, {"use_sim_time": True})
     namespace = given["namespace"].strip("/")
     prefix = f"/{namespace}/superpoint" if namespace else "/superpoint"
     topics = [f"{prefix}/{name}" for name in ("features", "matches", "homography")]

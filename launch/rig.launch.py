@@ -6,14 +6,11 @@ ros2 launch superpoint_ros rig.launch.py cameras:='[left, right]' synchronise:=a
 from __future__ import annotations
 
 import yaml
-from launch.actions import DeclareLaunchArgument, OpaqueFunction
-from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
-from launch_ros.actions import Node
-from launch_ros.substitutions import FindPackageShare
-
 from launch import LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch_ros.actions import Node
 
-PARAMETERS = PathJoinSubstitution([FindPackageShare("superpoint_ros"), "config", "superpoint.yaml"])
+from superpoint_ros.node.launch_arguments import shared_arguments, superpoint_node, values_of
 
 ARGUMENTS = [
     DeclareLaunchArgument(
@@ -38,19 +35,7 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         "sync_slop", default_value="0.01", description="Seconds; keep it below half the frame period."
     ),
-    DeclareLaunchArgument("namespace", default_value="", description="Namespace of the node."),
-    DeclareLaunchArgument("params_file", default_value=PARAMETERS, description="YAML file of the other parameters."),
-    DeclareLaunchArgument(
-        "use_sim_time",
-        default_value="",
-        choices=["", "true", "false"],
-        description="Take the time from /clock; empty: as in params_file.",
-    ),
-    DeclareLaunchArgument(
-        "device",
-        default_value="",
-        description="Where the network runs: auto, cpu, cuda, cuda:1; empty: as in params_file.",
-    ),
+    *shared_arguments("namespace", "params_file", "use_sim_time", "device"),
 ]
 
 
@@ -61,8 +46,8 @@ def generate_launch_description() -> LaunchDescription:
 
 def make_node(context: LaunchContext) -> list[Node]:
     """The node, with the arguments on top of the parameter file."""
-    given = {argument.name: LaunchConfiguration(argument.name).perform(context) for argument in ARGUMENTS}
-    overrides: dict[str, bool | float | str | list[str]] = {
+    given = values_of(ARGUMENTS, context)
+    overrides: dict[str, float | str | list[str]] = {
         "cameras": names("cameras", given["cameras"]),
         "synchronise": given["synchronise"],
         "sync_slop": seconds("sync_slop", given["sync_slop"]),
@@ -70,19 +55,7 @@ def make_node(context: LaunchContext) -> list[Node]:
     for name in ("image_topics", "frame_ids"):
         if found := names(name, given[name]):
             overrides[name] = found
-    if given["use_sim_time"]:
-        overrides["use_sim_time"] = given["use_sim_time"] == "true"
-    if given["device"]:
-        overrides["device"] = given["device"]
-    node = Node(
-        package="superpoint_ros",
-        executable="superpoint_node",
-        name="superpoint",
-        namespace=given["namespace"],
-        output="screen",
-        parameters=[given["params_file"], overrides],
-    )
-    return [node]
+    return [superpoint_node(given, overrides)]
 
 
 def names(argument: str, text: str) -> list[str]:

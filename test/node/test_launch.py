@@ -14,13 +14,15 @@ pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
 launch_pytest = pytest.importorskip("launch_pytest", reason="needs ROS 2's launch_pytest")
 pytest.importorskip("launch_ros", reason="needs ROS 2's launch_ros")
 
+from ament_index_python import get_package_share_directory
+from launch import LaunchContext, LaunchDescription
 from launch.actions import IncludeLaunchDescription, SetEnvironmentVariable
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 
-from launch import LaunchDescription
 from robot import Robot, image_message, photograph, shifted
 
 LAUNCH = Path(__file__).parents[2] / "launch"
+README = LAUNCH.parent / "README.md"
 DOMAIN = 1 + (os.getpid() + 50) % 100
 OK = 0
 
@@ -36,6 +38,17 @@ def parameter_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("launch") / "mine.yaml"
     path.write_text("/**:\n  ros__parameters:\n    max_keypoints: 33\n    device: cpu\n")
     return path
+
+
+@pytest.mark.parametrize("place", ["checkout", "installation"])
+@pytest.mark.parametrize("name", sorted(path.name for path in LAUNCH.glob("*.launch.py")))
+def test_a_launch_file_has_the_arguments_that_readme_lists(name, place):
+    folder = LAUNCH if place == "checkout" else Path(get_package_share_directory("superpoint_ros")) / "launch"
+    source = PythonLaunchDescriptionSource(str(folder / name))
+    arguments = source.get_launch_description(LaunchContext()).get_launch_arguments()
+    (row,) = (line for line in README.read_text().splitlines() if line.startswith(f"| `{name}`"))
+    assert re.findall("`([a-z_]+)`", row) == [argument.name for argument in arguments]
+    assert all(argument.description for argument in arguments)
 
 
 @launch_pytest.fixture
