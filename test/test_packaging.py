@@ -117,11 +117,50 @@ def test_cmake_installs_modules_executables_launch_and_config() -> None:
     prefix = next(path for path in packages.parents if (path / "share" / "superpoint_ros").is_dir())
     missing = {name for name in installed_files() if not (packages / name).is_file()}
     assert missing == set(), "not installed; if they are new, `make setup` installs them"
+    there = {path.relative_to(packages).as_posix() for name in PACKAGES for path in (packages / name).rglob("*.py")}
+    former = {name for name in there - installed_files() if not name.startswith("superpoint_ros/msg/")}
+    assert former == set(), "of an earlier version; `make setup` takes them away"
     for folder in ("launch", "config"):
         for path in (ROOT / folder).glob("*.*"):
             assert (prefix / "share" / "superpoint_ros" / folder / path.name).is_file()
     for name in ("superpoint_node", "superpoint", "superpoint-train"):
         assert os.access(prefix / "lib" / "superpoint_ros" / name, os.X_OK)
+
+
+@pytest.mark.parametrize("links", [False, True], ids=["files", "links, some to folders"])
+def test_an_install_takes_away_what_an_earlier_version_has_left(tmp_path: Path, links: bool) -> None:
+    """A package that is gone would shadow the module that has its name now, and a module would still be found."""
+    (tmp_path / "new" / "tools").mkdir(parents=True)
+    (tmp_path / "new" / "tools" / "extract.py").write_text("")
+    (tmp_path / "CMakeLists.txt").write_text(
+        f"""cmake_minimum_required(VERSION 3.20)
+project(superpoint_ros LANGUAGES NONE)
+set(PYTHON_INSTALL_DIR lib/python/site-packages)
+configure_file({ROOT}/cmake/remove_former_install.cmake.in remove.cmake @ONLY)
+install(SCRIPT ${{CMAKE_CURRENT_BINARY_DIR}}/remove.cmake)
+install(DIRECTORY new/ DESTINATION ${{PYTHON_INSTALL_DIR}}/superpoint_ros)
+"""
+    )
+    packages, kept = tmp_path / "prefix" / "lib" / "python" / "site-packages", tmp_path / "kept"
+    for folder in (kept, packages / "another"):
+        folder.mkdir(parents=True)
+        (folder / "__init__.py").write_text("")
+    package = packages / "superpoint_ros"
+    if links:
+        package.mkdir()
+        (package / "tools").symlink_to(kept)
+    else:
+        (package / "tools" / "extract").mkdir(parents=True)
+        (package / "tools" / "extract" / "__init__.py").write_text("")
+        (package / "tools" / "cli.py").write_text("")
+    for command in (
+        ["-S", tmp_path, "-B", tmp_path / "build", f"-DCMAKE_INSTALL_PREFIX={tmp_path / 'prefix'}"],
+        ["--install", tmp_path / "build"],
+    ):
+        subprocess.run(["cmake", *command], check=True, capture_output=True, timeout=100)
+    found = {path.relative_to(packages).as_posix() for path in packages.rglob("*.py")}
+    assert found == {"another/__init__.py", "superpoint_ros/tools/extract.py"}
+    assert (kept / "__init__.py").is_file()
 
 
 def test_the_installed_command_line_runs(tmp_path: Path) -> None:
@@ -131,11 +170,14 @@ def test_the_installed_command_line_runs(tmp_path: Path) -> None:
     assert b"demo" in result.stdout
 
 
-def test_the_pip_wheel_holds_every_module_and_the_weights(tmp_path: Path) -> None:
+def test_the_pip_wheel_holds_every_module_the_weights_and_nothing_of_an_earlier_build(tmp_path: Path) -> None:
     # pip builds beside the sources, so in a copy.
     source = tmp_path / "source"
     kept_out = shutil.ignore_patterns("__pycache__", ".*", "build", "*.egg-info")
     shutil.copytree(ROOT, source, ignore=kept_out)
+    former = source / "build" / "lib" / "superpoint_ros" / "tools" / "former.py"  # as an earlier build leaves it
+    former.parent.mkdir(parents=True)
+    former.write_text("")
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
     subprocess.run([*command, "--wheel-dir", tmp_path, source], check=True, timeout=100)
     (wheel,) = tmp_path.glob("superpoint_ros-*.whl")
@@ -143,7 +185,8 @@ def test_the_pip_wheel_holds_every_module_and_the_weights(tmp_path: Path) -> Non
         names = set(archive.namelist())
         (scripts,) = (name for name in names if name.endswith("entry_points.txt"))
         text = archive.read(scripts).decode()
-    assert installed_files() - names == set()
+    modules = {name for name in names if name.endswith(".py")}
+    assert (installed_files() - names, modules - installed_files()) == (set(), set())
     assert "superpoint = superpoint_ros.tools.cli:main" in text
     assert "superpoint-train = superpoint_training.cli:main" in text
 
