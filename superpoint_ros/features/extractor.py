@@ -56,7 +56,7 @@ class Extractor:
 
     weights              a file (see `network.checkpoint`), or None for the package's default
     device               "auto", "cpu", "cuda" or "cuda:N"
-    engine               "auto" (see `network.choice`), "torch"; on the CPU "ncnn", "openvino" or
+    engine               "auto" (see `network.engines.choice`), "torch"; on the CPU "ncnn", "openvino" or
                          "onnxruntime"; on CUDA "cudagraph" or "tensorrt"
     precision            "auto", "float32", or "float16" (CUDA only)
     max_keypoints        the strongest are kept

@@ -66,7 +66,7 @@ def export_weights(path: Path, model: SuperPoint, metadata: Mapping[str, str]) -
 
 
 def export_onnx(path: Path, model: SuperPoint) -> float:
-    """Write the network as `network.onnx_file` does, and check the file against torch.
+    """Write the network as `network.engines.onnx_file` does, and check the file against torch.
 
     Returns the greatest difference of any output on pictures of two other sizes.
 
