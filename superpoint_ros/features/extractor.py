@@ -104,6 +104,11 @@ class Extractor:
         """What runs the network, with its precision, as in "torch float32"."""
         return f"{self._engine.name} {self._engine.precision}"
 
+    @property
+    def batches(self) -> bool:
+        """Whether a batch takes less time than its images one by one: on a GPU."""
+        return str(self._engine.device) != "cpu"
+
     def __call__(self, image: NDArray[np.uint8]) -> Features:
         """Extract from one image: (H, W) grey or (H, W, 3) BGR, uint8, at least 16×16.
 

@@ -7,6 +7,7 @@ region of interest as in REP 104, with pixel centres at whole numbers.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,23 @@ from numpy.typing import NDArray
 
 COEFFICIENTS = {"plumb_bob": (4, 5), "rational_polynomial": (8, 12, 14), "equidistant": (4,)}
 """Lens models, and how many coefficients D may have; none at all stand for a perfect lens."""
+LEAST = 4
+"""Coefficients that D must have if it has any: with fewer it is not certain what they are."""
+SPELLINGS = {
+    "": "plumb_bob",
+    "plumbbob": "plumb_bob",
+    "radtan": "plumb_bob",
+    "brownconrady": "plumb_bob",
+    "rationalpolynomial": "rational_polynomial",
+    "equidistant": "equidistant",
+    "equi": "equidistant",
+    "fisheye": "equidistant",
+    "kannalabrandt": "equidistant",
+    "kannalabrandt4": "equidistant",
+}
+"""What drivers write, without case and separators."""
+PERFECT = ("none", "pinhole", "inversebrownconrady", "modifiedbrownconrady")
+"""Spellings that stand for a perfect lens, or that are it when all coefficients are 0, as RealSense's are."""
 TOLERANCE = 0.1
 """Pixels: a rectified pixel that the lens does not map back to within this has no meaning."""
 CRITERIA = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 100, 1e-9)
@@ -58,25 +76,39 @@ def calibration(info: Any) -> Calibration:
         raise Uncalibrated("camera is not calibrated: K of its CameraInfo is zero")
     if not np.isfinite(values).all() or k[0, 0] <= 0 or k[1, 1] <= 0:
         raise Uncalibrated("camera is not calibrated: its CameraInfo has focal lengths or values that cannot be")
-    model = info.distortion_model or "plumb_bob"
-    if model not in COEFFICIENTS:
-        raise Uncalibrated(f"distortion model '{model}' is unknown; expected one of {', '.join(COEFFICIENTS)}")
-    if len(d) and len(d) not in COEFFICIENTS[model]:
-        expected = " or ".join(str(count) for count in COEFFICIENTS[model])
-        raise Uncalibrated(f"distortion model '{model}' has {len(d)} coefficients, expected {expected}")
+    model, d = _lens(info.distortion_model, d)
+    p = p if p[0, 0] else k
+    r = r if r.any() else np.eye(3)
+    if any(np.linalg.matrix_rank(matrix) < 3 for matrix in (k, r, p)):
+        raise Uncalibrated("camera is not calibrated: K, R or P of its CameraInfo cannot be inverted")
     binning = (max(info.binning_x, 1), max(info.binning_y, 1))
     roi = info.roi
     height, width = roi.height or info.height, roi.width or info.width
     return Calibration(
         model=model,
         k=k,
-        d=d if len(d) else np.zeros(4),
-        r=r if r.any() else np.eye(3),
-        p=p if p[0, 0] else k,
+        d=d,
+        r=r,
+        p=p,
         binning=binning,
         offset=(roi.x_offset, roi.y_offset),
         size=(height // binning[1], width // binning[0]),
     )
+
+
+def _lens(written: str, d: NDArray[np.float64]) -> tuple[str, NDArray[np.float64]]:
+    """The model, a key of COEFFICIENTS, and as many coefficients as it may have: drivers pad D with zeros."""
+    spelling = re.sub(r"[\W_]", "", written.lower())
+    given = np.trim_zeros(d, "b")
+    model = "plumb_bob" if spelling in PERFECT and not len(given) else SPELLINGS.get(spelling)
+    if model is None:
+        raise Uncalibrated(f"distortion model '{written}' is unknown; expected one of {', '.join(COEFFICIENTS)}")
+    counts = COEFFICIENTS[model]
+    if 0 < len(d) < LEAST or len(given) > counts[-1]:
+        expected = " or ".join(str(count) for count in counts)
+        raise Uncalibrated(f"distortion model '{model}' has {len(d)} coefficients, expected {expected}")
+    count = next(count for count in counts if count >= len(given))
+    return model, np.concatenate([given, np.zeros(count - len(given))])
 
 
 def rectify(camera: Calibration, xy: NDArray[np.float32]) -> NDArray[np.float32]:

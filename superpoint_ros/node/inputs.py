@@ -19,6 +19,7 @@ from superpoint_ros.frontend.pictures import grey_picture
 from superpoint_ros.node.calibration import CameraInfoListener
 from superpoint_ros.node.faults import Faults
 from superpoint_ros.node.mailbox import Frame
+from superpoint_ros.node.names import camera_info_topic, compressed_topic, resolved
 from superpoint_ros.node.qos import publishers_sentence, subscribe
 
 
@@ -34,31 +35,42 @@ class Inputs:
         self._camera = camera
         self._image_topic = image_topic
         self._mask = Mask(mask_file)
+        self._mask_came = False
         self._camera_info: CameraInfoListener | None = None
         self._compressed = False
         self._faults = faults
         self._subscriptions: list[Any] = []
-        self.topic: str = node.resolve_topic_name(image_topic)
+        self.topic: str = resolved(node, image_topic)
+        self.missing_mask = ""
+        """The topic of a mask that has not come yet, without which no image is extracted."""
 
-    def subscribe(self, values: Parameters, depth: int, on_frame: Callable[[Frame], None]) -> None:
+    def subscribe(
+        self, values: Parameters, depth: int, on_frame: Callable[[Frame], None], on_lost: Callable[[int], None]
+    ) -> None:
         """Listen to images, with a queue of `depth`, and to all that was asked for.
+
+        on_lost  called with how many images the middleware lost
 
         Raises RuntimeError with a sentence for a topic name or a QoS override that is not allowed.
         """
+        node, prefix = self._node, f"{self._camera}/" if self._camera else ""
         compressed = self._compressed = values.image_transport == "compressed"
-        topic = f"{self._image_topic}/compressed" if compressed else self._image_topic
+        topic = compressed_topic(node, self._image_topic) if compressed else self._image_topic
 
         def on_image(message: Any) -> None:
             on_frame(Frame(self._camera, message, time.monotonic()))
 
-        images = subscribe(self._node, CompressedImage if compressed else Image, topic, on_image, depth)
+        message_class = CompressedImage if compressed else Image
+        images = subscribe(node, message_class, topic, on_image, depth, on_lost=on_lost)
         self._subscriptions.append(images)
         self.topic = images.topic_name
         if values.use_mask_topic:
-            name = f"{self._camera}/mask" if self._camera else "mask"
-            self._subscriptions.append(subscribe(self._node, Image, name, self._on_mask))
+            mask = subscribe(node, Image, f"{prefix}mask", self._on_mask, latched=True)
+            self._subscriptions.append(mask)
+            self.missing_mask = "" if self._mask_came else mask.topic_name
         if values.rectify:
-            self._camera_info = CameraInfoListener(self._node, self.topic, self._say)
+            topic = camera_info_topic(node, prefix, self._image_topic)
+            self._camera_info = CameraInfoListener(node, topic, self._say)
 
     def unsubscribe(self) -> None:
         """Stop listening."""
@@ -67,6 +79,7 @@ class Inputs:
         self._subscriptions.clear()
         if self._camera_info is not None:
             self._camera_info.destroy()
+            self._camera_info = None
 
     @property
     def calibration(self) -> str:
@@ -88,19 +101,26 @@ class Inputs:
         grey = grey_picture(message, isinstance(message, CompressedImage), values)
         return grey, self._mask.allowed(grey.shape)
 
-    def rectified(self, found: Features) -> NDArray[np.float32] | None:
-        """Keypoints in pixels of the rectified image; None unless asked for and possible."""
-        return self._camera_info.rectified(found) if self._camera_info else None
+    def rectified(self, found: Features, stamp: int) -> NDArray[np.float32] | None:
+        """Keypoints of the image with this stamp in pixels of the rectified one; None unless asked for and possible."""
+        listener = self._camera_info
+        return listener.rectified(found, stamp) if listener else None
 
-    def rays(self, xy: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float64] | None:
+    def rays(self, xy: NDArray[np.float32], size: tuple[int, int], stamp: int) -> NDArray[np.float64] | None:
         """Directions of pixels in the camera's frame; None without `rectify` and a calibration."""
-        return self._camera_info.rays(xy, size) if self._camera_info else None
+        listener = self._camera_info
+        return listener.rays(xy, size, stamp) if listener else None
 
     def _on_mask(self, message: Image) -> None:
         try:
             self._mask.update(message)
         except BadImage as error:
-            self._faults.add("bad", self.topic, f"its mask: {error}; the mask stays as it was")
+            kept = "the mask stays as it was" if self._mask_came else "there is no mask yet"
+            self._faults.add("bad", self.topic, f"its mask: {error}; {kept}")
+            return
+        if self.missing_mask:
+            self._node.get_logger().info(f"{self.topic}: a mask came on {self.missing_mask}.")
+        self._mask_came, self.missing_mask = True, ""
 
     def _say(self, sentence: str) -> None:
         self._node.get_logger().warning(f"{self.topic}: {sentence}.")

@@ -98,8 +98,41 @@ def test_no_keypoints_give_no_pixels():
         ({"p": np.full(12, np.nan)}, "focal lengths or values that cannot be"),
         ({"distortion_model": "double_sphere"}, "'double_sphere' is unknown; expected one of plumb_bob"),
         ({"d": [0.1, 0.2]}, "'plumb_bob' has 2 coefficients, expected 4 or 5"),
+        ({"d": [0.1] * 8}, "'plumb_bob' has 8 coefficients, expected 4 or 5"),
+        ({"d": [0.1] * 5, "distortion_model": "none"}, "distortion model 'none' is unknown"),
+        ({"p": [380, 0, 322, 0, 380, 0, 322, 0, 0, 0, 0, 0]}, "K, R or P of its CameraInfo cannot be inverted"),
+        ({"r": np.diag([1.0, 0, 1]).ravel()}, "K, R or P of its CameraInfo cannot be inverted"),
     ],
 )
 def test_an_uncalibrated_camera_is_refused_with_a_sentence(changes, sentence):
     with pytest.raises(Uncalibrated, match=sentence):
         calibration(info(**changes))
+
+
+FIVE, FOUR = LENSES["plumb_bob"][:4] + [0.02], LENSES["equidistant"]
+
+
+@pytest.mark.parametrize(
+    ("model", "d", "same", "as_d"),
+    [
+        ("plumb_bob", FIVE + [0] * 3, "plumb_bob", FIVE),
+        ("plumb_bob", FIVE + [0] * 9, "plumb_bob", FIVE),
+        ("plumb_bob", [0] * 12, "plumb_bob", []),
+        ("equidistant", FOUR + [0], "equidistant", FOUR),
+        ("rational_polynomial", FIVE, "plumb_bob", FIVE),
+        ("rational_polynomial", LENSES["rational_polynomial"] + [0] * 5, "rational_polynomial", None),
+        ("none", [0] * 5, "plumb_bob", []),
+        ("None", [], "plumb_bob", []),
+        ("Inverse Brown Conrady", [0] * 5, "plumb_bob", []),
+        ("Plumb Bob", FIVE, "plumb_bob", FIVE),
+        ("rational-polynomial", None, "rational_polynomial", None),
+        ("KANNALA_BRANDT4", FOUR, "equidistant", FOUR),
+        ("fisheye", FOUR, "equidistant", FOUR),
+    ],
+)
+def test_padding_and_spelling_change_nothing(model, d, same, as_d):
+    d = LENSES[same] if d is None else d
+    xy = np.random.default_rng(2).uniform(100, 400, (20, 2)).astype(np.float32)
+    found = calibration(info(d=d, distortion_model=model))
+    assert found.model in (same, model)
+    np.testing.assert_array_equal(rectify(found, xy), rectify(calibration(info(same, d=as_d)), xy))

@@ -6,9 +6,15 @@ import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
 
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile
+
 from robot import image_message, photograph
 from superpoint_ros.features.rectification import calibration, rectify
-from superpoint_ros.node.calibration import camera_info_topic
+from superpoint_ros.node.names import camera_info_topic, compressed_topic
+
+
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 def camera_info(width=320, height=240, **fields):
@@ -41,7 +47,7 @@ def start(robot, **parameters):
     node = robot.add_node(**parameters)
     assert node.start()
     info = robot.client.create_publisher(CameraInfo, "/camera_info", 1)
-    mask = robot.client.create_publisher(Image, "/mask", 1)
+    mask = robot.client.create_publisher(Image, "/mask", LATCHED)
     robot.connect(node)
     robot.spin_until(
         lambda: (
@@ -51,6 +57,12 @@ def start(robot, **parameters):
         "all inputs to be found",
     )
     return node, info, mask
+
+
+def known(robot, node, stamp=0):
+    """Wait until the node has the CameraInfo of that stamp, in seconds."""
+    calibrations = node.cameras[""].inputs._camera_info._calibrations
+    robot.spin_until(lambda: stamp * 10**9 in calibrations._by_stamp, "the calibration")
 
 
 def features_of(robot, message):
@@ -64,8 +76,7 @@ def test_keypoints_are_rectified_by_the_camera_info(robot):
     node, info, _ = start(robot, rectify=True)
     assert len(features_of(robot, image_message(photograph())).rectified_x) == 0
     info.publish(camera_info())
-    listener = node.cameras[""].inputs._camera_info
-    robot.spin_until(lambda: listener._info is not None, "the calibration")
+    known(robot, node)
     found = features_of(robot, image_message(photograph(), stamp=2))
     xy = np.stack([found.x, found.y], axis=1)
     expected = rectify(calibration(camera_info()), xy)
@@ -89,19 +100,60 @@ def test_keypoints_are_rectified_by_the_camera_info(robot):
 )
 def test_a_camera_that_cannot_be_rectified_is_said_so_once(robot, said, fields, sentence):
     node, info, _ = start(robot, rectify=True)
-    listener = node.cameras[""].inputs._camera_info
     for stamp in (1, 2, 3):
         message = camera_info(**fields)
         message.header.stamp.sec = stamp
         info.publish(message)
-        robot.spin_until(lambda: listener._info is not None, "the calibration")
+        known(robot, node, stamp)
         assert len(features_of(robot, image_message(photograph(), stamp=stamp)).rectified_x) == 0
     assert said == [sentence]
 
 
-def test_camera_info_is_beside_the_image_topic():
-    assert camera_info_topic("/image") == "/camera_info"
-    assert camera_info_topic("/front/camera/image_raw/compressed") == "/front/camera/camera_info"
+def test_each_image_is_rectified_by_the_camera_info_of_its_stamp(robot):
+    """A region of interest that moves: as the node takes an image, the next CameraInfo may be there already."""
+    from sensor_msgs.msg import RegionOfInterest
+
+    node, info, _ = start(robot, rectify=True)
+    regions = {stamp: RegionOfInterest(x_offset=10 * stamp, width=320, height=240) for stamp in (1, 2, 3)}
+    for stamp, roi in regions.items():
+        message = camera_info(width=640, roi=roi)
+        message.header.stamp.sec = stamp
+        info.publish(message)
+        known(robot, node, stamp)
+    for stamp, roi in regions.items():
+        found = features_of(robot, image_message(photograph(), stamp=stamp))
+        expected = rectify(calibration(camera_info(width=640, roi=roi)), np.stack([found.x, found.y], axis=1))
+        np.testing.assert_allclose(np.stack([found.rectified_x, found.rectified_y], axis=1), expected)
+
+
+@pytest.mark.parametrize(
+    ("remaps", "image", "compressed", "info"),
+    [
+        ([], "image", "/image/compressed", "/camera_info"),
+        ([], "/front/cam/raw", "/front/cam/raw/compressed", "/front/cam/camera_info"),
+        ([], "/front/cam/raw/compressed", "/front/cam/raw/compressed", "/front/cam/camera_info"),
+        (["image:=/cam/raw"], "image", "/cam/raw/compressed", "/cam/camera_info"),
+        (["image:=/cam/raw", "image/compressed:=/small"], "image", "/small", "/cam/camera_info"),
+        (["image:=/cam/raw", "camera_info:=/calib/info"], "image", "/cam/raw/compressed", "/calib/info"),
+        (["camera_info:=/calib/info"], "/cam/raw", "/cam/raw/compressed", "/calib/info"),
+        (["/cam/camera_info:=/calib/info"], "/cam/raw", "/cam/raw/compressed", "/calib/info"),
+    ],
+)
+def test_transport_and_camera_info_follow_the_image_unless_they_are_remapped_themselves(
+    robot, remaps, image, compressed, info
+):
+    arguments = [word for remap in remaps for word in ("-r", remap)]
+    node = Node("names", context=robot.context, cli_args=["--ros-args", *arguments])
+    assert (compressed_topic(node, image), camera_info_topic(node, "", image)) == (compressed, info)
+    node.destroy_node()
+
+
+def test_the_topics_of_a_named_camera_are_remapped_by_their_own_names(robot):
+    arguments = ["--ros-args", "-r", "left/image:=/cam/raw", "-r", "right/camera_info:=/calib"]
+    node = Node("names", context=robot.context, cli_args=arguments)
+    assert camera_info_topic(node, "left/", "left/image") == "/cam/camera_info"
+    assert camera_info_topic(node, "right/", "/cam1/raw") == "/calib"
+    node.destroy_node()
 
 
 def test_masks_of_file_and_topic_keep_keypoints_out(robot, tmp_path):
@@ -109,22 +161,70 @@ def test_masks_of_file_and_topic_keep_keypoints_out(robot, tmp_path):
     fixed[:120] = 255
     cv2.imwrite(str(tmp_path / "fixed.png"), fixed)
     node, _, mask = start(robot, mask_files=[str(tmp_path / "fixed.png")], use_mask_topic=True)
-    found = features_of(robot, image_message(photograph()))
-    assert len(found.y) > 20 and max(found.y) < 119.5
     left = np.zeros((240, 320), np.uint8)
     left[:, :160] = 1
     mask.publish(image_message(left))
     inputs = node.cameras[""].inputs
-    robot.spin_until(lambda: inputs._mask._latest is not None, "the mask")
+    robot.spin_until(lambda: not inputs.missing_mask, "the mask")
     found = features_of(robot, image_message(photograph(), stamp=2))
     assert len(found.y) > 10 and max(found.y) < 119.5 and max(found.x) < 159.5
+    node.trigger_deactivate()
+    node.trigger_activate()
+    assert not inputs.missing_mask
+
+
+def test_a_mask_that_was_published_before_the_node_came_is_used(robot):
+    from sensor_msgs.msg import Image
+
+    mask = robot.client.create_publisher(Image, "/mask", LATCHED)
+    left = np.zeros((240, 320), np.uint8)
+    left[:, :160] = 1
+    mask.publish(image_message(left))
+    node = robot.add_node(use_mask_topic=True)
+    assert node.start()
+    robot.connect(node)
+    robot.spin_until(lambda: not node.cameras[""].inputs.missing_mask, "the mask")
+    found = features_of(robot, image_message(photograph()))
+    assert len(found.x) > 10 and max(found.x) < 159.5
+
+
+def test_without_its_mask_no_image_is_extracted_and_that_is_said(robot, said):
+    node, _, mask = start(robot, use_mask_topic=True)
+    robot.camera.publish(image_message(photograph(), stamp=1))
+    robot.await_diagnostics(frames_in="1", frames_unmasked="1", frames_out="0")
+    assert said == ["/image: no mask has come on /mask; the frame is skipped"]
+    status = robot.diagnostics[-1].status[0]
+    expected = "no mask has come on /mask, and no image is extracted without"
+    assert (status.level, status.message) == (b"\x01", expected)
+    broken = image_message(np.ones((240, 320), np.uint8))
+    broken.encoding = "bgr9"
+    mask.publish(broken)
+    robot.await_diagnostics(frames_bad="1")
+    assert said[-1].endswith("; there is no mask yet") and node.cameras[""].inputs.missing_mask == "/mask"
+    mask.publish(image_message(np.ones((240, 320), np.uint8)))
+    robot.spin_until(lambda: not node.cameras[""].inputs.missing_mask, "the mask")
+    robot.show(image_message(photograph(), stamp=2))
+    assert [message.header.stamp.sec for message in robot.homographies] == [2]
+
+
+def test_a_mask_that_is_not_latched_by_its_publisher_is_said_so(robot, said):
+    from sensor_msgs.msg import Image
+
+    node = robot.add_node(use_mask_topic=True)
+    assert node.start()
+    robot.client.create_publisher(Image, "/mask", 1)
+    expected = (
+        "/mask: /client offers reliable, volatile, but this node asks for reliable, transient local: no message comes "
+        "from it. Change either, here by qos_overrides./mask.subscription."
+    )
+    robot.spin_until(lambda: expected in said, "the warning")
 
 
 def test_a_mask_that_does_not_fit_is_counted_with_its_frames(robot, said):
     node, _, mask = start(robot, use_mask_topic=True)
     mask.publish(image_message(np.ones((64, 320), np.uint8)))
     inputs = node.cameras[""].inputs
-    robot.spin_until(lambda: inputs._mask._latest is not None, "the mask")
+    robot.spin_until(lambda: not inputs.missing_mask, "the mask")
     robot.camera.publish(image_message(photograph()))
     robot.await_diagnostics(frames_bad="1", frames_out="0")
     assert said == ["/image: mask of 320×64 does not fit an image of 320×240; the frame is skipped"]
@@ -148,7 +248,7 @@ def test_markers_for_rviz_need_a_calibration(robot):
     robot.spin_until(lambda: node.cameras[""].outputs.publishers["markers"].get_subscription_count(), "the viewer")
     features_of(robot, image_message(photograph()))
     info.publish(camera_info())
-    robot.spin_until(lambda: node.cameras[""].inputs._camera_info._info is not None, "the calibration")
+    known(robot, node)
     found = features_of(robot, image_message(photograph(), stamp=2))
     robot.spin_until(lambda: arrays, "markers")
     assert len(arrays) == 1 and arrays[0].markers[0].header == found.header

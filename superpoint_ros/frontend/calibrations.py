@@ -1,0 +1,81 @@
+"""Which calibration belongs to an image: cameras may be calibrated anew, or move their region of interest."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from superpoint_ros.features.rectification import Calibration, Uncalibrated, calibration
+
+KEPT = 64
+"""CameraInfos in which that of an image is looked for."""
+SURE = 3
+"""Images in a row with a CameraInfo of their own stamp, after which the next is taken to have one, too."""
+WAIT = 0.05
+"""Seconds that the worker waits for it."""
+
+
+class Calibrations:
+    """The last CameraInfos of one camera by stamp, safe to use from any thread."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._by_stamp: dict[int, Calibration | Uncalibrated] = {}
+        self._read: tuple[Any, Calibration | Uncalibrated] | None = None
+        self._newest = 0
+        self._in_a_row = 0
+
+    def add(self, info: Any) -> None:
+        """Take a sensor_msgs/CameraInfo. One that cannot be used is told of when an image wants it."""
+        values = _values(info)
+        with self._changed:
+            if self._read is None or self._read[0] != values:
+                self._read = values, _calibration(info)
+            self._newest = info.header.stamp.sec * 10**9 + info.header.stamp.nanosec
+            self._by_stamp.pop(self._newest, None)
+            self._by_stamp[self._newest] = self._read[1]
+            while len(self._by_stamp) > KEPT:
+                del self._by_stamp[next(iter(self._by_stamp))]
+            self._changed.notify_all()
+
+    def of(self, stamp: int) -> Calibration | None:
+        """That of the image with this stamp, nanoseconds: its own, or where there is none the last before it.
+
+        None before the first. Raises Uncalibrated with a sentence for one that cannot be used.
+        """
+        with self._changed:
+            if not self._by_stamp:
+                return None
+            if self._in_a_row >= SURE and self._newest < stamp:
+                self._changed.wait_for(lambda: self._newest >= stamp, WAIT)
+            paired = self._in_a_row >= SURE
+            found = self._by_stamp.get(stamp)
+            self._in_a_row = 0 if found is None else self._in_a_row + 1
+            if found is None and paired and any(each is not self._by_stamp[self._newest] for each in self._known()):
+                raise Uncalibrated("an image came without its CameraInfo, which differs from image to image")
+            if found is None:
+                before = [each for each in self._by_stamp if each <= stamp]
+                found = self._by_stamp[max(before) if before else self._newest]
+        if isinstance(found, Uncalibrated):
+            raise found
+        return found
+
+    def _known(self) -> list[Calibration | Uncalibrated]:
+        return list(self._by_stamp.values())
+
+
+def _calibration(info: Any) -> Calibration | Uncalibrated:
+    try:
+        return calibration(info)
+    except Uncalibrated as error:
+        return error
+
+
+def _values(info: Any) -> tuple[Any, ...]:
+    """All but the header. The message classes of Humble and Jazzy compare arrays wrongly: values are compared here."""
+    roi = info.roi
+    return (
+        (info.height, info.width, info.distortion_model, info.binning_x, info.binning_y),
+        (roi.x_offset, roi.y_offset, roi.height, roi.width),
+        *(tuple(float(value) for value in array) for array in (info.d, info.k, info.r, info.p)),
+    )
