@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import Field
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from superpoint_ros.frontend.parameters import TABLE, Parameters, check_name, checked, describe
+from superpoint_ros.frontend.parameter_values import fitted
+from superpoint_ros.frontend.parameters import TABLE, Parameters, check_name, checked, is_known
 
 NODE = "superpoint"
 SECTION = "ros__parameters"
 
 
-def read_parameters(path: Path | None, assignments: Mapping[str, str]) -> Parameters:
+def read_parameters(
+    path: Path | None, assignments: Mapping[str, str], warn: Callable[[str], None] = lambda sentence: None
+) -> Parameters:
     """The values of a ROS parameter file, in sections for /** or a node called superpoint; then the assignments.
 
     assignments  name -> value as YAML
+    warn         called with a sentence for an unknown name in a section for all nodes, which may mean another node
 
-    Raises ValueError with a sentence for what is unknown or not allowed, OSError for a file that is not there.
+    Raises ValueError with a sentence for what else is unknown or not allowed, OSError for a file that is not there.
     """
-    values = _in_file(path) if path is not None else {}
+    values = _in_file(path, warn) if path is not None else {}
     for name, text in assignments.items():
         check_name(name)
         try:
@@ -38,29 +41,66 @@ def parameters_of(values: Mapping[str, Any]) -> Parameters:
     for name, value in values.items():
         check_name(name)
         if name in TABLE:
-            fitting[name] = _fitting(name, TABLE[name], value)
+            fitting[name] = fitted(name, TABLE[name], value)
     return checked(Parameters(), fitting)
 
 
-def _in_file(path: Path) -> dict[str, Any]:
+def robot_wide_names(arguments: Sequence[str]) -> set[str]:
+    """Names of parameters that files among a node's command-line arguments give to nodes of any name, as /** does.
+
+    A file that cannot be read has none: rcl, which reads it too, has a better word for it.
+    """
+    names: set[str] = set()
+    for option, path in zip(arguments, arguments[1:], strict=False):
+        if option == "--params-file":
+            try:
+                sections = _read(Path(path))
+            except (ValueError, OSError):
+                continue
+            names.update(*(dict(_flat(values, "")) for node, values in sections.items() if _for_any_node(node)))
+    return names
+
+
+def unknown(name: str) -> str:
+    """A sentence about a name that a file gives to all nodes and this one does not know."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"{path}: not a YAML file ({str(error).splitlines()[0]})") from None
-    sections = dict(_sections(content, ""))
+        check_name(name)
+    except ValueError as error:
+        return f"{str(error).split(';')[0]}, and taken to be for other nodes"
+    return ""
+
+
+def _in_file(path: Path, warn: Callable[[str], None]) -> dict[str, Any]:
+    sections = _read(path)
     ours = [name for name in sections if name == "/**" or name.split("/")[-1] == NODE]
     if not ours:
         there = f"its sections are for {', '.join(sections)}" if sections else "it has none"
         raise ValueError(f"{path}: expected a section for /** or /{NODE} with {SECTION}, {there}")
     values: dict[str, Any] = {}
-    for name in sorted(ours, key=lambda each: each != "/**"):
-        values.update(_flat(sections[name], ""))
-    try:
-        for name in values:
-            check_name(name)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+    for section in sorted(ours, key=lambda each: not _for_any_node(each)):
+        for name, value in _flat(sections[section], ""):
+            if _for_any_node(section) and not is_known(name):
+                warn(f"{path}: {unknown(name)}.")
+                continue
+            try:
+                check_name(name)
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from None
+            values[name] = value
     return values
+
+
+def _read(path: Path) -> dict[str, dict[str, Any]]:
+    """node -> parameters. Raises ValueError with a sentence."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"{path}: not a YAML file ({str(error).splitlines()[0]})") from None
+    return dict(_sections(content, ""))
+
+
+def _for_any_node(section: str) -> bool:
+    return "*" in section.split("/")[-1]
 
 
 def _sections(content: Any, prefix: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -69,7 +109,7 @@ def _sections(content: Any, prefix: str) -> Iterator[tuple[str, dict[str, Any]]]
         return
     for key, value in content.items():
         if key == SECTION:
-            yield prefix or "/", value or {}
+            yield prefix or "/", value if isinstance(value, dict) else {}
         else:
             yield from _sections(value, f"{prefix}/{str(key).strip('/')}")
 
@@ -80,36 +120,3 @@ def _flat(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
-
-
-def _fitting(name: str, row: Field[Any], value: Any) -> Any:
-    """The value as its row has it."""
-    default: Any = row.default
-    if not isinstance(default, tuple):
-        fitting = _scalar(default, value)
-    elif isinstance(value, (list, tuple)):
-        fitting = [_scalar(default[0], each) for each in value]
-    else:
-        fitting = None
-    if fitting is None or isinstance(fitting, list) and None in fitting:
-        kind = type(default[0] if isinstance(default, tuple) else default).__name__
-        kind = f"a list of {kind}" if isinstance(default, tuple) else kind
-        raise ValueError(f"parameter '{name}' must be {kind}, got {value!r}. {describe(row)}")
-    limits = row.metadata["limits"]
-    if limits and not limits[0] <= fitting <= limits[1]:
-        raise ValueError(f"parameter '{name}' must lie in {limits[0]} to {limits[1]}, got {value!r}. {describe(row)}")
-    return fitting
-
-
-def _scalar(default: Any, value: Any) -> Any:
-    """The value in the type of the default, or None."""
-    if isinstance(default, bool) or isinstance(value, bool):
-        return value if type(default) is type(value) else None
-    if isinstance(default, float):
-        try:
-            return float(value)  # YAML 1.1 takes 1e-3 for a string
-        except (TypeError, ValueError):
-            return None
-    if isinstance(default, str):
-        return str(value) if isinstance(value, (str, int, float)) else "" if value is None else None
-    return value if isinstance(value, int) else None

@@ -11,6 +11,7 @@ from typing import Any
 from superpoint_ros.features.decode import WHOLE_RANGE
 from superpoint_ros.features.image import SMALLEST_SIDE
 from superpoint_ros.frontend.messages import DESCRIPTOR_TYPES
+from superpoint_ros.frontend.parameter_values import fitted
 from superpoint_ros.frontend.tracker import REFERENCES
 from superpoint_ros.network.engines.engine import ENGINES, PRECISIONS
 from superpoint_ros.network.heatmap import DetectionSettings
@@ -215,26 +216,25 @@ def change(current: Parameters, proposals: Sequence[Any], configured: bool) -> P
 
     Raises ValueError with a sentence if a value is not allowed, or not while configured.
     """
-    values = {proposal.name: proposal.value for proposal in proposals if proposal.name in TABLE}
-    for name, value in values.items():
-        if configured and not TABLE[name].metadata["live"] and value != getattr(current, name):
+    values = {each.name: fitted(each.name, TABLE[each.name], each.value) for each in proposals if each.name in TABLE}
+    result = checked(current, values)
+    for name in values:
+        if configured and not TABLE[name].metadata["live"] and getattr(result, name) != getattr(current, name):
             raise ValueError(f"parameter '{name}' {CONFIGURE}")
-    return checked(current, values)
+    return result
+
+
+def is_known(name: str) -> bool:
+    """Whether it is in the table, or the name of a parameter that every node has."""
+    return name in TABLE or name in OTHERS or name.startswith("qos_overrides.")
 
 
 def check_name(name: str) -> None:
-    """Raise ValueError for a name that is not in the table, nor that of a parameter that every node has."""
-    if name not in TABLE and name not in OTHERS and not name.startswith("qos_overrides."):
+    """Raise ValueError for a name that is not known."""
+    if not is_known(name):
         close = difflib.get_close_matches(name, TABLE, n=1)
         nearest = f" (did you mean '{close[0]}'?)" if close else ""
         raise ValueError(f"parameter '{name}' is unknown{nearest}; there are {', '.join(TABLE)}")
-
-
-def describe(row: Field[Any]) -> str:
-    """What a parameter is and what it may be, in one or two sentences."""
-    limits, choices = row.metadata["limits"], row.metadata["choices"]
-    allowed = f"{limits[0]} to {limits[1]}" if limits else ", ".join(choices)
-    return row.metadata["description"] + (f" Allowed: {allowed}." if allowed else "")
 
 
 def checked(current: Parameters, values: dict[str, Any]) -> Parameters:

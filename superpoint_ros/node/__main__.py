@@ -16,13 +16,14 @@ def main(args: list[str] | None = None) -> int:
     # Torch's threads would spin after each piece of work, on cores that the rest of the robot needs: where all are
     # busy, matching takes twice as long. Read when torch is imported, so before the node is.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from superpoint_ros.frontend.parameter_file import robot_wide_names
     from superpoint_ros.node.superpoint_node import SuperPointNode
 
     make_room()
     rclpy.init(args=args)
     node = None
     try:
-        node = SuperPointNode()
+        node = SuperPointNode(robot_wide_names(sys.argv if args is None else args))
         if node.parameters.autostart and not node.start():
             return 1
         rclpy.spin(node)

@@ -14,15 +14,18 @@ from rclpy.time import Time
 from std_msgs.msg import Header
 
 from superpoint_ros.features.extractor import Features
+from superpoint_ros.features.homography import HomographyStatus
 from superpoint_ros.features.rectification import COEFFICIENTS
+from superpoint_ros.frontend.blankness import likely_reason
 from superpoint_ros.frontend.parameters import Parameters
+from superpoint_ros.frontend.stamps import nanoseconds
 from superpoint_ros.frontend.tracker import Tracker
 from superpoint_ros.node.faults import Faults
 from superpoint_ros.node.health import SILENCE, assess
 from superpoint_ros.node.inputs import Inputs
 from superpoint_ros.node.mailbox import Frame
 from superpoint_ros.node.outputs import Outputs, View
-from superpoint_ros.node.statistics import Statistics, diagnostic_values
+from superpoint_ros.node.statistics import Period, Statistics, diagnostic_values
 
 AGAIN = 60.0
 """Seconds until a silent topic is complained of again."""
@@ -46,7 +49,9 @@ class Camera:
         self.faults = Faults(lambda sentence: node.get_logger().warning(sentence))
         self._complained = 0.0
         self._times = (0.0, 0.0)  # latency and age of the features in work when they were published
-        self._reported = {"bad": 0, "failed": 0, "unmatched": 0}
+        self._reported = {"bad": 0, "failed": 0, "unmatched": 0, "unmasked": 0}
+        self._introduced = False
+        self._blank = ""  # why the last frame without keypoints had none
         slash = "/" if self.name else ""
         image_topic = values.per_camera("image_topics")[index] or f"{self.name}{slash}image"
         mask_file = values.per_camera("mask_files")[index]
@@ -59,9 +64,14 @@ class Camera:
 
         def count(frame: Frame) -> None:
             self.statistics.received()
+            self._introduce(frame)
+            if missing := self.inputs.missing_mask:
+                self.fault("unmasked", f"no mask has come on {missing}; the frame is skipped")
+                return
             on_frame(frame)
 
-        self.inputs.subscribe(values, depth, count)
+        self._introduced = False
+        self.inputs.subscribe(values, depth, count, self.statistics.lost)
         self.statistics.listening()
 
     def destroy(self) -> None:
@@ -81,17 +91,28 @@ class Camera:
             self._send_features(frame, found, values, weights_id, None)
 
     def publish_motion(
-        self, frame: Frame, picture: NDArray[np.uint8], found: Features, values: Parameters, weights_id: str
+        self,
+        frame: Frame,
+        picture: NDArray[np.uint8],
+        mask: NDArray[np.bool_] | None,
+        found: Features,
+        values: Parameters,
+        weights_id: str,
     ) -> None:
         """Compare a frame's features with the reference, and publish all else that is listened to."""
-        stamp = Time.from_msg(frame.header.stamp)
-        motion = self.tracker.advance(stamp.nanoseconds, found, **values.tracking())
+        stamp = nanoseconds(frame.header.stamp)
+        motion = self.tracker.advance(stamp, found, **values.tracking())
         if values.tracks:
             self._send_features(frame, found, values, weights_id, motion.track_ids)
         header = self._header(frame)
         self.outputs.publish_motion(header, motion, values)
+        if not len(found):
+            self._blank = likely_reason(picture, mask, values.detection_threshold)
         self.statistics.published(*self._times, len(found))
-        self.outputs.show(View(header, picture, found, motion, self._times[0]), self.inputs.rays)
+        if values.publish_homography and motion.reference_stamp is not None:
+            self.statistics.compared(motion.homography.status == HomographyStatus.OK)
+        view = View(header, picture, found, motion, self._times[0])
+        self.outputs.show(view, lambda xy, size: self.inputs.rays(xy, size, stamp))
 
     def _send_features(
         self,
@@ -101,7 +122,7 @@ class Camera:
         weights_id: str,
         track_ids: NDArray[np.int32] | None,
     ) -> None:
-        rectified = self.inputs.rectified(found)
+        rectified = self.inputs.rectified(found, nanoseconds(frame.header.stamp))
         self.outputs.publish_features(self._header(frame), found, values, weights_id, track_ids, rectified)
         age = self._node.get_clock().now() - Time.from_msg(frame.header.stamp, self._node.get_clock().clock_type)
         self._times = (time.monotonic() - frame.received, age.nanoseconds / 1e9)
@@ -124,27 +145,51 @@ class Camera:
         counts = {kind: self.faults.count(kind) for kind in self._reported}
         new = {kind: count - self._reported[kind] for kind, count in counts.items()}
         self._reported = counts
-        snapshot, calibration = self.statistics.snapshot(), self.inputs.calibration
-        if calibration and calibration not in COEFFICIENTS:
-            remarks = [*remarks, f"keypoints are not rectified: {calibration}"]
+        snapshot, period = self.statistics.snapshot(), self.statistics.period()
         level, sentence = assess(
             state,
             self.inputs.topic,
-            self.statistics.period(),
+            period,
             snapshot.silence_s,
             new,
-            remarks,
+            [*remarks, *self._remarks(period)],
             values.max_age,
             values.overload_drops,
         )
-        facts = {"topic": self.inputs.topic, "calibration": calibration, **facts}
+        facts = {
+            "topic": self.inputs.topic,
+            "calibration": self.inputs.calibration,
+            "rate_in_hz": f"{period.rates[0]:.1f}",
+            "rate_out_hz": f"{period.rates[1]:.1f}",
+            **facts,
+        }
         return DiagnosticStatus(
             level=bytes([level]),
             name=self._status_name,
             message=sentence,
-            hardware_id=facts["device"],
+            hardware_id=self.name or self.inputs.topic,
             values=[KeyValue(key=k, value=v) for k, v in diagnostic_values(snapshot, counts, facts).items()],
         )
+
+    def _remarks(self, period: Period) -> list[str]:
+        """What is wrong with this camera's inputs or pictures."""
+        remarks, calibration = [], self.inputs.calibration
+        if calibration and calibration not in COEFFICIENTS:
+            remarks.append(f"keypoints are not rectified: {calibration}")
+        if missing := self.inputs.missing_mask:
+            remarks.append(f"no mask has come on {missing}, and no image is extracted without")
+        if period.empty and period.empty == period.frames_out:
+            remarks.append(f"no keypoints in the last second: {self._blank}")
+        return remarks
+
+    def _introduce(self, frame: Frame) -> None:
+        """Log the first image, and the first after a silence that was complained of."""
+        if self._introduced and not self._complained:
+            return
+        message, again = frame.message, " again" if self._introduced else ""
+        kind = message.format if hasattr(message, "format") else f"{message.width}×{message.height} {message.encoding}"
+        self._introduced, self._complained = True, 0.0
+        self._node.get_logger().info(f"Images come in on {self.inputs.topic}{again}: {kind!r}.")
 
     def complain_of_silence(self) -> None:
         """Log who publishes the topic, when no image came for a while: once, and again every minute."""

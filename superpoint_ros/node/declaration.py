@@ -2,37 +2,88 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from dataclasses import Field
 from typing import Any
 
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 
-from superpoint_ros.frontend.parameters import CONFIGURE, TABLE, Parameters, check_name, checked, describe, is_array
+from superpoint_ros.frontend.parameter_file import unknown
+from superpoint_ros.frontend.parameter_values import fitted
+from superpoint_ros.frontend.parameters import CONFIGURE, TABLE, Parameters, check_name, checked, is_array, is_known
+
+INTEGERS = Parameter.Type.INTEGER_ARRAY
 
 
-def declare(node: Node) -> Parameters:
+def declare(node: Node, robot_wide: Collection[str] = ()) -> Parameters:
     """Declare the table's parameters on a node and read the values it was started with.
 
-    Raises ValueError with a sentence for an unknown name or a value that is not allowed.
+    robot_wide  names that a file gives to all nodes: one that is unknown here is warned of
+
+    Raises ValueError with a sentence for another unknown name or a value that is not allowed.
     """
-    for name in node._parameter_overrides:
-        check_name(name)
+    given = node._parameter_overrides
+    for name in given:
+        if name in robot_wide and not is_known(name):
+            node.get_logger().warning(f"{unknown(name)}.")
+        else:
+            check_name(name)
     values = {}
     for name, row in TABLE.items():
-        default: Any = row.default
-        default = list(default) if is_array(row) else default
-        try:
-            values[name] = node.declare_parameter(name, default, _descriptor(row)).value
-        except Exception as error:
-            # rclpy raises one of several classes without a common base; each names the value
-            raise ValueError(f"parameter '{name}': {error}. {describe(row)}") from None
+        value: Any = row.default
+        if name in given:
+            value = values[name] = fitted(name, row, given[name].value)
+        node.declare_parameter(name, list(value) if is_array(row) else value, _descriptor(row), ignore_override=True)
     return checked(Parameters(), values)
+
+
+def follow_changes(node: Node, change: Callable[[list[Parameter]], None]) -> None:
+    """Have `change` judge what someone wants to set; its ValueError is the refusal.
+
+    `ros2 param dump` writes all parameters, and `load` sets them all again: what every rclpy node reads at its start
+    only may be set to what it is.
+    """
+
+    def prepare(proposals: list[Parameter]) -> list[Parameter]:
+        for each in proposals:
+            if node.has_parameter(each.name):
+                node.describe_parameter(each.name).read_only = False  # the node's own, not a copy: `judge` refuses
+        return [_as_doubles(each) for each in proposals]
+
+    def judge(proposals: list[Parameter]) -> SetParametersResult:
+        try:
+            for each in proposals:
+                own = each.name in TABLE or each.name == "use_sim_time" or not node.has_parameter(each.name)
+                if not own and each.value != node.get_parameter(each.name).value:
+                    raise ValueError(f"parameter '{each.name}' is read when the node starts; start it again")
+            change(proposals)
+        except ValueError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
+    if hasattr(node, "add_pre_set_parameters_callback"):  # not on Humble
+        node.add_pre_set_parameters_callback(prepare)
+    node.add_on_set_parameters_callback(judge)
+
+
+def _as_doubles(given: Parameter) -> Parameter:
+    """Whole numbers given for doubles as doubles: to rclpy those are other types."""
+    row = TABLE.get(given.name)
+    if row is None:
+        return given
+    if isinstance(row.default, float) and type(given.value) is int:
+        return Parameter(given.name, value=float(given.value))
+    if isinstance(row.default, tuple) and isinstance(row.default[0], float) and given.type_ == INTEGERS:
+        return Parameter(given.name, value=[float(each) for each in given.value])
+    return given
 
 
 def _descriptor(row: Field[Any]) -> ParameterDescriptor:
     live, limits = row.metadata["live"], row.metadata["limits"]
     descriptor = ParameterDescriptor(
+        dynamic_typing=not hasattr(Node, "add_pre_set_parameters_callback"),  # Humble: whole numbers for doubles
         description=row.metadata["description"],
         additional_constraints=("Changes live." if live else f"Not live: {CONFIGURE}.")
         + (f" One of {', '.join(row.metadata['choices'])}." if row.metadata["choices"] else ""),

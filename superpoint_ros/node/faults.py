@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 
 REPORT_PERIOD = 5.0
-"""Seconds between two reports of one kind on one topic."""
+"""Seconds between two reports of one kind and reason on one topic."""
+REASONS = 4
+"""Reports of one kind on one topic in that time, however many reasons there are."""
+NUMBER = re.compile(r"-?\d[\d.,e+×x-]*")
+"""What may differ between two reports of one reason."""
 
 
 class Faults:
     """Counters and throttled reports, safe to use from any thread.
 
-    report  called with a sentence at most once per REPORT_PERIOD, topic and kind
+    report  called with a sentence at most once per REPORT_PERIOD, topic, kind and reason, which is the sentence
+            without its numbers
     clock   seconds, steady
     """
 
@@ -22,22 +28,29 @@ class Faults:
         self._report = report
         self._clock = clock
         self._lock = threading.Lock()
-        self._last: dict[tuple[str, str], float] = {}
+        self._said: dict[tuple[str, str], dict[str, float]] = {}
         self._unsaid: Counter[tuple[str, str]] = Counter()
         self._counts: Counter[str] = Counter()
 
+    def count_only(self, kind: str) -> None:
+        """Count a fault that is explained elsewhere."""
+        with self._lock:
+            self._counts[kind] += 1
+
     def add(self, kind: str, topic: str, sentence: str) -> None:
         """Count a fault of a kind ("bad", "failed"); report it unless the like just was."""
-        key = (kind, topic)
+        key, reason = (kind, topic), NUMBER.sub("#", sentence)
         now = self._clock()
         with self._lock:
             self._counts[kind] += 1
-            if now - self._last.get(key, -REPORT_PERIOD) < REPORT_PERIOD:
+            said = {each: when for each, when in self._said.get(key, {}).items() if now - when < REPORT_PERIOD}
+            self._said[key] = said
+            if reason in said or len(said) >= REASONS:
                 self._unsaid[key] += 1
                 return
-            self._last[key] = now
+            said[reason] = now
             unsaid = self._unsaid.pop(key, 0)
-        more = f" ({unsaid} more like it since the last report)" if unsaid else ""
+        more = f" ({unsaid} more since the last report)" if unsaid else ""
         self._report(f"{topic}: {sentence}{more}")
 
     def count(self, kind: str) -> int:

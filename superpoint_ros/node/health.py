@@ -29,7 +29,7 @@ def assess(
     state    of the lifecycle, as in "active"
     period   what happened since the last report
     silence  seconds since the last image; 0 where none is to be expected
-    faults   frames of each kind ("failed", "bad", "unmatched") since the last report
+    faults   frames of each kind ("failed", "bad") since the last report
     remarks  what is wrong with the set-up, such as running on the CPU though CUDA was asked for
     max_age, overload_drops  the parameters of these names
     """
@@ -42,8 +42,8 @@ def assess(
         reasons.append((WARN, f"bad images in the last second: {faults['bad']}"))
     if silence > SILENCE:
         reasons.append((WARN, f"no image on {topic} for {silence:.0f} s"))
-    if faults.get("unmatched") and not period.frames_out:
-        reasons.append((WARN, f"{faults['unmatched']} frames and none with partners: do the stamps fit sync_slop?"))
+    if period.motionless_s > SILENCE and period.empty < max(period.frames_out, 1):
+        reasons.append((WARN, f"no homography for {period.motionless_s:.0f} s: ~/homography says why by its status"))
     if abs(period.age) > OTHER_CLOCK:
         reasons.append((WARN, f"stamps are {period.age:.0f} s before the node's clock: is use_sim_time right?"))
     elif period.age > max_age:
@@ -52,6 +52,9 @@ def assess(
         why = f", since one takes {1e3 * period.latency:.0f} ms" if period.frames_out else ""
         dropped = f"{period.dropped} of {period.frames_in} images were dropped in the last second"
         reasons.append((WARN, f"overloaded: {dropped}{why}"))
+    if period.lost > 1 and period.lost > overload_drops * (period.frames_in + period.lost):
+        lost = f"{period.lost} of {period.frames_in + period.lost} images"
+        reasons.append((WARN, f"the middleware lost {lost} in the last second, on the way to this node"))
     reasons += [(WARN, remark) for remark in remarks]
     reasons.sort(key=lambda reason: -reason[0])
     if not reasons:

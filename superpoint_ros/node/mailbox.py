@@ -35,10 +35,13 @@ class Mailbox:
 
     A slot holds the frames that belong together: one of a camera, or a synchronised set. What comes
     newer replaces it whole.
+
+    in_turn  the worker takes one slot at a time, each in its turn, and not all at once
     """
 
-    def __init__(self, slots: Sequence[str]) -> None:
+    def __init__(self, slots: Sequence[str], in_turn: bool = False) -> None:
         self._slots: dict[str, list[Frame]] = {slot: [] for slot in slots}
+        self._in_turn = in_turn
         self._ready = threading.Condition()
         self._closed = False
 
@@ -53,11 +56,14 @@ class Mailbox:
             return replaced
 
     def take(self) -> list[Frame]:
-        """Wait for frames, and take the newest of every slot; empty only after `close`."""
+        """Wait for frames, and take the newest of every slot, or of the next; empty only after `close`."""
         with self._ready:
             self._ready.wait_for(lambda: self._closed or any(self._slots.values()))
-            frames = [frame for held in self._slots.values() for frame in held]
-            self._slots = {slot: [] for slot in self._slots}
+            filled = [slot for slot, held in self._slots.items() if held]
+            frames = []
+            for slot in filled[:1] if self._in_turn else filled:
+                frames += self._slots.pop(slot)
+                self._slots[slot] = []  # behind all others, whose turn comes first
             return frames
 
     def close(self) -> None:
@@ -86,10 +92,16 @@ class Worker:
         self._thread = threading.Thread(target=self._run, name="superpoint-worker", daemon=True)
         self._thread.start()
 
-    def stop(self) -> None:
-        """Close the mailbox, and wait for the frames in work to be finished."""
+    def stop(self, limit: float) -> bool:
+        """Close the mailbox, and wait for the frames in work to be finished, `limit` seconds long; whether they are."""
         self._mailbox.close()
-        self._thread.join()
+        self._thread.join(limit)
+        return not self.busy
+
+    @property
+    def busy(self) -> bool:
+        """Whether its thread lives."""
+        return self._thread.is_alive()
 
     def _run(self) -> None:
         while frames := self._mailbox.take():

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import (
+    DurabilityPolicy,
     QoSCompatibility,
     QoSPolicyKind,
     QoSProfile,
@@ -16,35 +18,60 @@ from rclpy.qos import (
 )
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
-try:
-    from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
-except ImportError:  # Humble
-    from rclpy.qos_event import PublisherEventCallbacks, SubscriptionEventCallbacks
+from superpoint_ros.node.names import resolved
 
+try:
+    from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks, UnsupportedEventTypeError
+except ImportError:  # Humble
+    from rclpy.qos_event import PublisherEventCallbacks, SubscriptionEventCallbacks, UnsupportedEventTypeError
+
+OVERRIDES = "qos_overrides."
+UNDISCOVERED = "_NODE_NAME_UNKNOWN_"
+"""What the middleware calls a node of which it has found an endpoint, but not yet the name."""
 OVERRIDABLE = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
 
 
 def subscribe(
-    node: LifecycleNode, message_class: Any, topic: str, callback: Callable[[Any], None], depth: int = 1
+    node: LifecycleNode,
+    message_class: Any,
+    topic: str,
+    callback: Callable[[Any], None],
+    depth: int = 1,
+    latched: bool = False,
+    on_lost: Callable[[int], None] | None = None,
 ) -> Any:
     """A subscription, best effort unless overridden: every publisher can serve it.
 
+    latched  reliable and transient local instead: what was published before comes, too
+    on_lost  called with how many messages the middleware lost, where it tells
+
     Raises RuntimeError with a sentence for a topic name or an override that is not allowed.
     """
-    name = _resolved(node, topic)
+    name = resolved(node, topic)
     profile = QoSProfile(depth=depth, reliability=ReliabilityPolicy.BEST_EFFORT)
-    try:
+    if latched:
+        profile.reliability, profile.durability = ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL
+
+    def create(events: dict[str, Any]) -> Any:
         return node.create_subscription(
             message_class,
             topic,
             callback,
             profile,
-            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=_complaint(node, name, profile, True)),
+            event_callbacks=SubscriptionEventCallbacks(**events),
             qos_overriding_options=QoSOverridingOptions(OVERRIDABLE),
         )
+
+    events: dict[str, Any] = {"incompatible_qos": _complaint(node, name, profile, True)}
+    lost = {"message_lost": lambda event: on_lost(event.total_count_change)} if on_lost else {}
+    try:
+        try:
+            return create({**events, **lost})
+        except UnsupportedEventTypeError:  # a middleware that does not tell
+            return create(events)
     except Exception as error:
         # rclpy raises RuntimeError, ValueError or its own
-        raise RuntimeError(f"The subscription to '{topic}' cannot be made: {error}") from None
+        raise RuntimeError(f"The subscription to {name} cannot be made: {error}") from None
 
 
 def advertise(node: LifecycleNode, message_class: Any, topic: str, depth: int = 5, gated: bool = True) -> Any:
@@ -54,7 +81,7 @@ def advertise(node: LifecycleNode, message_class: Any, topic: str, depth: int = 
 
     Raises RuntimeError with a sentence for a topic name or an override that is not allowed.
     """
-    name = _resolved(node, topic)
+    name = resolved(node, topic)
     profile = QoSProfile(depth=depth)
     create = node.create_lifecycle_publisher if gated else node.create_publisher
     try:
@@ -66,7 +93,17 @@ def advertise(node: LifecycleNode, message_class: Any, topic: str, depth: int = 
             qos_overriding_options=QoSOverridingOptions(OVERRIDABLE),
         )
     except Exception as error:
-        raise RuntimeError(f"The publisher of '{topic}' cannot be made: {error}") from None
+        raise RuntimeError(f"The publisher of {name} cannot be made: {error}") from None
+
+
+def warn_of_ineffective_overrides(node: LifecycleNode) -> None:
+    """Log those qos_overrides that no topic of the node has asked for, as of a misspelt name."""
+    known = [name for name in node._parameters if name.startswith(OVERRIDES)]
+    for name in sorted(node._parameter_overrides):
+        if name.startswith(OVERRIDES) and name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            nearest = f" (did you mean '{close[0]}'?)" if close else ""
+            node.get_logger().warning(f"parameter '{name}' has no effect: no such topic or policy here{nearest}.")
 
 
 def incompatibility(topic: str, others: Sequence[Any], ours: Any, subscribing: bool, policy: Any) -> str:
@@ -104,6 +141,8 @@ def publishers_sentence(node: Any, topic: str, type_name: str) -> str:
 
 def endpoint_name(endpoint: Any) -> str:
     """The node that an endpoint belongs to, as in /front/driver."""
+    if UNDISCOVERED in endpoint.node_name:
+        return "a node whose name is not known yet"
     return f"{endpoint.node_namespace.rstrip('/')}/{endpoint.node_name}"
 
 
@@ -135,10 +174,3 @@ def _own(node: Any, endpoints: Sequence[Any], asked_for: QoSProfile) -> Any:
 def _published_by_others(node: Any, topic: str) -> bool:
     own = node.get_fully_qualified_name()
     return any(endpoint_name(one) != own for one in node.get_publishers_info_by_topic(topic))
-
-
-def _resolved(node: Any, topic: str) -> str:
-    try:
-        return str(node.resolve_topic_name(topic))
-    except Exception as error:
-        raise RuntimeError(f"'{topic}' is no topic name: {error}") from None

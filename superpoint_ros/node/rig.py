@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
 from rclpy.lifecycle import LifecycleNode
 
 from superpoint_ros.features.extractor import Extractor
 from superpoint_ros.frontend.parameters import Parameters
-from superpoint_ros.node.camera import Camera
+from superpoint_ros.node.camera import AGAIN, Camera
+from superpoint_ros.node.health import SILENCE
 from superpoint_ros.node.mailbox import Frame, Mailbox, Worker
 from superpoint_ros.node.synchroniser import Synchroniser, message_filters
 
 SET = "set"
 """The mailbox slot of synchronised sets."""
+STOP_LIMIT = 10.0
+"""Seconds that stopping waits for the frames in work: a GPU may hang."""
 
 
 class Rig:
@@ -29,6 +33,9 @@ class Rig:
         self._node = node
         self._extractor = extractor
         self._worker: Worker | None = None
+        self._abandoned: Worker | None = None
+        self._synchroniser: Synchroniser | None = None
+        self._complained: float | None = None
         self.values = values
         self.cameras: dict[str, Camera] = {}
         if values.synchronise != "none":
@@ -46,10 +53,13 @@ class Rig:
         return self._worker is not None
 
     def start(self) -> None:
-        """Listen to the cameras and work; RuntimeError with a sentence if a topic is refused."""
+        """Listen to the cameras and work; RuntimeError with a sentence if that cannot be."""
+        if self._abandoned is not None and self._abandoned.busy:
+            raise RuntimeError("The frame that was in work when the node stopped is so still; try again later.")
         synchronised = self.values.synchronise != "none"
-        mailbox = Mailbox([SET] if synchronised else list(self.cameras))
-        self._worker = Worker(mailbox, self._process, self._lose)
+        # Where a batch is no faster than its images one by one, none waits for another's.
+        in_turn = not synchronised and not self._extractor.batches
+        mailbox = Mailbox([SET] if synchronised else list(self.cameras), in_turn)
 
         def post(slot: str, frames: Sequence[Frame]) -> None:
             for dropped in mailbox.put(slot, frames):
@@ -59,20 +69,37 @@ class Rig:
         # The newest frame wins; but of a set none may be overtaken before it found its partners.
         depth = self.values.sync_queue if synchronised else 1
         self.reset()
+        self._worker = Worker(mailbox, self._process, self._lose)
         try:
             for camera in self.cameras.values():
                 camera.subscribe(self.values, depth, on_frame)
-        except RuntimeError:
+        except BaseException:
             self.stop()
             raise
 
     def stop(self) -> None:
-        """Stop listening, and finish the frames in work."""
+        """Stop listening, and finish the frames in work; those that take longer than STOP_LIMIT are thrown away."""
         for camera in self.cameras.values():
             camera.inputs.unsubscribe()
-        if self._worker is not None:
-            self._worker.stop()
-            self._worker = None
+        worker, self._synchroniser = self._worker, None
+        if worker is not None and not worker.stop(STOP_LIMIT):
+            self._abandoned = worker
+            self._node.get_logger().warning(
+                f"The frame in work is not done after {STOP_LIMIT:.0f} s; the node stops without it."
+            )
+        self._worker = None
+
+    def trouble(self) -> str:
+        """Why a synchronised rig makes no sets, for the diagnostics; logged, too, once in a while."""
+        sentence = self._synchroniser.trouble() if self._synchroniser else ""
+        now = time.monotonic()
+        if sentence and (self._complained is None or now - self._complained > AGAIN):
+            self._complained = now
+            self._node.get_logger().warning(f"{sentence}.")
+        elif not sentence and self._complained is not None:
+            self._complained = None
+            self._node.get_logger().info("Sets of frames are complete again.")
+        return sentence
 
     def reset(self) -> None:
         """Forget references and tracks of all cameras."""
@@ -88,12 +115,13 @@ class Rig:
     def _synchronised(self, post: Callable[[str, Sequence[Frame]], None]) -> Callable[[Frame], None]:
         values = self.values
         slop = values.sync_slop if values.synchronise == "approximate" else 0.0
-        within = f"within {slop} s of its stamp" if slop else "with its stamp"
 
         def on_unmatched(name: str) -> None:
-            self.cameras[name].fault("unmatched", f"a frame had no partners {within}")
+            # Of a camera that is faster than another most frames have no partner: no reason for a word.
+            self.cameras[name].faults.count_only("unmatched")
 
-        synchroniser = Synchroniser(list(self.cameras), slop, values.sync_queue, on_unmatched)
+        synchroniser = Synchroniser(list(self.cameras), slop, values.sync_queue, on_unmatched, SILENCE)
+        self._synchroniser, self._complained = synchroniser, None
 
         def on_frame(frame: Frame) -> None:
             try:
@@ -129,16 +157,19 @@ class Rig:
             return
         weights_id = self._extractor.weights_id
         sent = []
-        for frame, picture, found in zip(good, pictures, results, strict=True):
+        for frame, picture, mask, found in zip(good, pictures, masks, results, strict=True):
+            if self._worker is None:
+                self.cameras[frame.camera].fault("failed", "a frame is thrown away, as it was not done in time")
+                continue
             try:
                 self.cameras[frame.camera].publish_features(frame, found, values, weights_id)
-                sent.append((frame, picture, found))
+                sent.append((frame, picture, mask, found))
             except Exception as error:
                 self._lose(error, [frame])
         # Matching takes many times as long as publishing: the features of all cameras come first.
-        for frame, picture, found in sent:
+        for frame, picture, mask, found in sent:
             try:
-                self.cameras[frame.camera].publish_motion(frame, picture, found, values, weights_id)
+                self.cameras[frame.camera].publish_motion(frame, picture, mask, found, values, weights_id)
             except Exception as error:
                 self._lose(error, [frame])
 

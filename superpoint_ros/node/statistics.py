@@ -32,17 +32,28 @@ class Snapshot:
     age_ms: tuple[float, float]
     keypoints: float
     silence_s: float
+    frames_lost: int = 0
 
 
 @dataclass(frozen=True)
 class Period:
-    """What happened since one looked last; medians in seconds, NaN without a frame."""
+    """What happened since one looked last; medians in seconds, NaN without a frame.
+
+    lost          images that the middleware says never arrived
+    empty         frames without a single keypoint
+    rates         images in and frames out, Hz
+    motionless_s  seconds since a homography was OK, or since they began to fail; 0 unless they do
+    """
 
     frames_in: int
     frames_out: int
     dropped: int
     latency: float
     age: float
+    lost: int = 0
+    empty: int = 0
+    rates: tuple[float, float] = (0.0, 0.0)
+    motionless_s: float = 0.0
 
 
 class Statistics:
@@ -55,19 +66,27 @@ class Statistics:
         self._latency: deque[float] = deque(maxlen=WINDOW)
         self._age: deque[float] = deque(maxlen=WINDOW)
         self._keypoints: deque[int] = deque(maxlen=WINDOW)
-        self._last_image = clock()
-        self._seen = (0, 0, 0)
+        self._frames_lost = self._empty = 0
+        self._last_image = self._looked = clock()
+        self._motionless_since: float | None = None
+        self._seen = (0, 0, 0, 0, 0)
 
     def listening(self) -> None:
         """From now on images are expected."""
         with self._lock:
             self._last_image = self._clock()
+            self._motionless_since = None
 
     def received(self) -> None:
         """An image came in."""
         with self._lock:
             self._frames_in += 1
             self._last_image = self._clock()
+
+    def lost(self, count: int) -> None:
+        """The middleware lost images."""
+        with self._lock:
+            self._frames_lost += count
 
     def dropped(self) -> None:
         """An image that was waiting gave way to a newer one."""
@@ -81,17 +100,39 @@ class Statistics:
             self._latency.append(latency)
             self._age.append(age)
             self._keypoints.append(keypoints)
+            self._empty += keypoints == 0
+
+    def compared(self, ok: bool) -> None:
+        """A frame's homography from its reference was found, or not."""
+        with self._lock:
+            if ok:
+                self._motionless_since = None
+            elif self._motionless_since is None:
+                self._motionless_since = self._clock()
 
     def period(self) -> Period:
         """What happened since the last call."""
         with self._lock:
-            now = (self._frames_in, self._frames_out, self._frames_dropped)
-            frames_in, frames_out, dropped = (new - old for new, old in zip(now, self._seen, strict=True))
-            self._seen = now
-            newest = [
+            counts = (self._frames_in, self._frames_out, self._frames_dropped, self._frames_lost, self._empty)
+            new = tuple(now - then for now, then in zip(counts, self._seen, strict=True))
+            frames_in, frames_out, dropped, lost, empty = new
+            now, self._seen = self._clock(), counts
+            seconds, self._looked = max(now - self._looked, 1e-3), now
+            since = self._motionless_since
+            latency, age = (
                 _median(list(values)[-frames_out:] if frames_out else []) for values in (self._latency, self._age)
-            ]
-            return Period(frames_in, frames_out, dropped, *newest)
+            )
+            return Period(
+                frames_in,
+                frames_out,
+                dropped,
+                latency,
+                age,
+                lost,
+                empty,
+                rates=(frames_in / seconds, frames_out / seconds),
+                motionless_s=0.0 if since is None else now - since,
+            )
 
     def snapshot(self) -> Snapshot:
         """The state now; percentiles are NaN before the first frame."""
@@ -104,6 +145,7 @@ class Statistics:
                 _percentiles_ms(self._age),
                 _median(self._keypoints),
                 self._clock() - self._last_image,
+                self._frames_lost,
             )
 
 
@@ -113,6 +155,7 @@ def diagnostic_values(snapshot: Snapshot, faults: Mapping[str, int], facts: Mapp
         "frames_in": str(snapshot.frames_in),
         "frames_out": str(snapshot.frames_out),
         "frames_dropped": str(snapshot.frames_dropped),
+        "frames_lost": str(snapshot.frames_lost),
         **{f"frames_{kind}": str(count) for kind, count in faults.items()},
         "latency_ms_p50": f"{snapshot.latency_ms[0]:.2f}",
         "latency_ms_p95": f"{snapshot.latency_ms[1]:.2f}",

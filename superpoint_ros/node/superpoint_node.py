@@ -5,11 +5,13 @@ What happens to an image is in `rig.py` and `camera.py`.
 
 from __future__ import annotations
 
+import functools
+import traceback
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
@@ -19,25 +21,52 @@ from superpoint_ros.features.extractor import Extractor
 from superpoint_ros.frontend import parameters
 from superpoint_ros.node.camera import Camera
 from superpoint_ros.node.clock import MISSING, PAUSED, ClockWatch
-from superpoint_ros.node.declaration import declare
-from superpoint_ros.node.qos import advertise
+from superpoint_ros.node.declaration import declare, follow_changes
+from superpoint_ros.node.qos import advertise, warn_of_ineffective_overrides
 from superpoint_ros.node.rig import Rig
 
 NODE_NAME = "superpoint"
-SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+SUCCESS, FAILURE, ERROR = (
+    TransitionCallbackReturn.SUCCESS,
+    TransitionCallbackReturn.FAILURE,
+    TransitionCallbackReturn.ERROR,
+)
+Transition = Callable[["SuperPointNode", LifecycleState], TransitionCallbackReturn]
+
+
+def told(transition: Transition) -> Transition:
+    """A transition whose exceptions are logged: rclpy makes them ERROR without a word."""
+
+    @functools.wraps(transition)
+    def guarded(self: SuperPointNode, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            return transition(self, state)
+        except Exception as error:
+            name = transition.__name__.removeprefix("on_")
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            self.get_logger().error(
+                f"An error in '{name}': {type(error).__name__}: {error} ({where.filename}:{where.lineno}). "
+                "The node is cleaned up, and may be configured again."
+            )
+            return ERROR
+
+    return guarded
 
 
 class SuperPointNode(LifecycleNode):
-    """See README.md for topics and parameters; ValueError for a parameter that is not allowed."""
+    """See README.md for topics and parameters; ValueError for a parameter that is not allowed.
 
-    def __init__(self, **kwargs: Any) -> None:
+    robot_wide  names of parameters that a file gives to nodes of any name
+    """
+
+    def __init__(self, robot_wide: Collection[str] = (), **kwargs: Any) -> None:
         super().__init__(NODE_NAME, **kwargs)
         self.rig: Rig | None = None
         self._extractor: Extractor | None = None
         self._state = "unconfigured"
         self._enabled = True
-        self.parameters = declare(self)
-        self.add_on_set_parameters_callback(self._change_parameters)
+        self.parameters = declare(self, robot_wide)
+        follow_changes(self, self._change_parameters)
         self._diagnostics_publisher = advertise(self, DiagnosticArray, "/diagnostics", depth=10, gated=False)
         self.create_service(Trigger, "~/reset", self._reset)
         self.create_service(SetBool, "~/enable", self._enable)
@@ -56,6 +85,7 @@ class SuperPointNode(LifecycleNode):
         """Configure and activate; False, with the reason logged, if either fails."""
         return self.trigger_configure() == SUCCESS and self.trigger_activate() == SUCCESS
 
+    @told
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the weights, warm the device up, and announce the topics."""
         values = self.parameters
@@ -84,32 +114,46 @@ class SuperPointNode(LifecycleNode):
         )
         return SUCCESS
 
+    @told
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe: rclpy does not gate subscriptions, so they exist only while active."""
         result = super().on_activate(state)
         if self._enabled and not self._listen():
             super().on_deactivate(state)
             return FAILURE
+        if not self._enabled:
+            self.get_logger().info("Active, but disabled by ~/enable: no images are listened to.")
         self._state = "active"
         return result
 
+    @told
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Unsubscribe, and finish the frames in work."""
-        if self.rig is not None:
-            self.rig.stop()
+        self._stop_listening()
         self._state = "inactive"
         return super().on_deactivate(state)
 
+    @told
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Give the network and its memory back."""
         self._clean_up()
         self._state = "unconfigured"
+        self.get_logger().info("Network and topics are given back; every parameter may be changed.")
         return SUCCESS
 
+    @told
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """From any state."""
         self._clean_up()
         self._state = "finalized"
+        self.get_logger().info("Shut down.")
+        return SUCCESS
+
+    @told
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """After an exception in a transition: as after cleanup, so that it may be tried again."""
+        self._clean_up()
+        self._state = "unconfigured"
         return SUCCESS
 
     def destroy_node(self) -> None:
@@ -124,15 +168,22 @@ class SuperPointNode(LifecycleNode):
         except RuntimeError as error:
             self.get_logger().error(str(error))
             return False
-        topics = ", ".join(camera.inputs.topic for camera in self.cameras.values())
-        self.get_logger().info(f"Waiting for images on {topics}.")
+        self.get_logger().info(f"Waiting for images on {self._topics()}.")
+        warn_of_ineffective_overrides(self)
         return True
 
+    def _stop_listening(self) -> None:
+        if self.rig is not None and self.rig.running:
+            self.rig.stop()
+            self.get_logger().info(f"No longer listening to {self._topics()}.")
+
+    def _topics(self) -> str:
+        return ", ".join(camera.inputs.topic for camera in self.cameras.values())
+
     def _clean_up(self) -> None:
-        if self.rig is not None:
-            self.rig.destroy()
-            self.rig = None
-        self._extractor = None
+        rig, self.rig, self._extractor = self.rig, None, None
+        if rig is not None:
+            rig.destroy()
 
     def _available_device(self, device: str) -> str:
         """The device asked for; without CUDA the CPU, for a slow robot beats a blind one."""
@@ -150,6 +201,7 @@ class SuperPointNode(LifecycleNode):
         self._drop_references()
         response.success = True
         response.message = f"references and tracks of {len(self.cameras)} camera(s) are dropped"
+        self.get_logger().info(f"~/reset: {response.message}.")
         return response
 
     def _enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
@@ -158,24 +210,25 @@ class SuperPointNode(LifecycleNode):
         response.success = True
         if self.rig is not None and self._state == "active":
             if not request.data:
-                self.rig.stop()
+                self._stop_listening()
             elif not self.rig.running:
                 response.success = self._listen()
         word = "enabled" if request.data else "disabled"
         response.message = f"node is {word} and {self._state}"
+        self.get_logger().info(f"~/enable: {response.message}.")
         return response
 
     # Parameters
 
-    def _change_parameters(self, proposals: list[Parameter]) -> SetParametersResult:
-        try:
-            values = parameters.change(self.parameters, proposals, configured=self._extractor is not None)
-        except ValueError as error:
-            return SetParametersResult(successful=False, reason=str(error))
+    def _change_parameters(self, proposals: list[Parameter]) -> None:
+        values = parameters.change(self.parameters, proposals, configured=self._extractor is not None)
+        changed = [name for name in parameters.TABLE if getattr(values, name) != getattr(self.parameters, name)]
+        for name in changed:
+            old, new = getattr(self.parameters, name), getattr(values, name)
+            self.get_logger().info(f"Parameter {name} is {new!r} from now on, no longer {old!r}.")
         self.parameters = values
         if self.rig is not None:
             self.rig.values = values
-        return SetParametersResult(successful=True)
 
     # Diagnostics
 
@@ -190,6 +243,8 @@ class SuperPointNode(LifecycleNode):
         remarks = [clock] if clock == MISSING else []
         if facts["device"] == "cpu" and self.parameters.device.startswith("cuda"):
             remarks.append(f"runs on the CPU though device is '{self.parameters.device}'")
+        if self.rig is not None and state == "active" and clock != PAUSED and (trouble := self.rig.trouble()):
+            remarks.append(trouble)
         message = DiagnosticArray()
         message.header.stamp = self.get_clock().now().to_msg()
         for camera in self.cameras.values():

@@ -8,6 +8,7 @@ from typing import Any
 
 from superpoint_ros.frontend.stamps import jumped_back, nanoseconds
 from superpoint_ros.node.mailbox import Frame
+from superpoint_ros.node.partners import Partners
 
 
 def message_filters() -> Any:
@@ -27,6 +28,7 @@ class Synchroniser:
     cameras       their names
     slop          seconds that the stamps of a set may differ; 0: none
     queue         frames of each camera that wait for their partners
+    patience      seconds without a set after which `trouble` says why
     on_unmatched  called with each frame's camera once it is certain to have no partners: a later
                   frame found some, or the queue is full, or the stamps jumped back
     """
@@ -37,6 +39,7 @@ class Synchroniser:
         slop: float,
         queue: int,
         on_unmatched: Callable[[str], None],
+        patience: float = 5.0,
     ) -> None:
         self._cameras = tuple(cameras)
         self._slop = slop
@@ -44,6 +47,7 @@ class Synchroniser:
         self._on_unmatched = on_unmatched
         self._pending: dict[str, set[int]] = {name: set() for name in self._cameras}
         self._matched: list[tuple[Frame, ...]] = []
+        self._partners = Partners(cameras, slop, patience)
         self._restart()
 
     def add(self, frame: Frame) -> list[tuple[Frame, ...]]:
@@ -56,6 +60,7 @@ class Synchroniser:
             # the queues keep the largest stamps: nothing of the new loop would ever match
             self._restart()
         self._last[frame.camera] = stamp
+        self._partners.came(frame.camera, stamp)
         pending = self._pending[frame.camera]
         if stamp in pending:
             self._on_unmatched(frame.camera)  # its place is taken
@@ -63,9 +68,15 @@ class Synchroniser:
         self._matched.clear()
         self._inputs[frame.camera].signalMessage(frame)
         complete = [frames for frames in self._matched if self._settle(frames)]
+        if complete:
+            self._partners.matched()
         while len(pending) > self._queue:
             self._write_off(frame.camera, {min(pending)})
         return complete
+
+    def trouble(self) -> str:
+        """Why there was no set for a while, as in `Partners.trouble`; empty while there are some."""
+        return self._partners.trouble()
 
     def _settle(self, frames: tuple[Frame, ...]) -> bool:
         """Write off all that is older; False for a set that itself has older frames than the last.

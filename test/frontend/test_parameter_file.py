@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from superpoint_ros.frontend.parameter_file import parameters_of, read_parameters
+from superpoint_ros.frontend.parameter_file import parameters_of, read_parameters, robot_wide_names
 from superpoint_ros.frontend.parameters import Parameters
 
 CONFIG = Path(__file__).parents[2] / "config" / "superpoint.yaml"
@@ -68,3 +68,37 @@ def test_values_take_the_type_of_their_parameter():
 def test_what_is_wrong_with_a_file_is_said(tmp_path, text, sentence):
     with pytest.raises(ValueError, match=sentence):
         read_parameters(written(tmp_path, text), {})
+
+
+def test_an_unknown_name_for_all_nodes_is_warned_of_and_the_rest_read(tmp_path):
+    path = written(tmp_path, "/**: {ros__parameters: {rate: 3, max_keypoint: 4, border: 5}}\n")
+    said = []
+    assert read_parameters(path, {}, said.append).border == 5
+    others = ", and taken to be for other nodes."
+    assert said == [
+        f"{path}: parameter 'rate' is unknown{others}",
+        f"{path}: parameter 'max_keypoint' is unknown (did you mean 'max_keypoints'?){others}",
+    ]
+
+
+def test_names_for_nodes_of_any_name_are_found_among_the_arguments(tmp_path):
+    text = (
+        "/**: {ros__parameters: {rate: 3}}\n/front/*: {ros__parameters: {a: {b: 4}}}\n"
+        "superpoint: {ros__parameters: {border: 5}}\n"
+    )
+    arguments = ["node", "--ros-args", "-p", "c:=1", "--params-file", str(written(tmp_path, text))]
+    assert robot_wide_names(arguments) == {"rate", "a.b"}
+    assert robot_wide_names(["node", "--params-file", "/no/such/file"]) == set()
+    assert robot_wide_names(["node", "--params-file"]) == set()
+
+
+def test_a_home_folder_is_found_in_paths(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/her")
+    values = parameters_of({"weights": "~/w.pth", "mask_files": ["~/m.png"]})
+    assert (values.weights, values.mask_files) == ("/home/her/w.pth", ("/home/her/m.png",))
+
+
+@pytest.mark.parametrize("value", ["nan", float("inf")])
+def test_numbers_are_finite(value):
+    with pytest.raises(ValueError, match="parameter 'intensity_range' must be a list of float"):
+        parameters_of({"intensity_range": [0, value]})

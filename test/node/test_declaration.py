@@ -28,7 +28,10 @@ def test_every_parameter_is_described_on_the_running_node(robot):
         ("max_keypoint", 5, "'max_keypoint' is unknown .did you mean 'max_keypoints'"),
         ("max_keypoints", 0, "'max_keypoints'.*1 to 65536"),
         ("detection_threshold", 1.5, "'detection_threshold'.*0.0 to 0.999"),
-        ("nms_radius", "four", "'nms_radius'.*STRING.*INTEGER"),
+        ("nms_radius", "four", "'nms_radius' must be int, got 'four'"),
+        ("nms_radius", 4.5, "'nms_radius' must be int, got 4.5"),
+        ("max_age", 4000, "'max_age' must lie in 0.001 to 3600.0, got 4000"),
+        ("max_age", float("nan"), "'max_age' must be float, got nan"),
         ("engine", "tensorflow", "'engine' must be one of auto, torch.*got 'tensorflow'"),
         ("resize", 8, "'resize' must be 0 or at least 16"),
         ("intensity_range", [5.0], "'intensity_range' must be .low, high."),
@@ -64,3 +67,66 @@ def test_a_running_node_refuses_and_keeps_its_value(robot, name, value):
     assert not result.successful
     assert name in result.reason
     assert node.parameters == Parameters()
+
+
+def test_whole_numbers_serve_where_doubles_are_wanted(robot):
+    node = robot.add_node(intensity_range=[7000, 9000], match_ratio=1, max_age=2)
+    assert (node.parameters.intensity_range, node.parameters.max_age) == ((7000.0, 9000.0), 2.0)
+    changes = [Parameter("intensity_range", value=[0, 100]), Parameter("max_age", value=3)]
+    assert all(result.successful for result in node.set_parameters(changes))
+    assert (node.parameters.intensity_range, node.parameters.max_age) == ((0.0, 100.0), 3.0)
+    assert not node.set_parameters([Parameter("max_age", value=4000)])[0].successful
+    assert node.parameters.max_age == 3.0
+
+
+@pytest.mark.parametrize("name", ["cameras", "image_topics", "frame_ids", "mask_files"])
+def test_a_list_of_no_names_is_as_if_it_were_not_given(robot, name):
+    assert getattr(robot.add_node(**{name: []}).parameters, name) == ("",)
+
+
+def test_a_home_folder_is_found_in_paths(robot, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/her")
+    node = robot.add_node(weights="~/w.pth", mask_files=["~/m.png"])
+    assert (node.parameters.weights, node.parameters.mask_files) == ("/home/her/w.pth", ("/home/her/m.png",))
+
+
+def test_what_an_active_node_holds_may_all_be_set_to_what_it_is(robot):
+    """As `ros2 param dump` and `load` do."""
+    node = robot.add_node(cameras=["left", "right"], weights="", intensity_range=[0, 7])
+    assert node.start()
+    names = list(node.list_parameters([], 0).names)
+    assert "qos_overrides./left/image.subscription.depth" in names
+    results = node.set_parameters(node.get_parameters(names))
+    assert [result.reason for result in results if not result.successful] == []
+
+
+def test_what_is_read_at_the_start_is_not_changed_later(robot):
+    node = robot.add_node()
+    (result,) = node.set_parameters([Parameter("qos_overrides./diagnostics.publisher.depth", value=3)])
+    assert not result.successful and "start it again" in result.reason
+
+
+def test_an_unknown_name_for_all_nodes_is_warned_of_and_one_for_this_node_refused(robot, monkeypatch):
+    from rclpy.impl.rcutils_logger import RcutilsLogger
+
+    from superpoint_ros.node.superpoint_node import SuperPointNode
+
+    said = []
+    monkeypatch.setattr(RcutilsLogger, "warning", lambda self, sentence, **_: said.append(sentence))
+    given = [Parameter("max_keypoint", value=5)]
+    node = SuperPointNode({"max_keypoint"}, context=robot.context, parameter_overrides=given)
+    node.destroy_node()
+    assert said == [
+        "parameter 'max_keypoint' is unknown (did you mean 'max_keypoints'?), and taken to be for other nodes."
+    ]
+    with pytest.raises(ValueError, match="did you mean 'max_keypoints'"):
+        SuperPointNode({"other"}, context=robot.context, parameter_overrides=given)
+
+
+def test_changes_are_logged_with_both_values(robot, monkeypatch):
+    from rclpy.impl.rcutils_logger import RcutilsLogger
+
+    node, said = robot.add_node(), []
+    monkeypatch.setattr(RcutilsLogger, "info", lambda self, sentence, **_: said.append(sentence))
+    node.set_parameters([Parameter("max_keypoints", value=500), Parameter("tracks", value=False)])
+    assert said == ["Parameter max_keypoints is 500 from now on, no longer 1024."]

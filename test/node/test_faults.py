@@ -1,6 +1,6 @@
 """superpoint_ros/node/faults.py"""
 
-from superpoint_ros.node.faults import REPORT_PERIOD, Faults
+from superpoint_ros.node.faults import REASONS, REPORT_PERIOD, Faults
 
 
 def test_a_fault_is_said_once_a_period_and_topic_but_always_counted():
@@ -12,7 +12,7 @@ def test_a_fault_is_said_once_a_period_and_topic_but_always_counted():
     assert said == ["/left: step is 0", "/right: no pixels"]
     now[0] += REPORT_PERIOD
     faults.add("bad", "/left", "no encoding")
-    assert said[-1] == "/left: no encoding (29 more like it since the last report)"
+    assert said[-1] == "/left: no encoding (29 more since the last report)"
     assert faults.count("bad") == 32
 
 
@@ -23,3 +23,15 @@ def test_kinds_are_counted_and_throttled_apart():
     faults.add("failed", "/left", "out of memory")
     assert len(said) == 2
     assert (faults.count("bad"), faults.count("failed"), faults.count("other")) == (1, 1, 0)
+
+
+def test_another_reason_is_said_at_once_but_not_a_hundred():
+    said = []
+    faults = Faults(said.append, clock=lambda: 0.0)
+    for sentence in ("step is 0", "step is 319", "no pixels (640×480)", "no pixels (1.5×2)"):
+        faults.add("bad", "/left", sentence)
+    assert said == ["/left: step is 0", "/left: no pixels (640×480) (1 more since the last report)"]
+    for letter in "abcdefghij":
+        faults.add("bad", "/left", f"unknown encoding {letter}")
+    assert len(said) == REASONS
+    assert faults.count("bad") == 14

@@ -1,6 +1,7 @@
 """superpoint_ros/node/health.py"""
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -13,6 +14,13 @@ NONE = Period(0, 0, 0, math.nan, math.nan)
 
 def test_a_node_that_keeps_up_is_ok():
     assert assess("active", "/image", FINE, 0.1, {"bad": 0, "failed": 0, "unmatched": 3}) == (OK, "extracting features")
+    short = replace(FINE, lost=2, empty=3, motionless_s=4.0)
+    assert assess("active", "/image", short, 0.1, {})[0] == OK
+
+
+def test_without_keypoints_that_is_said_and_not_that_there_is_no_homography():
+    period = Period(30, 30, 0, 0.01, 0.03, empty=30, motionless_s=9.0)
+    assert assess("active", "/image", period, 0.1, {}, ["no keypoints"]) == (WARN, "no keypoints")
 
 
 @pytest.mark.parametrize("state", ["inactive", "unconfigured", "disabled"])
@@ -49,11 +57,18 @@ def test_a_node_that_need_not_work_is_ok(state):
             "overloaded: 29 of 30 images were dropped in the last second",
         ),
         (
-            Period(30, 0, 0, math.nan, math.nan),
+            Period(10, 10, 0, 0.01, 0.03, lost=20),
             0.1,
-            {"unmatched": 30},
+            {},
             WARN,
-            "30 frames and none with partners: do the stamps fit sync_slop?",
+            "the middleware lost 20 of 30 images in the last second, on the way to this node",
+        ),
+        (
+            Period(30, 30, 0, 0.01, 0.03, empty=3, motionless_s=7.2),
+            0.1,
+            {},
+            WARN,
+            "no homography for 7 s: ~/homography says why by its status",
         ),
     ],
 )

@@ -29,6 +29,20 @@ def test_each_camera_keeps_its_own_newest_frame():
     assert messages(mailbox.take()) == [("left", 4), ("right", 9)]
 
 
+def test_cameras_are_served_in_turn_each_with_its_newest_frame():
+    mailbox = Mailbox(["left", "rear", "right"], in_turn=True)
+    served = []
+    for message in range(4):  # all cameras are faster than the worker
+        for camera in ("left", "rear", "right"):
+            mailbox.put(camera, [frame(camera, message)])
+        served += messages(mailbox.take())
+    assert served == [("left", 0), ("rear", 1), ("right", 2), ("left", 3)]
+    mailbox.put("left", [frame("left", 4)])
+    assert messages(mailbox.take()) == [("rear", 3)]
+    assert messages(mailbox.take()) == [("right", 3)]
+    assert messages(mailbox.take()) == [("left", 4)]
+
+
 def test_a_synchronised_set_is_replaced_whole():
     mailbox = Mailbox(["rig"])
     mailbox.put("rig", [frame("left", 1), frame("right", 1)])
@@ -43,7 +57,7 @@ def test_take_waits_for_a_frame():
     thread = threading.Thread(target=lambda: taken.extend(mailbox.take()))
     thread.start()
     mailbox.put("left", [frame("left", 7)])
-    thread.join(timeout=5)
+    thread.join(timeout=30)
     assert messages(taken) == [("left", 7)]
 
 
@@ -53,7 +67,7 @@ def test_close_wakes_the_taker_with_nothing_and_forgets_frames():
     thread = threading.Thread(target=lambda: taken.append(mailbox.take()))
     thread.start()
     mailbox.close()
-    thread.join(timeout=5)
+    thread.join(timeout=30)
     assert taken == [[]]
     assert mailbox.put("left", [frame("left", 1)]) == []
     assert mailbox.take() == []
@@ -76,10 +90,10 @@ def test_an_error_is_reported_and_the_next_frame_is_processed():
 
     worker = Worker(mailbox, process, on_error)
     mailbox.put("left", [Frame("left", "bad", 0.0)])
-    assert failed.wait(5)
+    assert failed.wait(30)
     mailbox.put("left", [Frame("left", "good", 0.0)])
-    assert done.wait(5)
-    worker.stop()
+    assert done.wait(30)
+    assert worker.stop(30)
     assert errors == [("out of memory", "bad")]
     assert processed == ["good"]
 
@@ -91,14 +105,30 @@ def test_stop_waits_for_the_frame_in_work():
 
     def process(frames):
         begun.set()
-        assert go_on.wait(5)
+        assert go_on.wait(30)
         finished.append(frames[0].message)
 
     worker = Worker(mailbox, process, lambda error, frames: None)
     mailbox.put("left", [Frame("left", 1, 0.0)])
-    assert begun.wait(5)
-    stopper = threading.Thread(target=worker.stop)
+    assert begun.wait(30)
+    stopper = threading.Thread(target=worker.stop, args=[30])
     stopper.start()
     go_on.set()
-    stopper.join(timeout=5)
+    stopper.join(timeout=30)
     assert finished == [1]
+
+
+def test_stop_waits_no_longer_than_its_limit():
+    mailbox = Mailbox(["left"])
+    begun, go_on = threading.Event(), threading.Event()
+
+    def process(frames):
+        begun.set()
+        go_on.wait()
+
+    worker = Worker(mailbox, process, lambda error, frames: None)
+    mailbox.put("left", [Frame("left", 1, 0.0)])
+    assert begun.wait(30)
+    assert not worker.stop(0.01) and worker.busy
+    go_on.set()
+    assert worker.stop(30) and not worker.busy

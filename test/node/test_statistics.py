@@ -45,15 +45,19 @@ def test_silence_begins_when_the_node_begins_to_listen():
 
 
 def test_a_period_holds_what_happened_since_the_last():
-    statistics = Statistics()
+    now = [10.0]
+    statistics = Statistics(clock=lambda: now[0])
+    now[0] += 2
     for latency in (0.1, 0.2):
         statistics.received()
         statistics.published(latency, age=latency, keypoints=5)
-    assert statistics.period() == Period(2, 2, 0, pytest.approx(0.15), pytest.approx(0.15))
+    assert statistics.period() == Period(2, 2, 0, pytest.approx(0.15), pytest.approx(0.15), rates=(1.0, 1.0))
+    now[0] += 0.5
     statistics.received()
     statistics.dropped()
-    statistics.published(0.4, age=3.0, keypoints=5)
-    assert statistics.period() == Period(1, 1, 1, 0.4, 3.0)
+    statistics.lost(3)
+    statistics.published(0.4, age=3.0, keypoints=0)
+    assert statistics.period() == Period(1, 1, 1, 0.4, 3.0, lost=3, empty=1, rates=(2.0, 2.0))
     empty = statistics.period()
     assert (empty.frames_in, empty.frames_out, empty.dropped) == (0, 0, 0)
     assert math.isnan(empty.latency) and math.isnan(empty.age)
@@ -70,3 +74,18 @@ def test_diagnostics_hold_what_a_monitor_needs():
         "age_ms_p50",
     } <= set(values)
     assert (values["frames_bad"], values["frames_failed"], values["device"]) == ("2", "1", "cpu")
+
+
+def test_homographies_fail_since_the_last_that_was_ok():
+    now = [10.0]
+    statistics = Statistics(clock=lambda: now[0])
+    assert statistics.period().motionless_s == 0
+    statistics.compared(False)
+    now[0] = 13.0
+    statistics.compared(False)
+    assert statistics.period().motionless_s == 3.0
+    statistics.compared(True)
+    assert statistics.period().motionless_s == 0
+    statistics.compared(False)
+    statistics.listening()
+    assert statistics.period().motionless_s == 0

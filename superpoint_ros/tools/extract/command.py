@@ -77,7 +77,7 @@ def extract_command(
     options = {"weights": weights, "device": device, "engine": engine, "max_keypoints": max_keypoints}
     try:
         given = {name: json.dumps(value) for name, value in options.items() if value is not None}
-        values = read_parameters(params_file, {**_pairs(assignments), **given})
+        values = read_parameters(params_file, {**_pairs(assignments), **given}, lambda text: click.echo(text, err=True))
     except (ValueError, OSError) as error:
         raise click.ClickException(str(error)) from None
     for name, text in UNUSED.items():
