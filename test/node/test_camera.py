@@ -99,7 +99,15 @@ def test_topics_and_frames_are_given_by_parameter(robot):
     assert rig.homographies["left"][0].header.stamp.sec == 1
 
 
-def test_a_camera_that_floods_the_node_does_not_starve_the_other(robot, rig, monkeypatch):
+@pytest.fixture
+def in_batches(monkeypatch):
+    """As on a GPU: a batch takes less time than its images one by one."""
+    from superpoint_ros.features.extractor import Extractor
+
+    monkeypatch.setattr(Extractor, "batches", True)
+
+
+def test_a_camera_that_floods_the_node_does_not_starve_the_other(robot, in_batches, rig, monkeypatch):
     extract, begun, go_on = rig.node._extractor.batch, threading.Event(), threading.Semaphore(0)
     batches = []
 
@@ -123,14 +131,13 @@ def test_a_camera_that_floods_the_node_does_not_starve_the_other(robot, rig, mon
         robot.spin_until(lambda n=turn: arrived("right") == n - 1, "the right frame to arrive")
         go_on.release()
         robot.spin_until(lambda n=turn: len(batches) == n, "the next batch")
-    for _ in range(7):
-        go_on.release()
+    go_on.release()
     rig.await_counts(left=4, right=3)
     assert [message.header.stamp.sec for message in rig.homographies["right"]] == [2, 3, 4]
     assert batches == [1, 2, 2, 2]
 
 
-def test_fresh_frames_of_four_cameras_go_through_the_network_in_one_batch(robot, monkeypatch):
+def test_fresh_frames_of_four_cameras_go_through_the_network_in_one_batch(robot, in_batches, monkeypatch):
     from superpoint_ros.msg import Features
 
     names = ["front", "left", "rear", "right"]
@@ -177,6 +184,37 @@ def test_fresh_frames_of_four_cameras_go_through_the_network_in_one_batch(robot,
         message, (alone,) = features[name][-1], extract([pictures[name]], None)
         assert message.header.stamp.sec == 2
         np.testing.assert_allclose(np.stack([message.x, message.y], axis=1), alone.xy, atol=1e-3)
+
+
+def test_on_a_cpu_each_camera_is_published_before_the_next_is_extracted(robot, rig, monkeypatch):
+    extract, begun, go_on = rig.node._extractor.batch, threading.Event(), threading.Event()
+    events = []
+
+    def noting(pictures, masks):
+        begun.set()
+        events.append(("extract", len(pictures)))
+        assert go_on.wait(60)
+        return extract(pictures, masks)
+
+    def sending(name, send):
+        return lambda *arguments, **options: events.append(("send", name)) or send(*arguments, **options)
+
+    monkeypatch.setattr(rig.node._extractor, "batch", noting)
+    for name, camera in rig.node.cameras.items():
+        monkeypatch.setattr(camera.outputs, "publish_motion", sending(name, camera.outputs.publish_motion))
+    rig.show("left", image_message(photograph(), stamp=1))
+    robot.spin_until(begun.is_set, "the first frame to be in work")
+    arrived = lambda: [c.statistics.snapshot().frames_in for c in rig.node.cameras.values()]  # noqa: E731
+    for stamp in (2, 3):
+        rig.show("left", image_message(photograph(), stamp=stamp))
+        robot.spin_until(lambda n=stamp: arrived()[0] == n, "the left frame")
+    rig.show("right", image_message(photograph(), stamp=3))
+    robot.spin_until(lambda: arrived() == [3, 1], "the right frame")
+    go_on.set()
+    rig.await_counts(left=2, right=1)
+    one = ("extract", 1)
+    assert events == [one, ("send", "left"), one, ("send", "right"), one, ("send", "left")]
+    assert [message.header.stamp.sec for message in rig.homographies["left"]] == [1, 3]
 
 
 def test_a_bad_camera_and_one_that_breaks_the_batch_cost_the_other_nothing(robot, rig, monkeypatch):
@@ -249,9 +287,30 @@ def test_a_synchronised_rig_publishes_sets_and_counts_what_has_no_partner(robot)
     rig.await_counts(left=2, right=2)
     for name in topics:
         assert [message.header.stamp.sec for message in rig.homographies[name]] == [2, 3]
+    statuses = robot.diagnostics[-1].status if robot.diagnostics else []
+    assert all(status.level == b"\x00" or "bad images" in status.message for status in statuses)
     counts = {name: rig.node.cameras[name].faults.count("unmatched") for name in topics}
     assert counts == {"left": 1, "right": 0}
     assert rig.node.cameras["left"].faults.count("bad") == 1
+
+
+def test_a_camera_without_which_there_are_no_sets_is_named_in_log_and_diagnostics(robot, monkeypatch):
+    pytest.importorskip("message_filters", reason="needs ROS 2's message_filters")
+    from rclpy.impl.rcutils_logger import RcutilsLogger
+
+    from superpoint_ros.node import rig as rigs
+
+    monkeypatch.setattr(rigs, "SILENCE", 0.5)
+    said = []
+    monkeypatch.setattr(RcutilsLogger, "warning", lambda self, sentence, **_: said.append(sentence))
+    topics = {"left": "/left/image", "right": "/right/image"}
+    rig = Rig(robot, topics, cameras=["left", "right"], synchronise="exact")
+    for stamp in range(1, 200):
+        rig.show("left", image_message(photograph((64, 64)), stamp))
+        robot.spin_until(lambda n=stamp: rig.node.cameras["left"].statistics.snapshot().frames_in >= n, "the frame")
+        if said and any("camera right" in s.message for d in robot.diagnostics for s in d.status):
+            break
+    assert [sentence.split(":")[1].split(" for ")[0] for sentence in said] == [" camera right has sent no image"]
 
 
 def test_without_message_filters_a_synchronised_rig_says_so_in_configure(robot, monkeypatch):

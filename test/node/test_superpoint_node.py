@@ -171,12 +171,13 @@ def test_diagnostics_report_once_a_second_with_every_key(robot, active):
     robot.await_diagnostics(frames_out="1")
     expected = {
         "frames_in", "frames_out", "frames_dropped", "frames_bad", "frames_failed",
-        "frames_unmatched",
+        "frames_unmatched", "frames_unmasked", "frames_lost", "rate_in_hz", "rate_out_hz",
         "latency_ms_p50", "latency_ms_p95", "age_ms_p50", "age_ms_p95",
         "keypoints_median", "topic", "device", "engine", "weights_id",
     }  # fmt: skip
     assert expected <= robot.values().keys()
     assert float(robot.values()["latency_ms_p50"]) > 0
+    assert robot.diagnostics[-1].status[0].hardware_id == "/image"
     count = len(robot.diagnostics)
     robot.spin_until(lambda: len(robot.diagnostics) >= count + 2, "two more reports", seconds=5)
 
@@ -272,6 +273,136 @@ def test_compressed_images_are_subscribed_to_by_parameter(robot):
     robot.spin_until(lambda: node.cameras[""].faults.count("bad") == 1, "the truncated picture to be counted")
     message.data = array("B", cv2.imencode(".png", shifted(picture, 8, 0))[1].tobytes())
     assert robot.show(message).status == OK
+
+
+@pytest.mark.parametrize("where", ["configure", "activate", "deactivate", "cleanup"])
+def test_an_exception_in_a_transition_is_told_and_cleaned_up_and_the_node_can_be_started_again(
+    robot, monkeypatch, where
+):
+    from rclpy.impl.rcutils_logger import RcutilsLogger
+    from rclpy.parameter import Parameter
+
+    from superpoint_ros.node import superpoint_node
+
+    said = []
+    monkeypatch.setattr(RcutilsLogger, "error", lambda self, sentence, **_: said.append(sentence))
+    node = robot.add_node()
+
+    def fail(*arguments):
+        raise KeyError("no such thing")
+
+    before = threading.active_count()
+    with monkeypatch.context() as patch:
+        if where == "configure":
+            patch.setattr(superpoint_node, "Rig", fail)
+            assert not node.start()
+        elif where == "activate":
+            assert node.trigger_configure() == superpoint_node.SUCCESS
+            patch.setattr(node.cameras[""], "subscribe", fail)
+            assert node.trigger_activate() != superpoint_node.SUCCESS
+        else:
+            assert node.start()
+            if where == "cleanup":
+                node.trigger_deactivate()
+            errors = iter([KeyError("no such thing")])  # once: the cleaning up after it goes through
+            method = "stop" if where == "deactivate" else "destroy"
+            original = getattr(node.rig, method)
+
+            def fail_once():
+                original()
+                for error in errors:
+                    raise error
+
+            patch.setattr(node.rig, method, fail_once)
+            (node.trigger_deactivate if where == "deactivate" else node.trigger_cleanup)()
+    assert said[0].startswith(f"An error in '{where}': KeyError: 'no such thing' (") and ".py:" in said[0]
+    assert "superpoint-worker" not in [thread.name for thread in threading.enumerate()]
+    assert threading.active_count() <= before
+    assert node.set_parameters([Parameter("weights", value="")])[0].successful
+    assert not node.cameras and node.start()
+    robot.connect(node)
+    assert robot.show(image_message(photograph())).status == NO_REFERENCE
+
+
+def test_deactivate_gives_up_on_a_frame_that_hangs_and_its_result_is_thrown_away(robot, active, monkeypatch):
+    from superpoint_ros.node import rig
+
+    monkeypatch.setattr(rig, "STOP_LIMIT", 0.1)
+    extract, begun, go_on = active._extractor.batch, threading.Event(), threading.Event()
+
+    def hanging(pictures, masks):
+        begun.set()
+        assert go_on.wait(120)
+        return extract(pictures, masks)
+
+    monkeypatch.setattr(active._extractor, "batch", hanging)
+    robot.camera.publish(image_message(photograph(), stamp=1))
+    robot.spin_until(begun.is_set, "the frame to be in work")
+    active.trigger_deactivate()
+    assert not active.rig.running
+    active.trigger_activate()
+    assert not active.rig.running  # the frame may not meet the next in the network
+    go_on.set()
+    robot.spin_until(lambda: not active.rig._abandoned.busy, "the worker to end")
+    active.trigger_activate()
+    robot.connect(active)
+    assert robot.show(image_message(photograph(), stamp=2)).status == NO_REFERENCE
+    assert len(robot.homographies) == 1 and active.cameras[""].faults.count("failed") == 1
+
+
+def warned(robot, sentence):
+    """Whether diagnostics have warned with this in the message."""
+    return any(s.level == b"\x01" and sentence in s.message for report in robot.diagnostics for s in report.status)
+
+
+def test_images_without_keypoints_are_warned_of_with_the_likely_reason(robot, active):
+    robot.show(image_message(np.zeros((240, 320), np.uint8)))
+    expected = "no keypoints in the last second: the image is black"
+    robot.spin_until(lambda: warned(robot, expected), "the warning")
+
+
+def test_homographies_that_fail_for_long_are_warned_of(robot, active, monkeypatch):
+    from superpoint_ros.node import health
+
+    monkeypatch.setattr(health, "SILENCE", 0.3)
+    rng = np.random.default_rng(0)
+    for stamp in range(1, 100):  # each picture has nothing to do with the one before
+        picture = np.kron(rng.integers(0, 256, (15, 20), np.uint8), np.ones((16, 16), np.uint8))
+        robot.show(image_message(picture, stamp))
+        if warned(robot, "no homography for "):
+            return
+    pytest.fail("no warning after 100 pictures")
+
+
+def test_what_happens_to_a_running_node_is_logged_once(robot, monkeypatch):
+    from rclpy.impl.rcutils_logger import RcutilsLogger
+    from std_srvs.srv import SetBool
+
+    said = []
+    monkeypatch.setattr(RcutilsLogger, "info", lambda self, sentence, **_: said.append(sentence))
+    node = robot.add_node()
+    assert node.start()
+    robot.connect(node)
+    for stamp in (1, 2, 3):
+        robot.show(image_message(photograph(), stamp))
+    call(robot, SetBool, "/superpoint/enable", data=False)
+    call(robot, SetBool, "/superpoint/enable", data=True)
+    robot.connect(node)
+    robot.show(image_message(photograph(), stamp=4))
+    node.trigger_deactivate()
+    node.trigger_cleanup()
+    waiting, coming = "Waiting for images on /image.", "Images come in on /image: '320×240 mono8'."
+    assert said[1:] == [
+        waiting,
+        coming,
+        "No longer listening to /image.",
+        "~/enable: node is disabled and active.",
+        waiting,
+        "~/enable: node is enabled and active.",
+        coming,
+        "No longer listening to /image.",
+        "Network and topics are given back; every parameter may be changed.",
+    ]
 
 
 def test_cuda_that_is_not_there_falls_back_to_the_cpu(robot, monkeypatch):
