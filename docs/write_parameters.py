@@ -16,7 +16,8 @@ from dataclasses import Field
 from pathlib import Path
 from typing import Any
 
-from superpoint_ros.frontend.parameters import TABLE, describe
+from superpoint_ros.frontend.parameter_values import describe
+from superpoint_ros.frontend.parameters import TABLE
 
 ROOT = Path(__file__).resolve().parents[1]
 MARKS = ("parameters begin (written by docs/write_parameters.py)", "parameters end")

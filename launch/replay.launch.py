@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Mapping
 from importlib.util import find_spec
+from pathlib import Path
 
 from launch import Action, LaunchContext, LaunchDescription
 from launch.actions import (
@@ -26,7 +28,15 @@ from launch.event_handlers import OnProcessExit, OnProcessIO
 from launch.events import Shutdown
 from launch.events.process import ProcessExited, ProcessIO
 
-from superpoint_ros.node.launch_arguments import shared_arguments, superpoint_node, values_of
+from superpoint_ros.bags.content import BagError
+from superpoint_ros.bags.reader import BagReader
+from superpoint_ros.node.launch_arguments import (
+    mark_failed,
+    parameters_in,
+    shared_arguments,
+    superpoint_node,
+    values_of,
+)
 
 ARGUMENTS = [
     DeclareLaunchArgument("bag", description="The bag to play."),
@@ -55,8 +65,11 @@ def generate_launch_description() -> LaunchDescription:
 def make_processes(context: LaunchContext) -> list[Action]:
     """The node and the recorder, and what is to happen next."""
     given = values_of(ARGUMENTS, context)
-    node = superpoint_node(given, {"use_sim_time": True})
+    started = superpoint_node(given, {"use_sim_time": True})
+    node = started[0]
     namespace = given["namespace"].strip("/")
+    if not given["player"]:
+        check_topic(given, namespace)
     prefix = f"/{namespace}/superpoint" if namespace else "/superpoint"
     topics = [f"{prefix}/{name}" for name in ("features", "matches", "homography")]
     record = ExecuteProcess(cmd=record_command(given["output"], topics), output="both", name="record")
@@ -79,14 +92,40 @@ def make_processes(context: LaunchContext) -> list[Action]:
             last = failure(text)
         return [LogInfo(msg=text), TimerAction(period=LAST_FRAMES, actions=[last])]
 
+    def on_recorded(event: ProcessExited, context: LaunchContext) -> list[Action]:
+        if not context.is_shutdown:
+            return [failure("The recorder ended by itself.")]
+        if event.returncode > 0:
+            mark_failed(context, f"The recorder ended with status {event.returncode}.")
+        return []
+
     return [
-        node,
+        *started,
         record,
         RegisterEventHandler(OnProcessIO(target_action=record, on_stdout=begin_to_play, on_stderr=begin_to_play)),
         RegisterEventHandler(OnProcessExit(target_action=play, on_exit=end)),
-        RegisterEventHandler(OnProcessExit(target_action=record, on_exit=[failure("The recorder ended by itself.")])),
+        RegisterEventHandler(OnProcessExit(target_action=record, on_exit=on_recorded)),
         RegisterEventHandler(OnProcessExit(target_action=node, on_exit=[failure("The node ended by itself.")])),
     ]
+
+
+def check_topic(given: Mapping[str, str], namespace: str) -> None:
+    """Raise ValueError with a sentence if the bag has no images on the topic that the node is to listen to."""
+    topic = given["image_topic"]
+    topic = topic if topic.startswith("/") else f"/{namespace}/{topic}".replace("//", "/")
+    if parameters_in(given["params_file"]).get("image_transport") == "compressed":
+        topic += "/compressed"
+    try:
+        with BagReader(Path(given["bag"])) as reader:
+            images = [
+                name for name, each in reader.topics.items() if each.type.endswith(("/Image", "/CompressedImage"))
+            ]
+            if topic in reader.topics:
+                return
+    except BagError:
+        return  # the player has a word for it
+    hint = "; image_transport is raw, see params_file" if f"{topic}/compressed" in images else ""
+    raise ValueError(f"{given['bag']}: there are no images on {topic}, only on {', '.join(images) or 'no topic'}{hint}")
 
 
 def failure(text: str) -> Action:
@@ -102,8 +141,8 @@ def failure(text: str) -> Action:
 def record_command(output: str, topics: list[str]) -> list[str]:
     """`ros2 bag record` where it is installed, else ours."""
     if find_spec("ros2bag"):
-        return ["ros2", "bag", "record", "--output", output, *topics]
-    return [sys.executable, "-m", "superpoint_ros.tools.playback.record_command", output, *topics]
+        return ["ros2", "bag", "record", "--use-sim-time", "--output", output, *topics]
+    return [sys.executable, "-m", "superpoint_ros.tools.playback.record_command", "--header-times", output, *topics]
 
 
 def play_command(player: str, bag: str, rate: str) -> list[str]:

@@ -5,18 +5,23 @@ ros2 launch superpoint_ros rig.launch.py cameras:='[left, right]' synchronise:=a
 
 from __future__ import annotations
 
-import yaml
-from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, OpaqueFunction
-from launch_ros.actions import Node
+from typing import Any
 
-from superpoint_ros.node.launch_arguments import shared_arguments, superpoint_node, values_of
+import yaml
+from launch import Action, LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction
+
+from superpoint_ros.node.launch_arguments import SHARED, parameters_in, shared_arguments, superpoint_node, values_of
+
+DEFAULTS: dict[str, Any] = {"cameras": ["left", "right"], "synchronise": "approximate", "sync_slop": 0.01}
+"""Of a rig, where neither the arguments nor a params_file of the user's say otherwise."""
 
 ARGUMENTS = [
     DeclareLaunchArgument(
         "cameras",
-        default_value="[left, right]",
-        description="Names of the cameras: NAME/image in, superpoint/NAME/features out.",
+        default_value="[]",
+        description="Names of the cameras: NAME/image in, superpoint/NAME/features out; "
+        "[]: as in params_file, or [left, right].",
     ),
     DeclareLaunchArgument(
         "image_topics", default_value="[]", description="In place of NAME/image, one for each camera; []: as they are."
@@ -28,12 +33,15 @@ ARGUMENTS = [
     ),
     DeclareLaunchArgument(
         "synchronise",
-        default_value="approximate",
-        choices=["none", "exact", "approximate"],
-        description="Process frames of all cameras as one set: with the same stamp, or at most sync_slop apart.",
+        default_value="",
+        choices=["", "none", "exact", "approximate"],
+        description="Process frames of all cameras as one set: with the same stamp, or at most sync_slop apart; "
+        "empty: as in params_file, or approximate.",
     ),
     DeclareLaunchArgument(
-        "sync_slop", default_value="0.01", description="Seconds; keep it below half the frame period."
+        "sync_slop",
+        default_value="",
+        description="Seconds; keep it below half the frame period; empty: as in params_file, or 0.01.",
     ),
     *shared_arguments("namespace", "params_file", "use_sim_time", "device"),
 ]
@@ -44,18 +52,31 @@ def generate_launch_description() -> LaunchDescription:
     return LaunchDescription([*ARGUMENTS, OpaqueFunction(function=make_node)])
 
 
-def make_node(context: LaunchContext) -> list[Node]:
-    """The node, with the arguments on top of the parameter file."""
+def make_node(context: LaunchContext) -> list[Action]:
+    """The node, with the arguments on top of the parameter file, and that on top of a rig's defaults."""
     given = values_of(ARGUMENTS, context)
-    overrides: dict[str, float | str | list[str]] = {
+    arguments = {
         "cameras": names("cameras", given["cameras"]),
         "synchronise": given["synchronise"],
-        "sync_slop": seconds("sync_slop", given["sync_slop"]),
+        "sync_slop": seconds("sync_slop", given["sync_slop"]) if given["sync_slop"] else None,
     }
+    in_file = parameters_in(given["params_file"])
+    if in_file.get("cameras") in ([], [""]):
+        del in_file["cameras"]  # a rig has names
+    if given["params_file"] == SHARED["params_file"]["default_value"].perform(context):
+        in_file = {}  # it holds the defaults of a single camera
+    overrides, told = {}, []
+    for name, default in DEFAULTS.items():
+        value, source = (arguments[name], "argument") if arguments[name] else (default, "default")
+        if source == "default" and name in in_file:
+            value, source = in_file[name], "params_file"
+        else:
+            overrides[name] = value
+        told.append(f"{name} {value} ({source})")
     for name in ("image_topics", "frame_ids"):
         if found := names(name, given[name]):
             overrides[name] = found
-    return [superpoint_node(given, overrides)]
+    return [LogInfo(msg=f"Rig: {', '.join(told)}."), *superpoint_node(given, overrides)]
 
 
 def names(argument: str, text: str) -> list[str]:

@@ -3,9 +3,8 @@
 ros2 launch superpoint_ros superpoint.launch.py image_topic:=/camera/image_raw
 """
 
-from launch import LaunchContext, LaunchDescription
+from launch import Action, LaunchContext, LaunchDescription
 from launch.actions import OpaqueFunction
-from launch_ros.actions import Node
 
 from superpoint_ros.node.launch_arguments import shared_arguments, superpoint_node, values_of
 
@@ -17,6 +16,6 @@ def generate_launch_description() -> LaunchDescription:
     return LaunchDescription([*ARGUMENTS, OpaqueFunction(function=make_node)])
 
 
-def make_node(context: LaunchContext) -> list[Node]:
+def make_node(context: LaunchContext) -> list[Action]:
     """The node, with those arguments that were given on top of the parameter file."""
-    return [superpoint_node(values_of(ARGUMENTS, context))]
+    return superpoint_node(values_of(ARGUMENTS, context))

@@ -1,4 +1,4 @@
-"""What the launch files have in common: arguments, and the node that is started with them.
+"""What the launch files have in common: arguments, parameter files, and the node that is started with them.
 
 Needs launch and launch_ros, which the node itself does not. The launch files import it from the installed package,
 whether they lie in its share folder or in a checkout; it loads nothing else of the package.
@@ -6,11 +6,15 @@ whether they lie in its share folder or in a checkout; it loads nothing else of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from launch import LaunchContext
-from launch.actions import DeclareLaunchArgument
+import yaml
+from launch import Action, LaunchContext
+from launch.actions import DeclareLaunchArgument, RegisterEventHandler
+from launch.event_handlers import OnProcessExit
+from launch.events.process import ProcessExited
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.substitutions import FindPackageShare
@@ -45,11 +49,38 @@ def values_of(arguments: Sequence[DeclareLaunchArgument], context: LaunchContext
     return {argument.name: LaunchConfiguration(argument.name).perform(context) for argument in arguments}
 
 
-def superpoint_node(given: Mapping[str, str], overrides: Mapping[str, Any] | None = None) -> Node:
+def parameters_in(params_file: str) -> dict[str, Any]:
+    """What a parameter file says, whichever its sections are for: enough to tell what it sets.
+
+    Raises ValueError with a sentence for a file that is not there or is no YAML.
+    """
+    path = Path(params_file).expanduser()
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"argument 'params_file': {path}: {error.strerror}") from None
+    except (UnicodeDecodeError, yaml.YAMLError):
+        raise ValueError(f"argument 'params_file': {path} is no YAML file") from None
+    return dict(_parameters(content))
+
+
+def _parameters(content: Any) -> Iterator[tuple[str, Any]]:
+    for key, value in content.items() if isinstance(content, dict) else ():
+        if key == "ros__parameters" and isinstance(value, dict):
+            yield from value.items()
+        else:
+            yield from _parameters(value)
+
+
+def superpoint_node(given: Mapping[str, str], overrides: Mapping[str, Any] | None = None) -> list[Action]:
     """The node; the shared arguments that were given, and `overrides`, come on top of the parameter file.
 
     given  text of the arguments; `image_topic`, where it is among them, takes the place of `image`
+
+    If the node fails, `ros2 launch` ends with status 1 when it ends, but nothing else is stopped for that: the launch
+    file may be part of a robot's. Raises ValueError with a sentence for a parameter file that is not there.
     """
+    parameters_in(given["params_file"])
     values: dict[str, Any] = dict(overrides or {})
     if given.get("use_sim_time"):
         values["use_sim_time"] = given["use_sim_time"] == "true"
@@ -57,13 +88,25 @@ def superpoint_node(given: Mapping[str, str], overrides: Mapping[str, Any] | Non
         values["device"] = given["device"]
     remappings = []
     if topic := given.get("image_topic"):
-        remappings = [("image", topic), ("image/compressed", f"{topic}/compressed")]
-    return Node(
+        remappings = [("image", topic)]
+    node = Node(
         package="superpoint_ros",
         executable="superpoint_node",
         name="superpoint",
         namespace=given["namespace"],
         output="screen",
-        parameters=[given["params_file"], values],
+        parameters=[str(Path(given["params_file"]).expanduser()), values],
         remappings=remappings,
     )
+
+    def on_exit(event: ProcessExited, context: LaunchContext) -> None:
+        if event.returncode and not context.is_shutdown:
+            mark_failed(context, f"superpoint_node ended with status {event.returncode}.")
+
+    return [node, RegisterEventHandler(OnProcessExit(target_action=node, on_exit=on_exit))]
+
+
+def mark_failed(context: LaunchContext, text: str) -> None:
+    """Log the text, and have `ros2 launch` end with status 1, whenever it does."""
+    # Launch remembers what the loop's handler of exceptions is told.
+    context.asyncio_loop.call_exception_handler({"message": text})

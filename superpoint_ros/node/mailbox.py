@@ -49,7 +49,7 @@ class Mailbox:
         """Leave frames; returns those that nobody had taken and that were dropped for them."""
         with self._ready:
             if self._closed:
-                return []
+                return list(frames)
             replaced = self._slots[slot]
             self._slots[slot] = list(frames)
             self._ready.notify()
@@ -66,12 +66,14 @@ class Mailbox:
                 self._slots[slot] = []  # behind all others, whose turn comes first
             return frames
 
-    def close(self) -> None:
-        """Forget all frames and let `take` return empty from now on."""
+    def close(self) -> list[Frame]:
+        """Let `take` return empty from now on; returns the frames that nobody had taken and that are dropped."""
         with self._ready:
             self._closed = True
+            left = [frame for held in self._slots.values() for frame in held]
             self._slots = {slot: [] for slot in self._slots}
             self._ready.notify_all()
+            return left
 
 
 class Worker:
@@ -92,11 +94,14 @@ class Worker:
         self._thread = threading.Thread(target=self._run, name="superpoint-worker", daemon=True)
         self._thread.start()
 
-    def stop(self, limit: float) -> bool:
-        """Close the mailbox, and wait for the frames in work to be finished, `limit` seconds long; whether they are."""
-        self._mailbox.close()
+    def stop(self, limit: float) -> list[Frame]:
+        """Close the mailbox, and wait for the frames in work to be finished, `limit` seconds long: see `busy`.
+
+        Returns the frames that were not begun.
+        """
+        left = self._mailbox.close()
         self._thread.join(limit)
-        return not self.busy
+        return left
 
     @property
     def busy(self) -> bool:

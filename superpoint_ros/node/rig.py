@@ -82,7 +82,11 @@ class Rig:
         for camera in self.cameras.values():
             camera.inputs.unsubscribe()
         worker, self._synchroniser = self._worker, None
-        if worker is not None and not worker.stop(STOP_LIMIT):
+        if worker is None:
+            return
+        for dropped in worker.stop(STOP_LIMIT):
+            self.cameras[dropped.camera].statistics.dropped()
+        if worker.busy:
             self._abandoned = worker
             self._node.get_logger().warning(
                 f"The frame in work is not done after {STOP_LIMIT:.0f} s; the node stops without it."

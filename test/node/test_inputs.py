@@ -13,7 +13,6 @@ from robot import image_message, photograph
 from superpoint_ros.features.rectification import calibration, rectify
 from superpoint_ros.node.names import camera_info_topic, compressed_topic
 
-
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 

@@ -69,8 +69,14 @@ def test_close_wakes_the_taker_with_nothing_and_forgets_frames():
     mailbox.close()
     thread.join(timeout=30)
     assert taken == [[]]
-    assert mailbox.put("left", [frame("left", 1)]) == []
+    assert messages(mailbox.put("left", [frame("left", 1)])) == [("left", 1)]
     assert mailbox.take() == []
+
+
+def test_frames_that_nobody_takes_before_the_end_are_told():
+    mailbox = Mailbox(["left", "right"])
+    mailbox.put("left", [frame("left", 1)])
+    assert messages(mailbox.close()) == [("left", 1)]
 
 
 def test_an_error_is_reported_and_the_next_frame_is_processed():
@@ -93,7 +99,7 @@ def test_an_error_is_reported_and_the_next_frame_is_processed():
     assert failed.wait(30)
     mailbox.put("left", [Frame("left", "good", 0.0)])
     assert done.wait(30)
-    assert worker.stop(30)
+    assert worker.stop(30) == []
     assert errors == [("out of memory", "bad")]
     assert processed == ["good"]
 
@@ -129,6 +135,8 @@ def test_stop_waits_no_longer_than_its_limit():
     worker = Worker(mailbox, process, lambda error, frames: None)
     mailbox.put("left", [Frame("left", 1, 0.0)])
     assert begun.wait(30)
-    assert not worker.stop(0.01) and worker.busy
+    mailbox.put("left", [Frame("left", 2, 0.0)])
+    assert messages(worker.stop(0.01)) == [("left", 2)] and worker.busy
     go_on.set()
-    assert worker.stop(30) and not worker.busy
+    worker.stop(30)
+    assert not worker.busy

@@ -11,17 +11,19 @@ from typing import Any
 import click
 
 from superpoint_ros.bags.content import BagError
-from superpoint_ros.tools.playback.recorder import Recorder
+from superpoint_ros.tools.playback.recorder import Recorder, header_time
 from superpoint_ros.tools.session import POLL, ros_session
 
 
 @click.command()
 @click.argument("output", type=click.Path(path_type=Path))
 @click.argument("topics", nargs=-1, required=True)
-def record_command(output: Path, topics: tuple[str, ...]) -> None:
+@click.option("--header-times", is_flag=True, help="Log messages at the stamps of their headers, not as they arrive.")
+def record_command(output: Path, topics: tuple[str, ...], header_times: bool) -> None:
     """Record TOPICS into the new bag OUTPUT until it is interrupted.
 
-    Waits until each of them has a publisher: that one decides about type and reliability.
+    Waits until each of them has a publisher: that one decides about type and reliability. Ends with status 1 if no
+    message came.
     """
     asked_to_stop = threading.Event()
     for kind in (signal.SIGINT, signal.SIGTERM):
@@ -39,7 +41,8 @@ def record_command(output: Path, topics: tuple[str, ...]) -> None:
             if asked_to_stop.is_set():
                 missing = ", ".join(topic for topic in topics if topic not in types)
                 raise click.ClickException(f"nothing is recorded: nobody published {missing}")
-            with Recorder(node, output, types, count) as recorder:
+            times = {"time_of": header_time} if header_times else {}
+            with Recorder(node, output, types, count, **times) as recorder:
                 while not recorder.connected() and not asked_to_stop.wait(POLL):
                     pass
                 click.echo(f"Recording {', '.join(topics)} into {output}.")
@@ -49,6 +52,8 @@ def record_command(output: Path, topics: tuple[str, ...]) -> None:
         raise click.ClickException(str(error)) from None
     found = ", ".join(f"{number} of {topic}" for topic, number in counts.items())
     click.echo(f"{output}: {found} messages.")
+    if not any(counts.values()):
+        raise click.ClickException(f"{output}: no message came while it was recorded")
 
 
 def _published(node: Any, topics: tuple[str, ...]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -20,9 +21,10 @@ DEPTH = 100
 
 
 class Recorder:
-    """Subscriptions whose messages go into a new bag, stamped with the time they arrive.
+    """Subscriptions whose messages go into a new bag.
 
     topics      name -> type; to be published already, since our reliability follows the publishers'
+    time_of     nanoseconds at which a message is logged, of its bytes; by default when it arrives
     on_message  called with topic, steady nanoseconds of arrival and the bytes, in the executor's
                 thread
 
@@ -35,7 +37,9 @@ class Recorder:
         path: Path,
         topics: Mapping[str, str],
         on_message: Callable[[str, int, bytes], None] = lambda topic, arrival, data: None,
+        time_of: Callable[[bytes], int] = lambda data: time.time_ns(),
     ) -> None:
+        self._time_of = time_of
         self._node = node
         self._topics = topics
         self._on_message = on_message
@@ -91,11 +95,18 @@ class Recorder:
             if self._writer is None or self._error is not None:
                 return
             try:
-                self._writer.write(topic, time.time_ns(), data)
+                self._writer.write(topic, self._time_of(data), data)
                 self._on_message(topic, arrival, data)
             except Exception as error:
                 # the executor's thread has nobody to tell; `check` does
                 self._error = error
+
+
+def header_time(data: bytes) -> int:
+    """The stamp, nanoseconds, of a message that begins with a std_msgs/Header."""
+    # CDR: four bytes of which the second tells the order of the others, then sec and nanosec
+    sec, nanosec = struct.unpack_from("<iI" if data[1] & 1 else ">iI", data, 4)
+    return int(sec) * 10**9 + int(nanosec)
 
 
 def _publishers(node: Node, subscription: Any) -> int:
