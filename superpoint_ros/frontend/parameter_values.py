@@ -19,11 +19,12 @@ def fitted(name: str, row: Field[Any], value: Any) -> Any:
     default: Any = row.default
     if not isinstance(default, tuple):
         fitting = _scalar(default, value)
-    elif isinstance(value, (str, bytes)) and len(value) or not hasattr(value, "__iter__"):
+    elif default == ("",) and (value is None or hasattr(value, "__len__") and len(value) == 0):
+        fitting = list(default)  # a list without entries has no type in ROS: it arrives as None, or as one of bytes
+    elif isinstance(value, (str, bytes)) or not hasattr(value, "__iter__"):
         fitting = None
     else:
-        # A list without entries has no type in ROS, and arrives as one of bytes
-        fitting = [_scalar(default[0], each) for each in value] or list(default if default == ("",) else ())
+        fitting = [_scalar(default[0], each) for each in value]
     if fitting is None or isinstance(fitting, list) and None in fitting:
         kind = type(default[0] if isinstance(default, tuple) else default).__name__
         kind = f"a list of {kind}" if isinstance(default, tuple) else kind

@@ -81,6 +81,8 @@ class Rig:
         """Stop listening, and finish the frames in work; those that take longer than STOP_LIMIT are thrown away."""
         for camera in self.cameras.values():
             camera.inputs.unsubscribe()
+        if self._synchroniser is not None:
+            self._synchroniser.end()
         worker, self._synchroniser = self._worker, None
         if worker is None:
             return

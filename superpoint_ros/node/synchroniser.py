@@ -74,6 +74,11 @@ class Synchroniser:
             self._write_off(frame.camera, {min(pending)})
         return complete
 
+    def end(self) -> None:
+        """Write off what still waits for partners."""
+        for camera in self._cameras:
+            self._write_off(camera, set(self._pending[camera]))
+
     def trouble(self) -> str:
         """Why there was no set for a while, as in `Partners.trouble`; empty while there are some."""
         return self._partners.trouble()
@@ -99,8 +104,7 @@ class Synchroniser:
 
     def _restart(self) -> None:
         filters = message_filters()
-        for camera in self._cameras:
-            self._write_off(camera, set(self._pending[camera]))
+        self.end()
         self._last = dict.fromkeys(self._cameras, 0)
         self._inputs = {camera: filters.SimpleFilter() for camera in self._cameras}
         inputs = list(self._inputs.values())

@@ -168,13 +168,93 @@ def test_the_launched_rig_answers_sets_of_frames_with_the_same_stamp():
     [
         ("cameras:=[left", "argument 'cameras' must be a list of names, as in [left, right], got '[left'"),
         ("sync_slop:=short", "argument 'sync_slop' must be a number of seconds, got 'short'"),
+        ("params_file:=/no/such.yaml", "argument 'params_file': /no/such.yaml: No such file or directory"),
+        (f"params_file:={__file__}", f"argument 'params_file': {__file__} is no YAML file"),
+        ("cameras:=[1st]", "'cameras' must hold different names"),
     ],
 )
-def test_an_argument_of_the_rig_that_cannot_be_fails_with_a_sentence(argument, sentence):
+def test_an_argument_of_the_rig_that_cannot_be_fails_with_a_sentence(argument, sentence, tmp_path):
+    status, output = launch("rig.launch.py", tmp_path, argument)
+    assert status == 1 and sentence in output
+
+
+def launch(name, folder, *arguments):
+    """Run a launch file to its end; returns its exit status and its output."""
     pytest.importorskip("ros2launch", reason="needs ROS 2's ros2launch")
-    command = [Path(sys.executable).with_name("ros2"), "launch", LAUNCH / "rig.launch.py", argument]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert ended.returncode == 1 and sentence in ended.stdout + ended.stderr
+    command = [Path(sys.executable).with_name("ros2"), "launch", LAUNCH / name, *arguments]
+    environment = {**os.environ, "ROS_DOMAIN_ID": str(DOMAIN), "ROS_LOG_DIR": str(folder)}
+    output = folder / "output.txt"
+    with output.open("wb") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
+        try:
+            process.wait(timeout=200)
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)  # SIGTERM would orphan what it launched
+                process.wait(timeout=60)
+    return process.returncode, output.read_text()
+
+
+@pytest.mark.parametrize("name", ["superpoint.launch.py", "rig.launch.py"])
+def test_a_node_that_cannot_start_is_the_exit_status(name, tmp_path):
+    parameters = tmp_path / "wrong.yaml"
+    parameters.write_text("superpoint:\n  ros__parameters:\n    max_keypoint: 33\n")
+    status, output = launch(name, tmp_path, f"params_file:={parameters}")
+    assert status == 1
+    assert "did you mean 'max_keypoints'?" in output and "superpoint_node ended with status 1." in output
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "told"),
+    [
+        (
+            None,
+            [],
+            "Rig: cameras ['left', 'right'] (default), synchronise approximate (default), sync_slop 0.01 (default).",
+        ),
+        (
+            "cameras: [a, b]\n    synchronise: none",
+            [],
+            "Rig: cameras ['a', 'b'] (params_file), synchronise none (params_file), sync_slop 0.01 (default).",
+        ),
+        (
+            "cameras: ['']\n    sync_slop: 0.5",
+            ["cameras:=[c, d]", "synchronise:=none"],
+            "Rig: cameras ['c', 'd'] (argument), synchronise none (argument), sync_slop 0.5 (params_file).",
+        ),
+    ],
+)
+def test_a_rig_is_as_the_arguments_say_else_as_the_file_says(text, arguments, told, tmp_path):
+    """The unknown name ends the node at once, after launch has told what it is given."""
+    if text is not None:
+        parameters = tmp_path / "mine.yaml"
+        parameters.write_text(f"/**:\n  ros__parameters:\n    {text}\nsuperpoint: {{ros__parameters: {{end: 1}}}}\n")
+        arguments = [*arguments, f"params_file:={parameters}"]
+    else:
+        arguments = ["device:=none"]
+    status, output = launch("rig.launch.py", tmp_path, *arguments)
+    assert status == 1 and told in output
+
+
+@launch_pytest.fixture
+def rig_of_a_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("launch") / "rig.yaml"
+    path.write_text(
+        "/**:\n  ros__parameters: {cameras: [a, b], synchronise: none, mask_files: [], device: cpu, match_ratio: 1}\n"
+    )
+    domain = SetEnvironmentVariable("ROS_DOMAIN_ID", str(DOMAIN))
+    description = [domain, included("rig.launch.py", params_file=str(path)), launch_pytest.actions.ReadyToTest()]
+    return LaunchDescription(description)
+
+
+@pytest.mark.launch(fixture=rig_of_a_file)
+def test_a_params_file_of_a_rig_counts():
+    robot = Robot(DOMAIN, topic="/a/image", node="/superpoint/a")
+    try:
+        robot.wake()
+        assert robot.client.count_subscribers("/b/image") == 1
+    finally:
+        robot.close()
 
 
 PLAYER = """
@@ -194,20 +274,7 @@ robot.close()
 
 def replay(arguments, folder):
     """Run replay.launch.py to its end; returns its exit status and its output."""
-    pytest.importorskip("ros2launch", reason="needs ROS 2's ros2launch")
-    command = [Path(sys.executable).with_name("ros2"), "launch", LAUNCH / "replay.launch.py"]
-    command += [f"{name}:={value}" for name, value in arguments.items()]
-    environment = {**os.environ, "ROS_DOMAIN_ID": str(DOMAIN), "ROS_LOG_DIR": str(folder)}
-    output = folder / "output.txt"
-    with output.open("wb") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
-        try:
-            process.wait(timeout=90)
-        finally:
-            if process.poll() is None:
-                process.send_signal(signal.SIGINT)  # SIGTERM would orphan what it launched
-                process.wait(timeout=20)
-    return process.returncode, output.read_text()
+    return launch("replay.launch.py", folder, *(f"{name}:={value}" for name, value in arguments.items()))
 
 
 def test_a_replay_records_what_the_node_publishes_and_ends_with_the_bag(tmp_path, parameter_file):
@@ -250,11 +317,36 @@ def test_a_replay_needs_no_other_player_and_keeps_the_stamps_of_the_bag(tmp_path
     status, output = replay(arguments, tmp_path)
     assert status == 0 and "The bag has been played." in output
     with BagReader(tmp_path / "features") as reader:
-        found = [(message.topic.name, reader.decode(message)) for message in reader.messages()]
+        messages = list(reader.messages())
+        found = [(message.topic.name, reader.decode(message)) for message in messages]
+    assert sorted({message.time for message in messages}) == [stamp * 10**9 for stamp in stamps]
     homographies = [message for topic, message in found if topic == "/front/superpoint/homography"]
     assert [message.header.stamp.sec for message in homographies] == stamps
     assert [round(float(message.matrix[2])) for message in homographies[1:]] == [8, 8, 8]
     assert Counter(topic for topic, _ in found)["/front/superpoint/features"] == 4
+
+
+@pytest.mark.parametrize(
+    ("topic", "sentence"),
+    [
+        ("/front/image", "there are no images on /front/image, only on /cam/image_raw/compressed"),
+        ("/cam/image_raw", "image_transport is raw, see params_file"),
+    ],
+)
+def test_a_replay_of_a_topic_that_is_not_in_the_bag_says_which_are(tmp_path, parameter_file, topic, sentence):
+    from superpoint_ros.bags.writer import BagWriter, offered_qos
+
+    with BagWriter(tmp_path / "drive") as writer:
+        writer.add_topic("/cam/image_raw/compressed", "sensor_msgs/msg/CompressedImage", offered_qos(False, 5))
+        writer.add_topic("/odom", "std_msgs/msg/Header", offered_qos(False, 5))
+    arguments = {
+        "bag": str(tmp_path / "drive"),
+        "image_topic": topic,
+        "output": str(tmp_path / "features"),
+        "params_file": str(parameter_file),
+    }
+    status, output = replay(arguments, tmp_path)
+    assert status == 1 and sentence in output and not (tmp_path / "features").exists()
 
 
 @pytest.mark.parametrize("replayed", ["nothing", "a text"])
@@ -274,7 +366,7 @@ def test_a_replay_of_what_is_no_bag_says_so_and_ends(tmp_path, parameter_file, r
 
 def test_a_replay_whose_node_cannot_start_says_so_and_ends(tmp_path):
     parameters = tmp_path / "wrong.yaml"
-    parameters.write_text("/**:\n  ros__parameters:\n    max_keypoint: 33\n")
+    parameters.write_text("superpoint:\n  ros__parameters:\n    max_keypoint: 33\n")
     arguments = {"bag": "a_bag", "output": str(tmp_path / "features"), "params_file": str(parameters)}
     status, output = replay(arguments, tmp_path)
     assert status == 1

@@ -75,6 +75,8 @@ def test_every_frame_is_in_a_set_or_unmatched_or_still_waiting():
     waiting = sum(len(stamps) for stamps in rig.synchroniser._pending.values())
     assert matched > 500
     assert sent == matched + len(rig.unmatched) + waiting
+    rig.synchroniser.end()
+    assert sent == matched + len(rig.unmatched)
 
 
 def test_stamps_of_a_camera_never_go_back_from_set_to_set():
