@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import CompressedImage, Image
 
-from superpoint_ros.features.decode import BadImage
 from superpoint_ros.features.extractor import Features
+from superpoint_ros.features.image import BadImage
+from superpoint_ros.features.intensity import FoundRange
 from superpoint_ros.frontend.masking import Mask
 from superpoint_ros.frontend.parameters import Parameters
 from superpoint_ros.frontend.pictures import grey_picture
@@ -36,6 +37,7 @@ class Inputs:
         self._mask = Mask(mask_file)
         self._camera_info: CameraInfoListener | None = None
         self._compressed = False
+        self._range = FoundRange()
         self._faults = faults
         self._subscriptions: list[Any] = []
         self.topic: str = node.resolve_topic_name(image_topic)
@@ -85,7 +87,7 @@ class Inputs:
 
         Raises ValueError with a sentence for an image that cannot be used.
         """
-        grey = grey_picture(message, isinstance(message, CompressedImage), values)
+        grey = grey_picture(message, isinstance(message, CompressedImage), values, self._range)
         return grey, self._mask.allowed(grey.shape)
 
     def rectified(self, found: Features) -> NDArray[np.float32] | None:

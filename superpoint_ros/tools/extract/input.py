@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from superpoint_ros.bags.content import COMPRESSED_IMAGE, IMAGE, BagError, Message
 from superpoint_ros.bags.reader import BagReader
-from superpoint_ros.features.decode import BadImage
+from superpoint_ros.features.image import BadImage
+from superpoint_ros.features.intensity import FoundRange
 from superpoint_ros.features.rectification import Calibration, Uncalibrated, calibration
 from superpoint_ros.frontend.masking import Mask
 from superpoint_ros.frontend.parameters import CAMERA_NAME, Parameters
@@ -91,6 +92,7 @@ class Images:
         self.cameras = {camera.topic: camera for camera in cameras}
         files = values.per_camera("mask_files") if any(values.per_camera("mask_files")) else ("",) * len(cameras)
         self._masks = {camera.topic: Mask(file) for camera, file in zip(cameras, files, strict=True)}
+        self._ranges = {camera.topic: FoundRange() for camera in cameras}
         self._mask_topics = {_mask_topic(camera): camera.topic for camera in cameras if values.use_mask_topic}
         self._info_topics: dict[str, list[str]] = {}
         self._calibrations: dict[str, Calibration | None] = {}
@@ -114,7 +116,7 @@ class Images:
     def decode(self, message: Message) -> Picture:
         """Raises ValueError with a sentence for an image that cannot be used."""
         image, topic = self._bag.decode(message), message.topic.name
-        pixels = grey_picture(image, message.topic.type == COMPRESSED_IMAGE, self._values)
+        pixels = grey_picture(image, message.topic.type == COMPRESSED_IMAGE, self._values, self._ranges[topic])
         camera = self._calibrations.get(topic)
         if camera is not None and camera.size != pixels.shape:
             self._note(f"CameraInfo of {topic} is for images of another size; keypoints are not rectified")
