@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ END = b"\xff\xd9"
 """A JPEG's last marker, EOI."""
 LARGEST_PIXEL = 32
 """Bytes of a picture file for a pixel: four channels of float64."""
+EXIF_WITHIN = 4096
+"""Bytes at the beginning of a file in which EXIF begins, if there is any."""
 OTHER_BITS = b"\xfe" * 64
 """What missing pixels would be decoded from: libjpeg itself makes up zeros."""
 
@@ -27,12 +30,14 @@ def decode_encoded(
     max_pixels: int = MAX_PIXELS,
     colour: bool = False,
     mosaic: int | None = None,
+    upright: bool = False,
 ) -> NDArray[np.uint8]:
-    """The picture as (H, W) grey, or (H, W, 3) BGR, uint8; what EXIF says of its orientation is not applied.
+    """The picture as (H, W) grey, or (H, W, 3) BGR, uint8.
 
-    data    (N,) uint8, contiguous
-    scale   of samples with more than eight bits, see `intensity`; None: the range of this picture
-    mosaic  OpenCV's conversion to grey (COLOR_Bayer…2GRAY) of a picture that holds a Bayer mosaic if it has one channel
+    data     (N,) uint8, contiguous
+    scale    of samples with more than eight bits, see `intensity`; None: the range of this picture
+    mosaic   OpenCV's conversion (COLOR_Bayer…2GRAY) of what is a Bayer mosaic, if it has one channel
+    upright  turn it as EXIF says; else pixels are as the sensor delivered them
 
     A JPEG without an end is taken if all its pixels are there. Raises BadImage for one that isn't whole, for what is no
     picture of FORMATS, and, before anything is decoded, for one of more than `max_pixels`.
@@ -41,10 +46,12 @@ def decode_encoded(
     if header is None:
         raise BadImage(f"{len(data)} bytes are not a readable picture; expected one of {', '.join(FORMATS)}")
     check_pixels(header.height, header.width, max_pixels)
-    # IMREAD_IGNORE_ORIENTATION: pixels as the sensor delivered them
     flags = cv2.IMREAD_COLOR if colour else cv2.IMREAD_GRAYSCALE
     flags |= cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
     samples = _jpeg(data, header, flags) if header.format == "jpeg" else _decoded(data, flags)
+    if upright and samples is not None and b"Exif" in data[:EXIF_WITHIN].tobytes():
+        samples = _decoded(data, flags & ~cv2.IMREAD_IGNORE_ORIENTATION)
+        header = header if samples is None else replace(header, height=samples.shape[0], width=samples.shape[1])
     if samples is None or samples.shape[:2] != (header.height, header.width):
         raise BadImage(
             f"{len(data)} bytes are a damaged picture ({header.format}, {header.width}×{header.height}, "
@@ -65,7 +72,7 @@ def decode_encoded(
 def read_picture_file(
     path: Path, scale: Scale | None = None, max_pixels: int = MAX_PIXELS, colour: bool = False
 ) -> NDArray[np.uint8]:
-    """A picture file as `decode_encoded` gives it. Raises BadImage, naming the file, or OSError."""
+    """A picture file as `decode_encoded` gives it, upright. Raises BadImage, naming the file, or OSError."""
     size = path.stat().st_size
     if size > LARGEST_PIXEL * max_pixels:
         raise BadImage(
@@ -74,7 +81,7 @@ def read_picture_file(
     # not imread: it prints its own complaints, and cannot read names beyond ASCII everywhere
     data = np.fromfile(path, np.uint8)
     try:
-        return decode_encoded(data, scale, max_pixels, colour)
+        return decode_encoded(data, scale, max_pixels, colour, upright=True)
     except BadImage as error:
         raise BadImage(f"{path}: {error}") from None
 

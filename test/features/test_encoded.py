@@ -131,6 +131,18 @@ def test_a_file_is_named_in_what_is_wrong_with_it(tmp_path):
         read_picture_file(path)
 
 
+def test_a_photograph_is_turned_as_exif_says_and_a_cameras_image_is_not(tmp_path):
+    plain = encode(scene()).tobytes()
+    entry = struct.pack("<HHIHH", 0x112, 3, 1, 6, 0)  # orientation: turn clockwise
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0" + entry + bytes(4)
+    data = plain[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + plain[2:]
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(data)
+    pixels = decode_encoded(array(plain))
+    np.testing.assert_array_equal(decode_encoded(array(data)), pixels)
+    np.testing.assert_array_equal(read_picture_file(path), np.rot90(pixels, -1))
+
+
 def test_a_file_larger_than_any_picture_of_that_many_pixels_is_not_read(tmp_path):
     path = tmp_path / "large.png"
     with path.open("wb") as file:
