@@ -50,7 +50,8 @@ def decode_encoded(
     flags |= cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
     samples = _jpeg(data, header, flags) if header.format == "jpeg" else _decoded(data, flags)
     if upright and samples is not None and b"Exif" in data[:EXIF_WITHIN].tobytes():
-        samples = _decoded(data, flags & ~cv2.IMREAD_IGNORE_ORIENTATION)
+        whole = _array(data.tobytes() + END) if header.format == "jpeg" else data
+        samples = _decoded(whole, flags & ~cv2.IMREAD_IGNORE_ORIENTATION)
         header = header if samples is None else replace(header, height=samples.shape[0], width=samples.shape[1])
     if samples is None or samples.shape[:2] != (header.height, header.width):
         raise BadImage(
@@ -74,10 +75,8 @@ def read_picture_file(
 ) -> NDArray[np.uint8]:
     """A picture file as `decode_encoded` gives it, upright. Raises BadImage, naming the file, or OSError."""
     size = path.stat().st_size
-    if size > LARGEST_PIXEL * max_pixels:
-        raise BadImage(
-            f"{path}: {1e-6 * size:.0f} MB are more than a picture of {1e-6 * max_pixels:.1f} million pixels"
-        )
+    if size > LARGEST_PIXEL * max_pixels + (1 << 20):
+        raise BadImage(f"{path}: {size} bytes are more than a picture of {max_pixels} pixels (max_image_pixels)")
     # not imread: it prints its own complaints, and cannot read names beyond ASCII everywhere
     data = np.fromfile(path, np.uint8)
     try:
