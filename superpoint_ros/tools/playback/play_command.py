@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import signal
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from tqdm import tqdm
 
 from superpoint_ros.bags.content import BagError, Topic
 from superpoint_ros.bags.reader import BagReader
+from superpoint_ros.interrupts import ending_at_once, interrupting_once
 from superpoint_ros.tools.extract.background import ahead
 
 if TYPE_CHECKING:
@@ -62,9 +62,8 @@ def play_command(
     if importlib.util.find_spec("rclpy") is None:
         raise click.ClickException("playing needs ROS 2's rclpy; run `make setup` in a checkout, or source a ROS 2")
     names = _names(remaps)
-    signal.signal(signal.SIGTERM, _interrupt)
     try:
-        with BagReader(bag) as reader:
+        with interrupting_once(), BagReader(bag) as reader:
             chosen = _chosen(reader, topics)
             first = reader.start_time() + round(start * 1e9)
             stop = None if duration is None else first + round(duration * 1e9)
@@ -87,8 +86,9 @@ def _play(
     clock_rate: float,
     wait: float,
 ) -> None:
-    from superpoint_ros.tools.playback.player import Player
-    from superpoint_ros.tools.session import ros_session
+    with ending_at_once():
+        from superpoint_ros.tools.playback.player import Player
+        from superpoint_ros.tools.session import ros_session
 
     with ros_session("superpoint_player") as ros:
         player = Player(ros, topics, names)
@@ -154,7 +154,8 @@ def _clock(ros: Any, rate: float) -> Callable[[int], None]:
 
 def _chosen(reader: BagReader, names: Collection[str]) -> list[Topic]:
     """The topics asked for, or all whose messages are installed."""
-    from superpoint_ros.tools.playback.player import message_class
+    with ending_at_once():
+        from superpoint_ros.tools.playback.player import message_class
 
     chosen = []
     for name in names:
@@ -184,7 +185,3 @@ def _names(remaps: tuple[str, ...]) -> dict[str, str]:
             raise click.UsageError(f"--remap needs OLD:=NEW, got '{each}'")
         names[old if old.startswith("/") else f"/{old}"] = new
     return names
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
