@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import cv2
@@ -125,11 +126,13 @@ def write_mcap(
     checksum: bool = True,
     index: bool = True,
     schema: str = "",
+    encodings: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[int, int]:
     """An mcap file as recorders write it, and as rosbags' writer cannot.
 
     messages   (topic, time, data), all of one type
     per_chunk  0: no chunks
+    encodings  of the messages of a topic; cdr where it names none
 
     Returns where each message's record ends in the file, by time; of its chunk, if that is compressed.
     """
@@ -137,7 +140,9 @@ def write_mcap(
     text = _store().generate_msgdef(kind, ros_version=2)[0]
     names = _record(3, struct.pack("<H", 1) + _text(schema or kind) + _text("ros2msg") + _text(text))
     for number, topic in enumerate(topics):
-        names += _record(4, struct.pack("<HH", number, 1) + _text(topic) + _text("cdr") + struct.pack("<I", 0))
+        names += _record(
+            4, struct.pack("<HH", number, 1) + _text(topic) + _text(encodings.get(topic, "cdr")) + struct.pack("<I", 0)
+        )
     content = b"\x89MCAP0\r\n" + _record(1, _text("ros2") + _text("test"))
     content += b"" if per_chunk else names
     ends = {}

@@ -27,8 +27,8 @@ SUMMARY = "frames.json"
 
 
 def is_bag(path: Path) -> bool:
-    """A folder with metadata.yaml, or a single .mcap or .db3 file."""
-    return (path / "metadata.yaml").is_file() or (path.suffix in (".mcap", ".db3") and path.is_file())
+    """A folder with metadata.yaml, or a single .mcap or .db3 file, or one of ROS 1, which is refused with advice."""
+    return (path / "metadata.yaml").is_file() or (path.suffix in (".mcap", ".db3", ".bag") and path.is_file())
 
 
 def extract_frames(bag: Path, frames: Path, settings: InputConfig) -> list[Path]:
