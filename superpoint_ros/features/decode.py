@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from superpoint_ros.features.encoded import decode_encoded
 from superpoint_ros.features.image import MAX_PIXELS, BadImage, check_pixels
 from superpoint_ros.features.intensity import FoundRange, Scale
+from superpoint_ros.features.picture_header import read_header
 
 # OpenCV names a Bayer pattern after its second row, ROS after its first
 BAYER = {
@@ -107,6 +108,14 @@ def decode_compressed(message: Any, scale: Scale | None = None, max_pixels: int 
         return decode_encoded(_bytes(message.data), scale, max_pixels, mosaic=mosaic)
     except BadImage as error:
         raise BadImage(f"format '{described}': {error}") from None
+
+
+def is_deep(message: Any, compressed: bool) -> bool:
+    """Whether a message's samples have more than eight bits, so that a range decides how they look."""
+    if not compressed:
+        return message.encoding in DEEP
+    header = read_header(memoryview(_bytes(message.data).data))
+    return header is not None and header.bits > 8
 
 
 def _grey(message: Any, rows: NDArray[Any], channels: int, to_grey: int | None) -> NDArray[Any]:

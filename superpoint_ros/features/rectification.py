@@ -18,6 +18,8 @@ COEFFICIENTS = {"plumb_bob": (4, 5), "rational_polynomial": (8, 12, 14), "equidi
 """Lens models, and how many coefficients D may have; none at all stand for a perfect lens."""
 TOLERANCE = 0.1
 """Pixels: a rectified pixel that the lens does not map back to within this has no meaning."""
+SINGULAR = 1e12
+"""Condition number from which on a matrix has no inverse; that of a lens of a million pixels is its square."""
 CRITERIA = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 100, 1e-9)
 
 
@@ -64,6 +66,11 @@ def calibration(info: Any) -> Calibration:
     if len(d) and len(d) not in COEFFICIENTS[model]:
         expected = " or ".join(str(count) for count in COEFFICIENTS[model])
         raise Uncalibrated(f"distortion model '{model}' has {len(d)} coefficients, expected {expected}")
+    p = p if p[0, 0] else k
+    r = r if r.any() else np.eye(3)
+    for name, matrix in (("K", k), ("R", r), ("P", p)):
+        if not np.linalg.cond(matrix) < SINGULAR:
+            raise Uncalibrated(f"{name} of its CameraInfo has no inverse")
     binning = (max(info.binning_x, 1), max(info.binning_y, 1))
     roi = info.roi
     height, width = roi.height or info.height, roi.width or info.width
@@ -71,8 +78,8 @@ def calibration(info: Any) -> Calibration:
         model=model,
         k=k,
         d=d if len(d) else np.zeros(4),
-        r=r if r.any() else np.eye(3),
-        p=p if p[0, 0] else k,
+        r=r,
+        p=p,
         binning=binning,
         offset=(roi.x_offset, roi.y_offset),
         size=(height // binning[1], width // binning[0]),

@@ -26,7 +26,7 @@ SECOND = 1_000_000_000
 
 
 def image_bytes(stamp: int, picture: np.ndarray, compressed: bool = False) -> bytes:
-    """CDR of an Image (mono8) or CompressedImage (png) with a stamp in nanoseconds."""
+    """CDR of an Image (mono8, or mono16) or CompressedImage (png) with a stamp in nanoseconds."""
     store = _store()
     time = store.types["builtin_interfaces/msg/Time"](*divmod(stamp, SECOND))
     header = store.types["std_msgs/msg/Header"](time, "camera")
@@ -35,7 +35,8 @@ def image_bytes(stamp: int, picture: np.ndarray, compressed: bool = False) -> by
         message = store.types[COMPRESSED_IMAGE](header, "png", data)
         return bytes(store.serialize_cdr(message, COMPRESSED_IMAGE))
     height, width = picture.shape
-    message = store.types[IMAGE](header, height, width, "mono8", 0, width, picture.reshape(-1))
+    row, data = picture.itemsize * width, np.ascontiguousarray(picture).reshape(-1).view(np.uint8)
+    message = store.types[IMAGE](header, height, width, f"mono{8 * picture.itemsize}", 0, row, data)
     return bytes(store.serialize_cdr(message, IMAGE))
 
 

@@ -123,6 +123,8 @@ def _say(report: Any) -> None:
     new = report.frames - report.resumed
     text = f"{report.task.output}: {report.frames} frames"
     text += f", {report.resumed} of them from before" if report.resumed else ""
+    medians = [f"{each.median():.0f}" for each in report.summaries.values()]
+    text += f", {' and '.join(medians)} keypoints a frame (median)" if medians else ""
     if new and report.seconds:
         each, extracting = (1e3 * seconds / new for seconds in (report.seconds, report.extracting))
         text += (
