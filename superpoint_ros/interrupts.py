@@ -36,10 +36,13 @@ def interrupting_once() -> Iterator[None]:
     """Within the block the first SIGINT or SIGTERM is a KeyboardInterrupt, and the next ends the process at once.
 
     What follows the first, such as putting away what was done, is not torn apart by the second, which would end in a
-    traceback or a wait for ever.
+    traceback or a wait for ever. After an interrupt it stays so: the process is about to end.
     """
+    interrupted = False
 
     def interrupt(*_: object) -> None:
+        nonlocal interrupted
+        interrupted = True
         for each in before:
             signal.signal(each, lambda *_: os._exit(INTERRUPTED))
         raise KeyboardInterrupt
@@ -48,5 +51,5 @@ def interrupting_once() -> Iterator[None]:
     try:
         yield
     finally:
-        for each, handler in before.items():
+        for each, handler in before.items() if not interrupted else ():
             signal.signal(each, handler)

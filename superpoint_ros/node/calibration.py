@@ -71,6 +71,8 @@ class CameraInfoListener:
         except Uncalibrated as error:
             self._calibration = None
             self._refuse(str(error))
+        except Exception as error:  # what a callback raises would end the node
+            self._refuse(f"CameraInfo cannot be read ({type(error).__name__}: {error})")
         self._info = info
 
     def _refuse(self, reason: str) -> None:

@@ -85,7 +85,12 @@ class Camera:
     ) -> None:
         """Compare a frame's features with the reference, and publish all else that is listened to."""
         stamp = Time.from_msg(frame.header.stamp)
-        motion = self.tracker.advance(stamp.nanoseconds, found, **values.tracking())
+        try:
+            motion = self.tracker.advance(stamp.nanoseconds, found, **values.tracking())
+        except Exception:
+            if values.tracks:  # the features are there, and go out without ids
+                self._send_features(frame, found, values, weights_id, None)
+            raise
         if values.tracks:
             self._send_features(frame, found, values, weights_id, motion.track_ids)
         header = self._header(frame)
@@ -101,7 +106,11 @@ class Camera:
         weights_id: str,
         track_ids: NDArray[np.int32] | None,
     ) -> None:
-        rectified = self.inputs.rectified(found)
+        try:
+            rectified = self.inputs.rectified(found)
+        except Exception as error:
+            rectified = None
+            self.fault("failed", f"keypoints are not rectified ({type(error).__name__}: {error})")
         self.outputs.publish_features(self._header(frame), found, values, weights_id, track_ids, rectified)
         age = self._node.get_clock().now() - Time.from_msg(frame.header.stamp, self._node.get_clock().clock_type)
         self._times = (time.monotonic() - frame.received, age.nanoseconds / 1e9)
@@ -137,7 +146,7 @@ class Camera:
             values.max_age,
             values.overload_drops,
         )
-        facts = {"topic": self.inputs.topic, "calibration": calibration, **facts}
+        facts = {"topic": self.inputs.topic, "calibration": calibration, **self.inputs.intensity, **facts}
         return DiagnosticStatus(
             level=bytes([level]),
             name=self._status_name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,6 @@ from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import CompressedImage, Image
 
 from superpoint_ros.features.extractor import Features
-from superpoint_ros.features.image import BadImage
 from superpoint_ros.features.intensity import FoundRange
 from superpoint_ros.frontend.masking import Mask
 from superpoint_ros.frontend.parameters import Parameters
@@ -75,6 +75,12 @@ class Inputs:
         """For diagnostics: the lens model, or why there is none; empty if none was asked for."""
         return self._camera_info.state if self._camera_info else ""
 
+    @property
+    def intensity(self) -> dict[str, str]:
+        """For diagnostics: the range that was found for images of 16 bits or float; nothing for others."""
+        low, high = self._range.low, self._range.high
+        return {} if math.isnan(low) else {"intensity_range_found": f"{low:.6g} to {high:.6g}"}
+
     def publishers(self) -> str:
         """Who publishes the images, for a log line."""
         kind = "CompressedImage" if self._compressed else "Image"
@@ -101,7 +107,7 @@ class Inputs:
     def _on_mask(self, message: Image) -> None:
         try:
             self._mask.update(message)
-        except BadImage as error:
+        except Exception as error:  # what a callback raises would end the node
             self._faults.add("bad", self.topic, f"its mask: {error}; the mask stays as it was")
 
     def _say(self, sentence: str) -> None:

@@ -34,6 +34,13 @@ READ_AHEAD = 16
 @click.option(
     "--clock-rate", type=click.FloatRange(1, 1000), default=100.0, show_default=True, help="Times a second, of /clock."
 )
+@click.option(
+    "--max-gap",
+    type=click.FloatRange(0, min_open=True),
+    default=3600.0,
+    show_default=True,
+    help="Seconds without a message that are played as recorded; longer ones, as of a clock that was set, are left out.",
+)
 @click.option("--start", type=click.FloatRange(0), default=0.0, help="Leave out so many seconds at the beginning.")
 @click.option("--duration", type=click.FloatRange(0, min_open=True), help="Play only so many seconds of the bag.")
 @click.option(
@@ -51,6 +58,7 @@ def play_command(
     loop: bool,
     clock: bool,
     clock_rate: float,
+    max_gap: float,
     start: float,
     duration: float | None,
     wait: float,
@@ -69,7 +77,17 @@ def play_command(
             stop = None if duration is None else first + round(duration * 1e9)
             for note in reader.notes:
                 click.echo(f"{bag}: {note}.", err=True)
-            _play(reader, chosen, names, (first if start else None, stop), rate, loop, clock_rate if clock else 0, wait)
+            _play(
+                reader,
+                chosen,
+                names,
+                (first if start else None, stop),
+                rate,
+                loop,
+                clock_rate if clock else 0,
+                max_gap,
+                wait,
+            )
     except KeyboardInterrupt:
         click.echo("Interrupted.")
     except BagError as error:
@@ -84,6 +102,7 @@ def _play(
     rate: float,
     loop: bool,
     clock_rate: float,
+    max_gap: float,
     wait: float,
 ) -> None:
     with ending_at_once():
@@ -100,7 +119,9 @@ def _play(
         count = 0
         try:
             while True:
-                count += _once(reader, player, [topic.name for topic in topics], span, rate, on_time, clock_rate)
+                count += _once(
+                    reader, player, [topic.name for topic in topics], span, rate, on_time, clock_rate, max_gap
+                )
                 if not loop or not count:
                     break
         finally:
@@ -120,14 +141,21 @@ def _once(
     rate: float,
     on_time: Callable[[int], None],
     clock_rate: float,
+    max_gap: float,
 ) -> int:
     messages = ahead(reader.messages(topics, *span), READ_AHEAD)
     total = None if any(span) else sum(reader.topics[name].count for name in topics)
     shown = tqdm(messages, "Playing", total, unit=" messages", disable=None, leave=False)
+    tick = min(0.02, 1 / clock_rate if clock_rate else 1)
     try:
-        return player.play(shown, rate, on_time=on_time, tick=min(0.02, 1 / clock_rate if clock_rate else 1))
+        return player.play(shown, rate, on_time=on_time, tick=tick, longest_gap=max_gap, on_gap=_say_gap)
     finally:
         messages.close()
+
+
+def _say_gap(seconds: float) -> None:
+    length = f"{seconds:.0f} s" if seconds < 86400 else f"{seconds / 86400:.0f} days"
+    tqdm.write(f"Nothing was recorded for {length}, which are left out (--max-gap).")
 
 
 def _clock(ros: Any, rate: float) -> Callable[[int], None]:
@@ -142,6 +170,8 @@ def _clock(ros: Any, rate: float) -> Callable[[int], None]:
     def on_time(nanoseconds: int) -> None:
         now = time.monotonic()
         # a little early is no harm, a tick later would halve the rate; a jump back is told at once
+        if not 0 <= nanoseconds < 10**9 << 31:
+            return  # no Time can hold it
         if nanoseconds >= last[1] and now - last[0] < 0.9 / rate:
             return
         last[:] = [now, nanoseconds]
