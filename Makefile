@@ -1,6 +1,7 @@
 # make demo   watch the node work on real photographs (results in build/demo)
 # make test   lint, then every test this machine can run
 # make lint   ruff, mypy, import-linter
+# make fuzz   damaged messages, bags, weights and parameter files; FUZZ_EXAMPLES of each kind, 5000 if left out
 # make bench  how fast the engines are on this machine
 # make setup  only the set-up that the others need: .venv and the messages
 # make parameters  write the table of parameters into README.md and config/superpoint.yaml
@@ -49,7 +50,7 @@ unexport LD_LIBRARY_PATH _ROS_WHEELS_BOOTSTRAP_COMPLETE
 endif
 endif
 
-.PHONY: setup demo test lint bench parameters clean FORCE
+.PHONY: setup demo fuzz test lint bench parameters clean FORCE
 .DELETE_ON_ERROR:
 
 setup: $(BUILD)/installed
@@ -66,6 +67,9 @@ lint: setup
 
 test: lint
 	$(WITH_ROS) $(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+
+fuzz: setup
+	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-5000} $(VENV)/bin/python -m pytest test/fuzz --timeout=0 $(PYTEST_ARGS)
 
 bench: setup
 	$(WITH_ROS) $(VENV)/bin/superpoint bench

@@ -8,15 +8,26 @@ from typing import Any
 
 from rosbags.interfaces import Qos
 
+from superpoint_ros.printable import printable
+
 IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
+
+TIMES = range(1 << 63)
+"""Nanoseconds that a message of a new bag can be recorded at: from the epoch on, in int64."""
 
 NEVER_STARTED = (1 << 63) - 1
 """Nanoseconds: stands for the time of the first message where there is none."""
 
 
 class BagError(ValueError):
-    """A bag that cannot be read or written; the text names the file and what was found."""
+    """A bag that cannot be read or written; the text names the file and what was found.
+
+    It may quote the bag: nothing of it reaches a terminal as an escape sequence.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(printable(text))
 
 
 @dataclass(frozen=True)
@@ -57,6 +68,15 @@ def header_stamp(data: bytes) -> int:
 def stamp_nanoseconds(stamp: Any) -> int:
     """Nanoseconds of a builtin_interfaces/Time."""
     return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+
+
+def stamp_fields(nanoseconds: int) -> tuple[int, int]:
+    """Seconds and nanoseconds of a builtin_interfaces/Time, int32 and uint32.
+
+    A driver may have sent more than 1e9 nanoseconds with the last second that int32 holds: then they stay so many.
+    """
+    seconds = min(nanoseconds // 1_000_000_000, (1 << 31) - 1)
+    return seconds, nanoseconds - seconds * 1_000_000_000
 
 
 def full_type(name: str) -> str:

@@ -52,6 +52,7 @@ class McapFile:
         self._damage: dict[tuple[int, int], str] = {}
         self._schemas: dict[int, str] = {}
         self._channels: dict[int, tuple[str, str, Qos | None]] = {}
+        self._others: dict[int, tuple[str, str, str]] = {}
         self._counts: Counter[int] = Counter()
         self._sources: list[tuple[int, int, int]] = []  # first time, last time, offset of a chunk or message
         self._time = -1
@@ -64,11 +65,21 @@ class McapFile:
             self._data.close()
             raise BagError(f"{path}: not a readable bag; it does not begin as an mcap file does")
         self._index()
-        self.start = min((first for first, last, _ in self._sources if last), default=NEVER_STARTED)
+        # an empty chunk says that it begins at 0, as does one that was recorded then
+        begins = (first for first, last, offset in self._sources if last or any(self._messages_at(offset)))
+        self.start = min(begins, default=NEVER_STARTED)
         self.topics: dict[str, Topic] = {}
         for channel, (name, kind, qos) in self._channels.items():
             before = self.topics[name].count if name in self.topics else 0
             self.topics[name] = Topic(name, kind, self._counts[channel] + before, qos)
+
+    @property
+    def others(self) -> dict[str, str]:
+        """Topics whose messages are not CDR, and in a few words what they are instead."""
+        return {
+            name: f"{kind}, encoded as {encoding}" if kind else f"encoded as {encoding}"
+            for name, kind, encoding in self._others.values()
+        }
 
     @property
     def damage(self) -> list[str]:
@@ -161,7 +172,7 @@ class McapFile:
         if end - begin < MESSAGE_HEAD:
             return False
         channel, _, time = struct.unpack_from("<HIQ", data, begin)
-        if self._channels and channel not in self._channels:
+        if (self._channels or self._others) and channel not in self._channels and channel not in self._others:
             return False
         self._time = time
         return True
@@ -233,7 +244,9 @@ class McapFile:
             elif opcode == CHANNEL:
                 key, schema = struct.unpack_from("<HH", record)
                 topic, encoding = _strings(record, 4, 2)
-                if encoding == "cdr" and schema in self._schemas:
+                if encoding != "cdr":
+                    self._others[key] = (topic, self._schemas.get(schema, ""), encoding or "nothing that it names")
+                elif schema in self._schemas:
                     self._channels[key] = (topic, self._schemas[schema], _qos(record))
         except (struct.error, UnicodeDecodeError):
             pass  # they come twice, in a chunk and at the end; a topic without is missed where it is asked for

@@ -17,6 +17,8 @@ from superpoint_ros.bags.content import BagError, sentence
 FILE_NAME = "metadata.yaml"
 SUFFIXES = (".mcap", ".db3")
 COMPRESSED_SUFFIXES = (".zstd", ".lz4", ".zst")
+ROS1_MAGIC = b"#ROSBAG V"
+ROS1_CONVERTER = "`rosbags-convert --src OLD.bag --dst NEW` (pip install rosbags)"
 NEWEST_VERSION = 9
 """Version 1 to 3 have the bag's folder in the file names, 1 to 8 have QoS as a string."""
 
@@ -43,12 +45,20 @@ def find_parts(path: Path) -> Parts:
     if not path.exists():
         raise BagError(f"{path}: no such bag")
     if path.is_file():
+        if _is_ros1(path):
+            raise BagError(f"{path}: a bag of ROS 1; {ROS1_CONVERTER} makes one of ROS 2 of it")
         if not is_storage(path):
             raise BagError(f"{path}: not a readable bag; expected a rosbag2 folder, or an .mcap or .db3 file")
         return Parts((path,))
     there = _once(sorted(filter(is_storage, path.iterdir()), key=_natural))
     file = path / FILE_NAME
     if not file.is_file():
+        ros1 = [each.name for each in sorted(path.iterdir()) if each.is_file() and _is_ros1(each)]
+        if not there and ros1:
+            raise BagError(
+                f"{path}: a folder with bags of ROS 1 ({', '.join(ros1[:3])}); "
+                f"{ROS1_CONVERTER} makes one of ROS 2 of each"
+            )
         if not there:
             raise BagError(
                 f"{path}: not a readable bag; expected a folder with metadata.yaml, .mcap or .db3 files, "
@@ -64,6 +74,11 @@ def find_parts(path: Path) -> Parts:
         if not there:
             raise BagError(f"{path}: not a readable bag; metadata.yaml is unreadable ({sentence(error)})") from None
         return Parts(tuple(there), notes=(f"its metadata.yaml is unreadable ({sentence(error)}) and left aside",))
+
+
+def _is_ros1(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(ROS1_MAGIC)) == ROS1_MAGIC
 
 
 def is_storage(path: Path) -> bool:

@@ -25,8 +25,9 @@ from superpoint_ros.bags.compression import compression_of, decompress
 from superpoint_ros.bags.content import COMPRESSED_IMAGE, IMAGE, NEVER_STARTED, BagError, Message, Topic, sentence
 from superpoint_ros.bags.definitions import typestore
 from superpoint_ros.bags.mcap import McapFile
-from superpoint_ros.bags.metadata import Parts, find_parts
+from superpoint_ros.bags.metadata import ROS1_CONVERTER, Parts, find_parts
 from superpoint_ros.bags.sqlite import SqliteFile
+from superpoint_ros.printable import printable
 
 
 class BagReader:
@@ -70,7 +71,11 @@ class BagReader:
                 before = self.topics[name].count if name in self.topics else 0
                 qos = topic.qos or parts.qos.get(name)
                 self.topics[name] = replace(topic, count=topic.count + before, qos=qos)
+        self._others = {name: text for file in self._files for name, text in file.others.items()}
         self._compare_with_metadata()
+        if self._others:
+            self.notes.append(f"it also holds {self._other_topics()}, which cannot be read")
+        self.notes = [printable(note) for note in self.notes]
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -220,7 +225,7 @@ class BagReader:
             there = self.topics[name].count if name in self.topics else 0
             if there > count:
                 self.notes.append(f"its metadata.yaml counts {count} messages on {name}, it holds {there}")
-            elif name not in self.topics and count:
+            elif name not in self.topics and name not in self._others and count:
                 self._say(f"metadata.yaml counts {count} messages on {name}, none are there")
         unknown = [name for name in self.topics if self._counts and name not in self._counts]
         if unknown:
@@ -242,6 +247,16 @@ class BagReader:
         known = self._store.fielddefs
         self._store.register({name: fields for name, fields in types.items() if name not in known})
 
+    def _other_topics(self) -> str:
+        return ", ".join(f"{name} ({text})" for name, text in self._others.items())
+
+    def _converters(self) -> str:
+        if any(text.endswith("ros1") for text in self._others.values()):
+            return f" ({ROS1_CONVERTER} converts the ROS 1 bag that it came from)"
+        return ""
+
     def _without_images(self) -> str:
+        if self._others and not self.topics:
+            return f"all it holds is {self._other_topics()}; expected messages encoded as cdr{self._converters()}"
         others = ", ".join(f"{topic.name} ({topic.type})" for topic in self.topics.values())
         return f"it has no image topic, only {others}" if others else "it has no topics at all"

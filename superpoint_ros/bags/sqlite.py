@@ -28,6 +28,7 @@ class SqliteFile:
 
     topics       name -> Topic
     definitions  type -> definition
+    others       topics whose messages are not CDR, and in a few words what they are instead
     damage       what could not be read so far, a few words each
     start        nanoseconds, of the first message, or NEVER_STARTED
     """
@@ -36,6 +37,7 @@ class SqliteFile:
         self.path = path
         self.damage: list[str] = []
         self.definitions: dict[str, MessageDefinition] = {}
+        self.others: dict[str, str] = {}
         self._names: dict[int, str] = {}
         with path.open("rb") as file:
             if file.read(len(MAGIC)) != MAGIC:
@@ -65,16 +67,21 @@ class SqliteFile:
             raise
         self.start = NEVER_STARTED if first is None else first
         self.topics: dict[str, Topic] = {}
+        others: set[int] = set()
         for row in topics:
             key, name, kind = row[:3]
             if not (isinstance(key, int) and isinstance(name, str) and isinstance(kind, str)):
                 self.damage.append("a topic without number, name or type")
                 continue
+            if len(row) > 3 and isinstance(row[3], str) and row[3] not in ("cdr", ""):
+                self.others[name] = f"{full_type(kind)}, encoded as {row[3]}"
+                others.add(key)
+                continue
             qos = _qos(row[4]) if len(row) > 4 else None
             self._names[key] = name
             before = self.topics[name].count if name in self.topics else 0
             self.topics[name] = Topic(name, full_type(kind), counts.get(key, 0) + before, qos)
-        nameless = sum(count for key, count in counts.items() if key not in self._names)
+        nameless = sum(count for key, count in counts.items() if key not in self._names and key not in others)
         if nameless:
             self.damage.append(f"{nameless} messages are of topics that it does not name")
         if not self.topics and self.damage:

@@ -7,16 +7,26 @@ that are not decoded here.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-WHOLE_RANGE = (0.0, 0.0)
-"""`intensity_range` that stands for the whole range: 0 to 65535 for 16 bits, 0 to 1 for float."""
+from superpoint_ros.features.encoded import decode_encoded
+from superpoint_ros.features.image import MAX_PIXELS, BadImage, check_pixels
+from superpoint_ros.features.intensity import FoundRange, Scale
+from superpoint_ros.features.picture_header import read_header
 
-# encoding: (bytes a pixel, conversion to grey)
+# OpenCV names a Bayer pattern after its second row, ROS after its first
+BAYER = {
+    "bayer_rggb": cv2.COLOR_BayerBG2GRAY,
+    "bayer_bggr": cv2.COLOR_BayerRG2GRAY,
+    "bayer_gbrg": cv2.COLOR_BayerGR2GRAY,
+    "bayer_grbg": cv2.COLOR_BayerGB2GRAY,
+}
+# encoding: (channels, conversion to grey)
 EIGHT_BIT = {
     "mono8": (1, None),
     "8UC1": (1, None),
@@ -24,77 +34,101 @@ EIGHT_BIT = {
     "8UC3": (3, cv2.COLOR_BGR2GRAY),
     "rgb8": (3, cv2.COLOR_RGB2GRAY),
     "bgra8": (4, cv2.COLOR_BGRA2GRAY),
+    "8UC4": (4, cv2.COLOR_BGRA2GRAY),
     "rgba8": (4, cv2.COLOR_RGBA2GRAY),
     "yuv422": (2, cv2.COLOR_YUV2GRAY_UYVY),
     "uyvy": (2, cv2.COLOR_YUV2GRAY_UYVY),
     "yuv422_yuy2": (2, cv2.COLOR_YUV2GRAY_YUY2),
     "yuyv": (2, cv2.COLOR_YUV2GRAY_YUY2),
-    # OpenCV names a Bayer pattern after its second row, ROS after its first
-    "bayer_rggb8": (1, cv2.COLOR_BayerBG2GRAY),
-    "bayer_bggr8": (1, cv2.COLOR_BayerRG2GRAY),
-    "bayer_gbrg8": (1, cv2.COLOR_BayerGR2GRAY),
-    "bayer_grbg8": (1, cv2.COLOR_BayerGB2GRAY),
+    **{f"{pattern}8": (1, code) for pattern, code in BAYER.items()},
 }
-DEEP = {"mono16": np.uint16, "16UC1": np.uint16, "32FC1": np.float32}
+# encoding: (type of a sample, channels, conversion to grey)
+DEEP = {
+    "mono16": (np.uint16, 1, None),
+    "16UC1": (np.uint16, 1, None),
+    "16SC1": (np.int16, 1, None),
+    "32SC1": (np.int32, 1, None),
+    "32FC1": (np.float32, 1, None),
+    "64FC1": (np.float64, 1, None),
+    "bgr16": (np.uint16, 3, cv2.COLOR_BGR2GRAY),
+    "16UC3": (np.uint16, 3, cv2.COLOR_BGR2GRAY),
+    "32FC3": (np.float32, 3, cv2.COLOR_BGR2GRAY),
+    "rgb16": (np.uint16, 3, cv2.COLOR_RGB2GRAY),
+    "bgra16": (np.uint16, 4, cv2.COLOR_BGRA2GRAY),
+    "16UC4": (np.uint16, 4, cv2.COLOR_BGRA2GRAY),
+    "rgba16": (np.uint16, 4, cv2.COLOR_RGBA2GRAY),
+    **{f"{pattern}16": (np.uint16, 1, code) for pattern, code in BAYER.items()},
+}
+PLANAR = {"nv12": 2, "nv21": 2, "yuv420": 2, "i420": 2, "nv24": 1}
+"""encoding: pixels to a sample of chroma, along rows and columns; luma comes first, and is all that is needed."""
 COMPRESSED = ("jpeg", "jpg", "png", "webp", "bmp", "tiff")
 
 
-class BadImage(ValueError):
-    """An image message that cannot be decoded; says what was found and what was expected."""
-
-
-def decode_image(message: Any, intensity_range: tuple[float, float] = WHOLE_RANGE) -> NDArray[np.uint8]:
+def decode_image(message: Any, scale: Scale | None = None, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """Grey picture (H, W) uint8 of a `sensor_msgs/Image`; a view of its data if that is grey.
 
-    intensity_range  of mono16, 16UC1 and 32FC1: these values become 0 and 255, those outside are
-                     clipped, NaN becomes 0
+    scale  of samples with more than eight bits, see `intensity`; None: the range of this picture
 
-    Raises BadImage for an unknown encoding, a zero size, a `step` below the width of a row, or data
-    of another length than step · height.
+    Raises BadImage for an unknown encoding, a zero size, more than `max_pixels`, a `step` below the width of a row,
+    or data of another length than step · height.
     """
     height, width, step, encoding = message.height, message.width, message.step, message.encoding
     if height == 0 or width == 0:
         raise BadImage(f"image has no pixels (width {width}, height {height}, {len(message.data)} bytes of data)")
+    check_pixels(height, width, max_pixels)
     if encoding in EIGHT_BIT:
-        pixel_bytes, to_grey = EIGHT_BIT[encoding]
-        rows = _rows(message, pixel_bytes)
-        if to_grey is None:
-            return rows
-        pixels = rows if pixel_bytes == 1 else rows.reshape(height, width, pixel_bytes)
-        try:
-            return np.asarray(cv2.cvtColor(pixels, to_grey), np.uint8)
-        except cv2.error as error:
-            raise BadImage(f"{width}×{height} {encoding} pixels cannot be converted to grey ({error.err})") from None
+        channels, to_grey = EIGHT_BIT[encoding]
+        return np.asarray(_grey(message, _rows(message, channels), channels, to_grey), np.uint8)
     if encoding in DEEP:
-        sample = np.dtype(DEEP[encoding]).newbyteorder(">" if message.is_bigendian else "<")
-        samples = np.ascontiguousarray(_rows(message, sample.itemsize)).view(sample)
-        return _to_eight_bits(samples, intensity_range)
+        kind, channels, to_grey = DEEP[encoding]
+        sample = np.dtype(kind).newbyteorder(">" if message.is_bigendian else "<")
+        rows = np.ascontiguousarray(_rows(message, sample.itemsize * channels)).view(sample).astype(kind, copy=False)
+        return (scale or FoundRange())(_grey(message, rows, channels, to_grey))
+    if encoding in PLANAR:
+        return _luma(message)
     if not encoding:
         raise BadImage(f"image has no encoding ({width}×{height}, step {step}, {len(message.data)} bytes of data)")
     return _by_cv_bridge(message)
 
 
-def decode_compressed(message: Any) -> NDArray[np.uint8]:
-    """Grey picture (H, W) uint8 of a `sensor_msgs/CompressedImage` of a format OpenCV reads.
+def decode_compressed(message: Any, scale: Scale | None = None, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+    """Grey picture (H, W) uint8 of a `sensor_msgs/CompressedImage` in a format of COMPRESSED.
 
-    Sixteen-bit pictures are scaled to eight. Raises BadImage for empty, corrupt or depth-encoded
-    data.
+    A Bayer mosaic that was compressed as it came from the sensor, which `format` tells ("bayer_rggb8; png compressed"),
+    becomes a picture. Arguments as above. Raises BadImage for empty, corrupt or depth-encoded data.
     """
-    if "compressedDepth" in message.format:
-        raise BadImage(f"format '{message.format}' is a depth image; expected one of {', '.join(COMPRESSED)}")
-    data = _bytes(message.data)
-    # IMREAD_IGNORE_ORIENTATION: pixels as the sensor delivered them, whatever EXIF says
-    flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
+    described = message.format
+    if "compressedDepth" in described:
+        raise BadImage(f"format '{described}' is a depth image; expected one of {', '.join(COMPRESSED)}")
+    # "ENCODING; CODEC compressed TARGET": what the publisher had, and what it gave to the codec if that differs
+    source, _, target = described.partition("compressed")
+    name = re.search(r"bayer_[rgb]{4}", target if target.strip() else source)
     try:
-        picture = cv2.imdecode(data, flags) if len(data) else None
-    except cv2.error:
-        picture = None
-    if picture is None:
+        mosaic = BAYER.get(name[0]) if name else None
+        return decode_encoded(_bytes(message.data), scale, max_pixels, mosaic=mosaic)
+    except BadImage as error:
+        raise BadImage(f"format '{described}': {error}") from None
+
+
+def is_deep(message: Any, compressed: bool) -> bool:
+    """Whether a message's samples have more than eight bits, so that a range decides how they look."""
+    if not compressed:
+        return message.encoding in DEEP
+    header = read_header(memoryview(_bytes(message.data).data))
+    return header is not None and header.bits > 8
+
+
+def _grey(message: Any, rows: NDArray[Any], channels: int, to_grey: int | None) -> NDArray[Any]:
+    """Rows of samples as a grey picture."""
+    if to_grey is None:
+        return rows
+    pixels = rows if channels == 1 else rows.reshape(message.height, message.width, channels)
+    try:
+        return np.asarray(cv2.cvtColor(pixels, to_grey))
+    except cv2.error as error:
         raise BadImage(
-            f"{len(data)} bytes with format '{message.format}' are not a readable picture; "
-            f"expected one of {', '.join(COMPRESSED)}"
-        )
-    return np.asarray(picture, np.uint8)
+            f"{message.width}×{message.height} {message.encoding} pixels cannot be converted to grey ({error.err})"
+        ) from None
 
 
 def _rows(message: Any, pixel_bytes: int) -> NDArray[np.uint8]:
@@ -114,22 +148,30 @@ def _rows(message: Any, pixel_bytes: int) -> NDArray[np.uint8]:
     return data.reshape(message.height, message.step)[:, :row_bytes]
 
 
+def _luma(message: Any) -> NDArray[np.uint8]:
+    """The first plane of a planar picture: some drivers count a row of all planes as `step`, others of the first."""
+    height, width, data = message.height, message.width, _bytes(message.data)
+    factor = PLANAR[message.encoding]
+    rows, columns = -(-height // factor), -(-width // factor)
+    for step in (message.step, width):
+        if step >= width and len(data) in (
+            step * height + 2 * step * rows // factor,
+            step * height + 2 * columns * rows,
+        ):
+            return data[: step * height].reshape(height, step)[:, :width]
+    raise BadImage(
+        f"data has {len(data)} bytes, expected {width * height + 2 * columns * rows} "
+        f"({width}×{height} {message.encoding}, luma and chroma; step {message.step})"
+    )
+
+
 def _bytes(data: Any) -> NDArray[np.uint8]:
     # rclpy gives array.array, rosbags numpy; a list comes from hand-made messages
     return np.asarray(data, np.uint8) if isinstance(data, list) else np.frombuffer(data, np.uint8)
 
 
-def _to_eight_bits(samples: NDArray[Any], intensity_range: tuple[float, float]) -> NDArray[np.uint8]:
-    low, high = intensity_range
-    if (low, high) == WHOLE_RANGE:
-        low, high = (0.0, 65535.0) if samples.dtype.kind == "u" else (0.0, 1.0)
-    with np.errstate(over="ignore", invalid="ignore"):  # a float image may hold anything
-        scaled = (samples.astype(np.float32) - np.float32(low)) * np.float32(255 / (high - low))
-    return np.rint(np.nan_to_num(scaled, nan=0.0).clip(0, 255)).astype(np.uint8)
-
-
 def _by_cv_bridge(message: Any) -> NDArray[np.uint8]:
-    known = ", ".join([*EIGHT_BIT, *DEEP])
+    known = ", ".join([*EIGHT_BIT, *DEEP, *PLANAR])
     try:
         from cv_bridge import CvBridge
     except ImportError:

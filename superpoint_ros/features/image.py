@@ -11,7 +11,24 @@ from numpy.typing import NDArray
 SMALLEST_SIDE = 16
 """Pixels: two cells, below which the network's receptive field sees mostly its own border."""
 
+MAX_PIXELS = 50_000_000
+"""Of a picture that is decoded, unless another bound is set: the largest cameras have so many."""
+
 Resize = int | tuple[int, int] | None
+
+
+class BadImage(ValueError):
+    """An image, as a message or a file, that cannot be decoded; says what was found and what was expected."""
+
+
+def check_pixels(height: int, width: int, max_pixels: int) -> None:
+    """Raise BadImage for a picture of no pixels, or of more than `max_pixels`, before it takes any memory."""
+    if height <= 0 or width <= 0:
+        raise BadImage(f"image has no pixels (width {width}, height {height})")
+    if height * width > max_pixels:
+        raise BadImage(
+            f"image has {width}×{height} = {height * width} pixels, more than max_image_pixels allows ({max_pixels})"
+        )
 
 
 def as_grey(image: Any) -> NDArray[np.uint8]:

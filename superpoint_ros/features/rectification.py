@@ -36,6 +36,8 @@ PERFECT = ("none", "pinhole", "inversebrownconrady", "modifiedbrownconrady")
 """Spellings that stand for a perfect lens, or that are it when all coefficients are 0, as RealSense's are."""
 TOLERANCE = 0.1
 """Pixels: a rectified pixel that the lens does not map back to within this has no meaning."""
+SINGULAR = 1e12
+"""Condition number from which on a matrix has no inverse; that of a lens of a million pixels is its square."""
 CRITERIA = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 100, 1e-9)
 
 
@@ -79,8 +81,9 @@ def calibration(info: Any) -> Calibration:
     model, d = _lens(info.distortion_model, d)
     p = p if p[0, 0] else k
     r = r if r.any() else np.eye(3)
-    if any(np.linalg.matrix_rank(matrix) < 3 for matrix in (k, r, p)):
-        raise Uncalibrated("camera is not calibrated: K, R or P of its CameraInfo cannot be inverted")
+    for name, matrix in (("K", k), ("R", r), ("P", p)):
+        if not np.linalg.cond(matrix) < SINGULAR:
+            raise Uncalibrated(f"{name} of its CameraInfo has no inverse")
     binning = (max(info.binning_x, 1), max(info.binning_y, 1))
     roi = info.roi
     height, width = roi.height or info.height, roi.width or info.width

@@ -69,6 +69,8 @@ def _calibration(info: Any) -> Calibration | Uncalibrated:
         return calibration(info)
     except Uncalibrated as error:
         return error
+    except Exception as error:  # what a callback raises would end the node
+        return Uncalibrated(f"CameraInfo cannot be read ({type(error).__name__}: {error})")
 
 
 def _values(info: Any) -> tuple[Any, ...]:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from superpoint_ros.features.decode import BadImage, decode_image
+from superpoint_ros.features.decode import decode_image
+from superpoint_ros.features.encoded import read_picture_file
+from superpoint_ros.features.image import BadImage
+from superpoint_ros.features.intensity import FixedRange
 
 ASPECT = 0.01
 """Part by which the shape of a mask may differ from that of the image that it is scaled to."""
+NOT_BLACK = FixedRange(0.0, 1.0)
+"""Of masks with 16 bits or more: any value is allowed but zero."""
 
 
 class Mask:
@@ -26,7 +32,7 @@ class Mask:
 
     def update(self, message: Any) -> None:
         """A mask from the topic (sensor_msgs/Image); raises BadImage."""
-        self._latest = decode_image(message, intensity_range=(0.0, 1.0)) > 0
+        self._latest = decode_image(message, NOT_BLACK) > 0
 
     def allowed(self, size: tuple[int, int]) -> NDArray[np.bool_] | None:
         """(height, width) bool for images of that size, None if everywhere.
@@ -39,9 +45,12 @@ class Mask:
 
 def read_mask(path: str) -> NDArray[np.bool_]:
     """A picture file as a mask: True where it is not black. Raises ValueError with a sentence."""
-    picture = cv2.imread(path, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
-    if picture is None:
-        raise ValueError(f"mask {path} is not a readable picture")
+    try:
+        picture = read_picture_file(Path(path), NOT_BLACK)
+    except OSError as error:
+        raise ValueError(f"mask {path} is not a readable picture ({error.strerror})") from None
+    except BadImage as error:
+        raise ValueError(f"mask {error}") from None
     if not picture.any():
         raise ValueError(f"mask {path} is all black; keypoints are allowed where it is not")
     return np.asarray(picture > 0)

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import Field, dataclass, field, fields, replace
 from typing import Any
 
-from superpoint_ros.features.decode import WHOLE_RANGE
-from superpoint_ros.features.image import SMALLEST_SIDE
+from superpoint_ros.features.image import MAX_PIXELS, SMALLEST_SIDE
+from superpoint_ros.features.intensity import AUTOMATIC
 from superpoint_ros.frontend.messages import DESCRIPTOR_TYPES
 from superpoint_ros.frontend.parameter_values import fitted
 from superpoint_ros.frontend.tracker import REFERENCES
@@ -122,10 +122,16 @@ class Parameters:
         limits=(0, 8192),
     )
     intensity_range: tuple[float, ...] = _entry(
-        WHOLE_RANGE,
-        "Values of mono16, 16UC1 and 32FC1 images that become black and white. "
-        "[0.0, 0.0]: 0 to 65535, or 0 to 1 for 32FC1. A thermal camera wants its own.",
+        AUTOMATIC,
+        "Values of 16-bit and float images that become black and white. [0.0, 0.0]: found from the images, "
+        "and followed slowly.",
         live=True,
+    )
+    max_image_pixels: int = _entry(
+        MAX_PIXELS,
+        "Larger images are refused before they are decoded.",
+        live=True,
+        limits=(SMALLEST_SIDE**2, 2**30),
     )
     match_ratio: float = _entry(
         1.0,
@@ -246,7 +252,7 @@ def checked(current: Parameters, values: dict[str, Any]) -> Parameters:
     arrays = {name: tuple(value) for name, value in values.items() if is_array(TABLE[name])}
     result = replace(current, **{**values, **arrays})
     span = result.intensity_range
-    if len(span) != 2 or (span != WHOLE_RANGE and not span[0] < span[1]):
+    if len(span) != 2 or (span != AUTOMATIC and not span[0] < span[1]):
         raise ValueError(f"parameter 'intensity_range' must be [low, high] with low below high, got {list(span)}")
     if 0 < result.resize < SMALLEST_SIDE:
         raise ValueError(f"parameter 'resize' must be 0 or at least {SMALLEST_SIDE} pixels, got {result.resize}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,10 +20,26 @@ from torch import Tensor
 
 from superpoint_ros.network.layouts import convert
 from superpoint_ros.network.superpoint import Architecture, SuperPoint
+from superpoint_ros.printable import printable
 
 DEFAULT_WEIGHTS = Path(__file__).parent / "weights" / "superpoint_ros_2.safetensors"
 
 ARCHITECTURE_KEY = "architecture"
+
+HEAD = 512
+"""Bytes by which a file that is none of ours is recognised."""
+OTHERS = {
+    b"\x89HDF": "an HDF5 file (Keras)",
+    b"\x93NUMPY": "a numpy array",
+    b"\x1f\x8b": "compressed (gzip), to be unpacked first",
+    b"BZh": "compressed (bzip2), to be unpacked first",
+    b"7z\xbc\xaf": "compressed (7z), to be unpacked first",
+    b"\x28\xb5\x2f\xfd": "compressed (zstd), to be unpacked first",
+    b"%PDF": "a PDF document",
+    b"\x89PNG": "a picture",
+    b"\xff\xd8\xff": "a picture",
+}
+"""First bytes and names of other kinds of files."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +86,13 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such weights file")
+    try:
+        return _load(path)
+    except ValueError as error:
+        raise ValueError(printable(str(error))) from None  # it may quote the file
+
+
+def _load(path: Path) -> Checkpoint:
     tensors, metadata = _read_safetensors(path) if _is_safetensors(path) else (_read_torch(path), {})
     if ARCHITECTURE_KEY in metadata:
         architecture = _parse_architecture(metadata.pop(ARCHITECTURE_KEY), path)
@@ -111,23 +135,51 @@ def _read_safetensors(path: Path) -> tuple[Mapping[str, object], dict[str, str]]
     try:
         with safe_open(str(path), framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
-            return tensors, dict(file.metadata() or {})
+            metadata = {printable(key): printable(text, "\n\t") for key, text in (file.metadata() or {}).items()}
+            return tensors, metadata
     except SafetensorError as error:
         raise ValueError(f"{path}: broken safetensors file ({error})") from None
 
 
 def _read_torch(path: Path) -> Mapping[str, object]:
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+    found = _other_kind(head)
+    if found:
+        raise ValueError(f"{path}: {found}; expected safetensors or a torch file of plain tensors")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # broken files fail in many ways, from IndexError to OSError
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    except Exception as error:  # broken files fail in many ways
+        # torch's own text goes on with how to unpickle it all the same, which is never shown
+        foreign = re.search(r"(?:GLOBAL|Unsupported class) ([\w.]+)", str(error))
+        if foreign is None or not head.startswith((b"PK", b"\x80")):
+            raise ValueError(
+                f"{path}: neither safetensors nor a torch file of plain tensors; it is damaged, or something else"
+            ) from None
+        what = "numpy numbers" if foreign[1].startswith("numpy.") else "other Python objects"
         raise ValueError(
-            f"{path}: neither safetensors nor a torch file of plain tensors ({reason}); "
-            "files that hold other Python objects are not opened, as that could run code"
+            f"{path}: it holds {what} beside its tensors ({foreign[1]}); files that do are not opened, as that could "
+            "run code: save its tensors alone (its state_dict) where it was made"
         ) from None
     if not isinstance(content, Mapping):
         raise ValueError(f"{path}: expected a mapping of names to tensors, found {type(content).__name__}")
     return content
+
+
+def _other_kind(head: bytes) -> str:
+    """What a file is by its first bytes, if these are what people take for weights; else empty."""
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if not head:
+        return "it is empty"
+    if text.startswith(b"version https://git-lfs"):
+        return "it is a pointer of git-lfs, not the file that it stands for; `git lfs pull` fetches that"
+    if text.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "it is a web page, as a download that failed or needs a login leaves; download the file itself"
+    if text.startswith(b"{"):
+        return "it is JSON, as a download that failed leaves"
+    if re.match(rb"\x08[\x01-\x20](?:\x12|\x1a|\x22|\x28|\x32|\x3a|\x42|\x72)", head):
+        return "it looks like an ONNX model; weights come from the checkpoint that it was exported from"
+    return next((f"it is {name}" for begin, name in OTHERS.items() if head.startswith(begin)), "")
 
 
 def _parse_architecture(text: str, path: Path) -> Architecture:

@@ -8,6 +8,7 @@ import sys
 import rclpy
 from rclpy.executors import ExternalShutdownException
 
+from superpoint_ros.interrupts import ending_at_once
 from superpoint_ros.node.transport import make_room
 
 
@@ -16,8 +17,9 @@ def main(args: list[str] | None = None) -> int:
     # Torch's threads would spin after each piece of work, on cores that the rest of the robot needs: where all are
     # busy, matching takes twice as long. Read when torch is imported, so before the node is.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from superpoint_ros.frontend.parameter_file import robot_wide_names
-    from superpoint_ros.node.superpoint_node import SuperPointNode
+    with ending_at_once():
+        from superpoint_ros.frontend.parameter_file import robot_wide_names
+        from superpoint_ros.node.superpoint_node import SuperPointNode
 
     make_room()
     rclpy.init(args=args)

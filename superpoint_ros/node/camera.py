@@ -13,10 +13,10 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.time import Time
 from std_msgs.msg import Header
 
+from superpoint_ros.features.emptiness import likely_reason
 from superpoint_ros.features.extractor import Features
 from superpoint_ros.features.homography import HomographyStatus
 from superpoint_ros.features.rectification import COEFFICIENTS
-from superpoint_ros.frontend.blankness import likely_reason
 from superpoint_ros.frontend.parameters import Parameters
 from superpoint_ros.frontend.stamps import nanoseconds
 from superpoint_ros.frontend.tracker import Tracker
@@ -101,13 +101,18 @@ class Camera:
     ) -> None:
         """Compare a frame's features with the reference, and publish all else that is listened to."""
         stamp = nanoseconds(frame.header.stamp)
-        motion = self.tracker.advance(stamp, found, **values.tracking())
+        try:
+            motion = self.tracker.advance(stamp, found, **values.tracking())
+        except Exception:
+            if values.tracks:  # the features are there, and go out without ids
+                self._send_features(frame, found, values, weights_id, None)
+            raise
         if values.tracks:
             self._send_features(frame, found, values, weights_id, motion.track_ids)
         header = self._header(frame)
         self.outputs.publish_motion(header, motion, values)
         if not len(found):
-            self._blank = likely_reason(picture, mask, values.detection_threshold)
+            self._blank = likely_reason(picture, mask)
         self.statistics.published(*self._times, len(found))
         if values.publish_homography and motion.reference_stamp is not None:
             self.statistics.compared(motion.homography.status == HomographyStatus.OK)
@@ -122,7 +127,11 @@ class Camera:
         weights_id: str,
         track_ids: NDArray[np.int32] | None,
     ) -> None:
-        rectified = self.inputs.rectified(found, nanoseconds(frame.header.stamp))
+        try:
+            rectified = self.inputs.rectified(found, nanoseconds(frame.header.stamp))
+        except Exception as error:
+            rectified = None
+            self.fault("failed", f"keypoints are not rectified ({type(error).__name__}: {error})")
         self.outputs.publish_features(self._header(frame), found, values, weights_id, track_ids, rectified)
         age = self._node.get_clock().now() - Time.from_msg(frame.header.stamp, self._node.get_clock().clock_type)
         self._times = (time.monotonic() - frame.received, age.nanoseconds / 1e9)
@@ -161,6 +170,7 @@ class Camera:
             "calibration": self.inputs.calibration,
             "rate_in_hz": f"{period.rates[0]:.1f}",
             "rate_out_hz": f"{period.rates[1]:.1f}",
+            **self.inputs.intensity,
             **facts,
         }
         return DiagnosticStatus(

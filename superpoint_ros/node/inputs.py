@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,8 +12,8 @@ from numpy.typing import NDArray
 from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import CompressedImage, Image
 
-from superpoint_ros.features.decode import BadImage
 from superpoint_ros.features.extractor import Features
+from superpoint_ros.features.intensity import FoundRange
 from superpoint_ros.frontend.masking import Mask
 from superpoint_ros.frontend.parameters import Parameters
 from superpoint_ros.frontend.pictures import grey_picture
@@ -38,6 +39,7 @@ class Inputs:
         self._mask_came = False
         self._camera_info: CameraInfoListener | None = None
         self._compressed = False
+        self._range = FoundRange()
         self._faults = faults
         self._subscriptions: list[Any] = []
         self.topic: str = resolved(node, image_topic)
@@ -86,6 +88,12 @@ class Inputs:
         """For diagnostics: the lens model, or why there is none; empty if none was asked for."""
         return self._camera_info.state if self._camera_info else ""
 
+    @property
+    def intensity(self) -> dict[str, str]:
+        """For diagnostics: the range that was found for images of 16 bits or float; nothing for others."""
+        low, high = self._range.low, self._range.high
+        return {} if math.isnan(low) else {"intensity_range_found": f"{low:.6g} to {high:.6g}"}
+
     def publishers(self) -> str:
         """Who publishes the images, for a log line."""
         kind = "CompressedImage" if self._compressed else "Image"
@@ -98,7 +106,7 @@ class Inputs:
 
         Raises ValueError with a sentence for an image that cannot be used.
         """
-        grey = grey_picture(message, isinstance(message, CompressedImage), values)
+        grey = grey_picture(message, isinstance(message, CompressedImage), values, self._range)
         return grey, self._mask.allowed(grey.shape)
 
     def rectified(self, found: Features, stamp: int) -> NDArray[np.float32] | None:
@@ -114,7 +122,7 @@ class Inputs:
     def _on_mask(self, message: Image) -> None:
         try:
             self._mask.update(message)
-        except BadImage as error:
+        except Exception as error:  # what a callback raises would end the node
             kept = "the mask stays as it was" if self._mask_came else "there is no mask yet"
             self._faults.add("bad", self.topic, f"its mask: {error}; {kept}")
             return

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from builtin_interfaces.msg import Time
 from numpy.typing import NDArray
 from rclpy.lifecycle import LifecycleNode
-from rclpy.time import Time
 from sensor_msgs.msg import Image
 from visualization_msgs.msg import ImageMarker, MarkerArray
 
+from superpoint_ros.bags.content import stamp_fields
 from superpoint_ros.features.extractor import Features
 from superpoint_ros.frontend.debug_image import Trails, draw, numbers, segments
 from superpoint_ros.frontend.messages import features_fields, homography_fields, matches_fields, to_message
@@ -87,7 +88,8 @@ class Outputs:
 
     def publish_motion(self, header: Any, motion: Motion, values: Parameters) -> None:
         """Publish matches and homography, if that is switched on and listened to; the homography last."""
-        reference_stamp = Time(nanoseconds=motion.reference_stamp or 0).to_msg()
+        seconds, nanoseconds = stamp_fields(motion.reference_stamp or 0)
+        reference_stamp = Time(sec=seconds, nanosec=nanoseconds)
         if values.publish_matches and motion.reference_stamp is not None and self._heard("matches"):
             fields = matches_fields(motion, header, reference_stamp)
             self.publishers["matches"].publish(to_message(FeatureMatches, fields))

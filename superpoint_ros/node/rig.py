@@ -150,6 +150,9 @@ class Rig:
             except ValueError as error:
                 camera.fault("bad", f"{error}; the frame is skipped")
                 continue
+            except Exception as error:  # it must not cost the other cameras' frames, whatever is wrong with it
+                self._lose(error, [frame])
+                continue
             good.append(frame)
             pictures.append(picture)
             masks.append(mask)

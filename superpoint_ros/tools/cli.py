@@ -6,6 +6,8 @@ import importlib
 
 import click
 
+from superpoint_ros.interrupts import ending_at_once
+
 # name: (module, the command in it, help)
 COMMANDS = {
     "bench": (
@@ -53,7 +55,8 @@ class LazyGroup(click.Group):
         if name not in COMMANDS:
             return None
         module, attribute, _ = COMMANDS[name]
-        command: click.Command = getattr(importlib.import_module(module), attribute)
+        with ending_at_once():
+            command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:

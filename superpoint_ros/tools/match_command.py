@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from superpoint_ros.features.encoded import read_picture_file
 from superpoint_ros.features.extractor import Extractor, Features
 from superpoint_ros.features.homography import Homography, HomographyStatus, estimate_homography
+from superpoint_ros.features.image import MAX_PIXELS, BadImage, as_grey
+from superpoint_ros.features.intensity import AUTOMATIC, Scale, scale_of
 from superpoint_ros.features.matching import match
 from superpoint_ros.tools import draw
 
 DRAWN_SIDE = 960
 """Pixels: the longer side of each photograph in the drawing."""
+
+
+def _checked_range(_: Any, __: Any, value: tuple[float, float]) -> tuple[float, float]:
+    if value != AUTOMATIC and not value[0] < value[1]:
+        raise click.BadParameter(f"LOW must be below HIGH, got {value[0]:g} {value[1]:g}")
+    return value
 
 
 @click.command("match")
@@ -50,6 +60,21 @@ DRAWN_SIDE = 960
     help="Longer side in pixels to which larger photographs are shrunk for the network; 0: never.",
 )
 @click.option(
+    "--intensity-range",
+    type=(float, float),
+    default=AUTOMATIC,
+    metavar="LOW HIGH",
+    callback=_checked_range,
+    help="Values of 16-bit and float pictures that become black and white; found from each if left out.",
+)
+@click.option(
+    "--max-image-pixels",
+    type=click.IntRange(1),
+    default=MAX_PIXELS,
+    show_default=True,
+    help="Larger pictures are refused before they are decoded.",
+)
+@click.option(
     "--ratio",
     type=click.FloatRange(0, 1, min_open=True),
     help="Keep matches whose distance is below this part of that to the second nearest (Lowe).",
@@ -75,6 +100,8 @@ def match_command(
     max_keypoints: int,
     detection_threshold: float,
     resize: int,
+    intensity_range: tuple[float, float],
+    max_image_pixels: int,
     ratio: float | None,
     min_similarity: float | None,
     threshold: float,
@@ -84,12 +111,18 @@ def match_command(
     Inliers of the homography are green, other matches orange; the yellow outline is where LEFT lies
     in RIGHT.
     """
-    pictures = [read_picture(path) for path in (left, right)]
+    scale = scale_of(intensity_range)  # one for both, which may be of one camera
+    pictures = [read_picture(path, scale, max_image_pixels) for path in (left, right)]
     try:
         extractor = Extractor(weights, device, max_keypoints=max_keypoints, detection_threshold=detection_threshold)
-        features = [extract(extractor, picture, resize) for picture in pictures]
     except (ValueError, OSError, RuntimeError) as error:
         raise click.ClickException(str(error)) from None
+    features = []
+    for path, picture in zip((left, right), pictures, strict=True):
+        try:
+            features.append(extract(extractor, picture, resize))
+        except (ValueError, RuntimeError) as error:
+            raise click.ClickException(f"{path}: {error}") from None
     matches = match(features[0], features[1], ratio, min_similarity)
     homography = estimate_homography(features[0], features[1], matches, threshold)
     drawing = draw_match(pictures[0], pictures[1], features[0], features[1], matches, homography)
@@ -140,18 +173,18 @@ def draw_match(
     return canvas
 
 
-def read_picture(path: Path) -> NDArray[np.uint8]:
-    """A photograph as (H, W, 3) BGR uint8; click.ClickException if there is none."""
+def read_picture(path: Path, scale: Scale, max_pixels: int) -> NDArray[np.uint8]:
+    """A photograph as (H, W, 3) BGR uint8; click.ClickException if there is none, or one that is too small."""
     try:
-        data = np.frombuffer(path.read_bytes(), np.uint8)
+        picture = read_picture_file(path, scale, max_pixels, colour=True)
+        as_grey(picture)
     except OSError as error:
         raise click.ClickException(f"{path}: {error.strerror}") from None
-    # from memory, as cv2.imread prints a warning of its own and does not tell a missing file from a
-    # bad one
-    picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
-    if picture is None:
-        raise click.ClickException(f"{path}: {len(data)} bytes that are not a picture; expected jpeg, png, webp, …")
-    return np.asarray(picture, np.uint8)
+    except BadImage as error:
+        raise click.ClickException(str(error)) from None
+    except ValueError as error:
+        raise click.ClickException(f"{path}: {error}") from None
+    return picture
 
 
 def write_picture(path: Path, picture: NDArray[np.uint8]) -> None:

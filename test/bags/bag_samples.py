@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import cv2
@@ -25,7 +26,7 @@ SECOND = 1_000_000_000
 
 
 def image_bytes(stamp: int, picture: np.ndarray, compressed: bool = False) -> bytes:
-    """CDR of an Image (mono8) or CompressedImage (png) with a stamp in nanoseconds."""
+    """CDR of an Image (mono8, or mono16) or CompressedImage (png) with a stamp in nanoseconds."""
     store = _store()
     time = store.types["builtin_interfaces/msg/Time"](*divmod(stamp, SECOND))
     header = store.types["std_msgs/msg/Header"](time, "camera")
@@ -34,7 +35,8 @@ def image_bytes(stamp: int, picture: np.ndarray, compressed: bool = False) -> by
         message = store.types[COMPRESSED_IMAGE](header, "png", data)
         return bytes(store.serialize_cdr(message, COMPRESSED_IMAGE))
     height, width = picture.shape
-    message = store.types[IMAGE](header, height, width, "mono8", 0, width, picture.reshape(-1))
+    row, data = picture.itemsize * width, np.ascontiguousarray(picture).reshape(-1).view(np.uint8)
+    message = store.types[IMAGE](header, height, width, f"mono{8 * picture.itemsize}", 0, row, data)
     return bytes(store.serialize_cdr(message, IMAGE))
 
 
@@ -125,11 +127,13 @@ def write_mcap(
     checksum: bool = True,
     index: bool = True,
     schema: str = "",
+    encodings: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[int, int]:
     """An mcap file as recorders write it, and as rosbags' writer cannot.
 
     messages   (topic, time, data), all of one type
     per_chunk  0: no chunks
+    encodings  of the messages of a topic; cdr where it names none
 
     Returns where each message's record ends in the file, by time; of its chunk, if that is compressed.
     """
@@ -137,7 +141,9 @@ def write_mcap(
     text = _store().generate_msgdef(kind, ros_version=2)[0]
     names = _record(3, struct.pack("<H", 1) + _text(schema or kind) + _text("ros2msg") + _text(text))
     for number, topic in enumerate(topics):
-        names += _record(4, struct.pack("<HH", number, 1) + _text(topic) + _text("cdr") + struct.pack("<I", 0))
+        names += _record(
+            4, struct.pack("<HH", number, 1) + _text(topic) + _text(encodings.get(topic, "cdr")) + struct.pack("<I", 0)
+        )
     content = b"\x89MCAP0\r\n" + _record(1, _text("ros2") + _text("test"))
     content += b"" if per_chunk else names
     ends = {}

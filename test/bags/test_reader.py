@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sqlite3
 import struct
 from pathlib import Path
 
@@ -9,8 +10,8 @@ import yaml
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import StoragePlugin
 
-from bag_samples import SECOND, image_bytes, message_bytes
-from superpoint_ros.bags.content import COMPRESSED_IMAGE, IMAGE, BagError, header_stamp, stamp_nanoseconds
+from bag_samples import SECOND, image_bytes, message_bytes, write_mcap
+from superpoint_ros.bags.content import COMPRESSED_IMAGE, IMAGE, BagError, header_stamp, stamp_fields, stamp_nanoseconds
 from superpoint_ros.bags.reader import BagReader
 from superpoint_ros.bags.writer import BagWriter, offered_qos
 
@@ -111,6 +112,69 @@ def test_what_is_no_bag_gets_one_sentence(tmp_path):
             pass
         assert str(tmp_path / name) in str(error.value)
         assert "\n" not in str(error.value)
+
+
+def test_a_bag_of_ros_1_is_named_with_what_converts_it(tmp_path):
+    (tmp_path / "drive.bag").write_bytes(b"#ROSBAG V2.0\nE\0\0\0\x05\0\0\0op=\x03")
+    for path, words in ((tmp_path / "drive.bag", "a bag of ROS 1"), (tmp_path, "bags of ROS 1 .drive.bag")):
+        with pytest.raises(BagError, match=f"{words}.*rosbags-convert --src"), BagReader(path):
+            pass
+
+
+@pytest.mark.parametrize("encoding", ["ros1", "protobuf", "json"])
+def test_an_mcap_file_of_other_encodings_names_them(tmp_path, encoding):
+    path = tmp_path / "drive.mcap"
+    write_mcap(path, [("/camera", 5, bytes(100))], encodings={"/camera": encoding})
+    with BagReader(path) as bag, pytest.raises(BagError) as error:
+        bag.image_topic(None)
+    text = str(error.value)
+    assert f"all it holds is /camera (sensor_msgs/msg/Image, encoded as {encoding}); expected" in text
+    assert ("rosbags-convert" in text) == (encoding == "ros1")
+
+
+@pytest.mark.parametrize("index", [True, False])
+def test_topics_of_other_encodings_beside_ours_are_left_out_and_damage_nothing(tmp_path, index):
+    path, image = tmp_path / "drive.mcap", image_bytes(SECOND, np.zeros((16, 16), np.uint8))
+    write_mcap(path, [("/camera", 5, image), ("/state", 6, b"{}" * 50)], encodings={"/state": "json"}, index=index)
+    with BagReader(path) as bag:
+        assert [message.topic.name for message in bag.messages()] == ["/camera"]
+        assert bag.notes == ["it also holds /state (sensor_msgs/msg/Image, encoded as json), which cannot be read"]
+
+
+def test_an_sqlite_file_of_another_encoding_names_it(make_images):
+    path = make_images(plugin=StoragePlugin.SQLITE3)
+    (file,) = path.glob("*.db3")
+    with sqlite3.connect(file) as connection:
+        connection.execute("UPDATE topics SET serialization_format = 'protobuf'")
+    connection.close()
+    with BagReader(file) as bag, pytest.raises(BagError, match="encoded as protobuf"):
+        bag.image_topic(None)
+
+
+def test_a_bag_recorded_at_time_0_begins_there(tmp_path):
+    for number, times in enumerate(([0, 0], [0, 5], [5, 7])):
+        with BagWriter(tmp_path / f"bag{number}") as writer:
+            writer.add_topic("/camera", IMAGE, offered_qos(True, 1))
+            for time in times:
+                writer.write("/camera", time, image_bytes(SECOND, np.zeros((16, 16), np.uint8)))
+        with BagReader(tmp_path / f"bag{number}") as bag:
+            assert bag.start_time() == times[0]
+            assert [message.time for message in bag.messages()] == times
+
+
+def test_names_in_a_bag_reach_the_terminal_without_their_escapes(make_bag):
+    path = make_bag("words", {"/wo\x1b[31mrds": "std_msgs/msg/String"}, [])
+    with BagReader(path) as bag, pytest.raises(BagError, match=r"only /wo�\[31mrds"):
+        bag.image_topic(None)
+
+
+@pytest.mark.parametrize("seconds", [0, 1, (1 << 31) - 1])
+@pytest.mark.parametrize("nanoseconds", [0, 999_999_999, 1_500_000_000, (1 << 32) - 1])
+def test_a_stamp_fits_its_message_whatever_a_driver_has_sent(seconds, nanoseconds):
+    total = seconds * SECOND + nanoseconds
+    found = stamp_fields(total)
+    assert found[0] * SECOND + found[1] == total
+    assert 0 <= found[0] < 1 << 31 and 0 <= found[1] < 1 << 32
 
 
 def test_a_bag_cut_short_says_so(make_images):

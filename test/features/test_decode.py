@@ -10,7 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from superpoint_ros.features.decode import BadImage, decode_compressed, decode_image
+from superpoint_ros.features.decode import BAYER as CONVERSIONS
+from superpoint_ros.features.decode import decode_compressed, decode_image
+from superpoint_ros.features.image import BadImage
+from superpoint_ros.features.intensity import FixedRange
 
 
 def image_message(pixels, encoding, padding=0, is_bigendian=0):
@@ -40,6 +43,7 @@ GREY = {
     "8UC3": (3, lambda p: cv2.cvtColor(p, cv2.COLOR_BGR2GRAY)),
     "rgb8": (3, lambda p: cv2.cvtColor(p[..., ::-1].copy(), cv2.COLOR_BGR2GRAY)),
     "bgra8": (4, lambda p: cv2.cvtColor(p[..., :3].copy(), cv2.COLOR_BGR2GRAY)),
+    "8UC4": (4, lambda p: cv2.cvtColor(p[..., :3].copy(), cv2.COLOR_BGR2GRAY)),
     "rgba8": (4, lambda p: cv2.cvtColor(p[..., 2::-1].copy(), cv2.COLOR_BGR2GRAY)),
 }
 
@@ -69,19 +73,19 @@ def test_grey_images_are_not_copied():
 def test_sixteen_bit_images_are_read_in_their_byte_order(encoding, order):
     pixels = random_pixels(20, 31, dtype=np.uint16)
     message = image_message(pixels.astype(order + "u2"), encoding, padding=3, is_bigendian=int(order == ">"))
-    np.testing.assert_array_equal(decode_image(message), np.rint(pixels / 65535 * 255))
+    np.testing.assert_array_equal(decode_image(message, FixedRange(0, 65535)), np.rint(pixels / 65535 * 255))
 
 
 def test_intensity_range_stretches_a_thermal_image_and_clips():
     pixels = np.array([[7000, 8000, 8500, 9000, 20000]], np.uint16)
-    grey = decode_image(image_message(pixels, "mono16"), intensity_range=(8000, 9000))
+    grey = decode_image(image_message(pixels, "mono16"), FixedRange(8000, 9000))
     np.testing.assert_array_equal(grey, [[0, 0, 128, 255, 255]])
 
 
 def test_float_images_map_zero_to_one_and_nan_to_black():
     pixels = np.array([[0, 0.5, 1, 2, -1, np.nan, np.inf, -np.inf]], np.float32)
     with np.errstate(invalid="raise"):
-        grey = decode_image(image_message(pixels, "32FC1"))
+        grey = decode_image(image_message(pixels, "32FC1"), FixedRange(0, 1))
     np.testing.assert_array_equal(grey, [[0, 128, 255, 255, 0, 0, 255, 0]])
 
 
@@ -128,7 +132,7 @@ def test_a_broken_message_is_refused_with_what_was_found_and_expected(message, c
         decode_image(message)
 
 
-@pytest.mark.parametrize("encoding", ["bgr9", "bayer_rggb16", "nv12", "32FC3"])
+@pytest.mark.parametrize("encoding", ["bgr9", "8UC2", "32SC4"])
 def test_an_encoding_without_cv_bridge_names_itself_and_what_is_known(encoding, monkeypatch):
     monkeypatch.setitem(sys.modules, "cv_bridge", None)
     with pytest.raises(BadImage, match=f"'{encoding}' .*cv_bridge.* expected one of mono8"):
@@ -163,12 +167,76 @@ def test_yuv_images_give_their_luma(encoding, luma):
     np.testing.assert_array_equal(grey, pixels[..., luma])
 
 
-def test_other_encodings_are_decoded_by_cv_bridge():
-    pytest.importorskip("cv_bridge.boost.cv_bridge_boost", reason="needs ROS 2's cv_bridge")
+@pytest.mark.parametrize("encoding", ["nv12", "nv21", "yuv420", "i420", "nv24"])
+@pytest.mark.parametrize(("height", "width", "padding"), [(12, 16, 0), (12, 16, 4), (13, 17, 0)])
+def test_planar_images_give_their_luma(encoding, height, width, padding):
+    luma = random_pixels(height, width)
+    message = image_message(luma, encoding, padding)
+    chroma = 2 * height * (width + padding) if encoding == "nv24" else -(-height // 2) * (width + padding)
+    if padding == 0 and encoding != "nv24":
+        chroma = 2 * -(-height // 2) * -(-width // 2)
+    message.data.extend(bytes(chroma))
+    np.testing.assert_array_equal(decode_image(message), luma)
+
+
+def test_a_planar_image_may_count_all_planes_in_its_step():
+    luma = random_pixels(12, 16)
+    message = image_message(luma, "nv12")
+    message.data.extend(bytes(6 * 16))
+    message.step = 24
+    np.testing.assert_array_equal(decode_image(message), luma)
+
+
+def test_a_planar_image_without_its_chroma_is_refused():
+    with pytest.raises(BadImage, match=r"data has 192 bytes, expected 288 \(16×12 nv12"):
+        decode_image(image_message(random_pixels(12, 16), "nv12"))
+
+
+DEEP_COLOUR = {
+    "bgr16": (3, cv2.COLOR_BGR2GRAY),
+    "16UC3": (3, cv2.COLOR_BGR2GRAY),
+    "rgb16": (3, cv2.COLOR_RGB2GRAY),
+    "bgra16": (4, cv2.COLOR_BGRA2GRAY),
+    "rgba16": (4, cv2.COLOR_RGBA2GRAY),
+}
+
+
+@pytest.mark.parametrize("encoding", DEEP_COLOUR)
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_deep_colour_images_become_grey(encoding, order):
+    channels, conversion = DEEP_COLOUR[encoding]
+    pixels = random_pixels(12, 15, channels, np.uint16)
+    message = image_message(pixels.astype(order + "u2"), encoding, is_bigendian=int(order == ">"))
+    expected = FixedRange(0, 65535)(cv2.cvtColor(pixels, conversion))
+    np.testing.assert_array_equal(decode_image(message, FixedRange(0, 65535)), expected)
+
+
+@pytest.mark.parametrize(("encoding", "dtype"), [("16SC1", np.int16), ("32SC1", np.int32), ("64FC1", np.float64)])
+def test_signed_and_double_images_are_read(encoding, dtype):
+    pixels = np.array([[-300, 0, 300]]).astype(dtype)
+    grey = decode_image(image_message(pixels, encoding), FixedRange(-300, 300))
+    np.testing.assert_array_equal(grey, [[0, 128, 255]])
+
+
+@pytest.mark.parametrize("pattern", BAYER)
+def test_sixteen_bit_mosaics_become_the_grey_of_their_colour(pattern):
     mosaic = np.full((24, 32), 40000, np.uint16)
-    grey = decode_image(image_message(mosaic, "bayer_grbg16"))
+    grey = decode_image(image_message(mosaic, f"bayer_{pattern}16"), FixedRange(0, 65535))
     assert grey.shape == (24, 32)
     assert np.abs(grey.astype(int) - 156).max() <= 1
+
+
+def test_a_picture_of_too_many_pixels_is_refused_before_anything_is_done_with_it():
+    message = image_message(random_pixels(24, 32), "mono8")
+    with pytest.raises(BadImage, match="32×24 = 768 pixels, more than max_image_pixels"):
+        decode_image(message, max_pixels=32 * 24 - 1)
+    assert decode_image(message, max_pixels=32 * 24).shape == (24, 32)
+
+
+def test_other_encodings_are_decoded_by_cv_bridge():
+    pytest.importorskip("cv_bridge.boost.cv_bridge_boost", reason="needs ROS 2's cv_bridge")
+    grey = decode_image(image_message(np.full((24, 32, 2), 156, np.uint8), "8UC2"))
+    assert grey.shape == (24, 32)
 
 
 @given(
@@ -207,16 +275,54 @@ def test_compressed_images_are_decoded(suffix):
     assert np.abs(decode_compressed(compressed(encoded, f"bgr8; {suffix[1:]} compressed")) - expected).max() <= 6
 
 
-def test_a_sixteen_bit_png_is_scaled_to_eight():
-    pixels = np.array([[0, 32768, 65535]], np.uint16)
-    encoded = cv2.imencode(".png", pixels)[1].tobytes()
-    np.testing.assert_array_equal(decode_compressed(compressed(encoded, "mono16; png")), [[0, 128, 255]])
+@pytest.mark.parametrize(("suffix", "dtype", "high"), [(".png", np.uint16, 65535), (".tiff", np.float32, 1)])
+def test_deep_compressed_images_go_through_the_scale_as_raw_ones_do(suffix, dtype, high):
+    pixels = (cv2.GaussianBlur(random_pixels(40, 50), (0, 0), 2) / 255 * high).astype(dtype)
+    encoded = cv2.imencode(suffix, pixels)[1].tobytes()
+    encoding = {np.uint16: "mono16", np.float32: "32FC1"}[dtype]
+    for scale in (None, FixedRange(0.3 * high, 0.6 * high)):
+        found = decode_compressed(compressed(encoded, f"{encoding}; {suffix[1:]} compressed "), scale)
+        np.testing.assert_array_equal(found, decode_image(image_message(pixels, encoding), scale))
+
+
+@pytest.mark.parametrize("pattern", BAYER)
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_compressed_mosaic_becomes_the_picture_that_the_raw_one_gives(pattern, bits):
+    dtype = np.uint8 if bits == 8 else np.uint16
+    mosaic = cv2.GaussianBlur(random_pixels(40, 50, dtype=dtype), (0, 0), 1)
+    encoded = cv2.imencode(".png", mosaic)[1].tobytes()
+    found = decode_compressed(compressed(encoded, f"bayer_{pattern}{bits}; png compressed "))
+    np.testing.assert_array_equal(found, decode_image(image_message(mosaic, f"bayer_{pattern}{bits}")))
+
+
+@pytest.mark.parametrize(
+    ("format", "is_mosaic"),
+    [
+        ("bayer_rggb8; jpeg compressed ", True),
+        ("bayer_rggb8; jpeg compressed bayer_rggb8", True),
+        ("bayer_rggb8; jpeg compressed bgr8", False),  # made a picture before it was compressed
+        ("mono8; jpeg compressed ", False),
+        ("jpeg", False),
+    ],
+)
+def test_a_grey_jpeg_is_a_mosaic_only_if_its_format_says_that_one_was_compressed(format, is_mosaic):
+    mosaic = cv2.GaussianBlur(random_pixels(40, 50), (0, 0), 1)
+    encoded = np.frombuffer(cv2.imencode(".jpg", mosaic)[1].tobytes(), np.uint8)
+    plain = cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE)
+    expected = cv2.cvtColor(plain, CONVERSIONS["bayer_rggb"]) if is_mosaic else plain
+    np.testing.assert_array_equal(decode_compressed(compressed(encoded.tobytes(), format)), expected)
+
+
+def test_a_colour_jpeg_is_no_mosaic_whatever_its_format_says():
+    encoded = cv2.imencode(".jpg", cv2.GaussianBlur(random_pixels(40, 50, 3), (0, 0), 2))[1].tobytes()
+    plain = decode_compressed(compressed(encoded))
+    np.testing.assert_array_equal(decode_compressed(compressed(encoded, "bayer_rggb8; jpeg compressed ")), plain)
 
 
 @pytest.mark.parametrize(
     ("data", "format", "complaint"),
     [
-        (b"", "jpeg", "0 bytes with format 'jpeg'"),
+        (b"", "jpeg", "format 'jpeg': 0 bytes are not a readable picture"),
         (b"\xff\xd8\xff\xe0 no picture", "jpeg", "not a readable picture"),
         (b"whatever", "16UC1; compressedDepth png", "is a depth image"),
     ],

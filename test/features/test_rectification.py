@@ -5,6 +5,8 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from superpoint_ros.features.rectification import Uncalibrated, calibration, rectify
 
@@ -86,6 +88,20 @@ def test_pixels_that_no_ray_reaches_become_nan_and_the_others_stay():
     assert np.isfinite(found[0]).all() and np.isnan(found[1]).all()
 
 
+@given(
+    st.lists(st.floats(allow_nan=True, allow_infinity=True), min_size=30, max_size=30),
+    st.lists(st.floats(), max_size=14),
+    st.sampled_from([*LENSES, "", "none"]),
+)
+def test_random_calibrations_rectify_or_are_refused_and_nothing_else(values, d, model):
+    try:
+        camera = calibration(info(d=d, distortion_model=model, k=values[:9], r=values[9:18], p=values[18:]))
+    except Uncalibrated:
+        return
+    with np.errstate(all="ignore"):
+        assert rectify(camera, np.array([[5, 5], [600, 400]], np.float32)).shape == (2, 2)
+
+
 def test_no_keypoints_give_no_pixels():
     assert rectify(calibration(info()), np.empty((0, 2), np.float32)).shape == (0, 2)
 
@@ -96,12 +112,15 @@ def test_no_keypoints_give_no_pixels():
         ({"k": np.zeros(9)}, "not calibrated: K of its CameraInfo is zero"),
         ({"k": -K.ravel()}, "focal lengths or values that cannot be"),
         ({"p": np.full(12, np.nan)}, "focal lengths or values that cannot be"),
+        ({"p": np.diag([380.0, 0, 1, 0])[:3].ravel()}, "P of its CameraInfo has no inverse"),
+        ({"r": np.diag([1.0, 1, 0]).ravel()}, "R of its CameraInfo has no inverse"),
+        ({"k": [420.0, 0, 330, 0, 415, 236, 0, 0, 0]}, "K of its CameraInfo has no inverse"),
         ({"distortion_model": "double_sphere"}, "'double_sphere' is unknown; expected one of plumb_bob"),
         ({"d": [0.1, 0.2]}, "'plumb_bob' has 2 coefficients, expected 4 or 5"),
         ({"d": [0.1] * 8}, "'plumb_bob' has 8 coefficients, expected 4 or 5"),
         ({"d": [0.1] * 5, "distortion_model": "none"}, "distortion model 'none' is unknown"),
-        ({"p": [380, 0, 322, 0, 380, 0, 322, 0, 0, 0, 0, 0]}, "K, R or P of its CameraInfo cannot be inverted"),
-        ({"r": np.diag([1.0, 0, 1]).ravel()}, "K, R or P of its CameraInfo cannot be inverted"),
+        ({"p": [380, 0, 322, 0, 380, 0, 322, 0, 0, 0, 0, 0]}, "P of its CameraInfo has no inverse"),
+        ({"r": np.diag([1.0, 0, 1]).ravel()}, "R of its CameraInfo has no inverse"),
     ],
 )
 def test_an_uncalibrated_camera_is_refused_with_a_sentence(changes, sentence):

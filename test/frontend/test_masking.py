@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from superpoint_ros.features.decode import BadImage
+from superpoint_ros.features.image import BadImage
 from superpoint_ros.frontend.masking import Mask, read_mask
 
 

@@ -49,6 +49,7 @@ def test_only_live_parameters_change_while_configured():
     for name, row in TABLE.items():
         other = {bool: True, int: 20, float: 0.5, str: "x", tuple: [1.0, 2.0]}[type(row.default)]
         other = ["x"] if row.default == ("",) else other
+        other = max(other, row.metadata["limits"][0]) if row.metadata["limits"] else other
         other = row.metadata["choices"][-1] if row.metadata["choices"] else other
         other = not row.default if isinstance(row.default, bool) else other
         proposal = [SimpleNamespace(name=name, value=other)]

@@ -5,6 +5,7 @@ import json
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -160,7 +161,7 @@ def test_a_pickle_that_would_run_code_is_refused_and_not_run(tmp_path, zipped):
         torch.save(content, path)
     else:
         path.write_bytes(pickle.dumps(content, protocol=2))
-    assert "files that hold other Python objects are not opened" in refusal(path)
+    assert "it holds other Python objects beside its tensors (" in refusal(path)
     assert not marker.exists()
     if zipped:
         torch.load(path, weights_only=False)
@@ -172,20 +173,63 @@ def test_a_pickle_that_would_run_code_is_refused_and_not_run(tmp_path, zipped):
 @pytest.mark.parametrize(
     "content",
     [
-        b"",
         b"PK",
         b"conv1a.weight 0.1 0.2 0.3\n",
         b"12345678 is not a length\n",
-        b"<html><body>404 Not Found</body></html>",
         b"\x80\x02}q\x00(X",
         bytes(range(256)),
     ],
-    ids=["empty", "two bytes", "text", "digits", "html", "half a pickle", "bytes"],
+    ids=["two bytes", "text", "digits", "half a pickle", "bytes"],
 )
 def test_a_file_that_is_neither_safetensors_nor_torch_is_refused(tmp_path, content):
     path = tmp_path / "weights.pth"
     path.write_bytes(content)
     assert "neither safetensors nor a torch file of plain tensors" in refusal(path)
+
+
+ONNX = b"\x08\x08\x12\x07pytorch\x1a\x052.5.1:" + bytes(200)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 5206086\n", "`git lfs pull` fetches that"),
+        (b"\n<!DOCTYPE html><html><body>Sign in</body></html>", "is a web page"),
+        (b"<html><body>404 Not Found</body></html>", "is a web page"),
+        (b'{"error": "not found"}', "is JSON"),
+        (ONNX, "looks like an ONNX model"),
+        (b"\x1f\x8b\x08" + bytes(100), "is compressed (gzip)"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(100), "is an HDF5 file"),
+    ],
+)
+def test_what_people_take_for_weights_is_named(tmp_path, content, words):
+    path = tmp_path / "weights.pth"
+    path.write_bytes(content)
+    assert words in refusal(path)
+
+
+@pytest.mark.parametrize("value", [np.float64(0.3), np.int64(7), np.zeros(3)])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_numpy_numbers_beside_the_tensors_are_named_without_advice_to_unpickle_them(tmp_path, value, zipped):
+    path = tmp_path / "run.pth"
+    content = {"state_dict": {"conv1a.weight": torch.zeros(1)}, "best_loss": value}
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    sentence = refusal(path)
+    assert "it holds numpy numbers beside its tensors (numpy." in sentence
+    assert "weights_only" not in sentence and "safe_globals" not in sentence and "\x1b" not in sentence
+
+
+def test_nothing_in_a_file_reaches_the_terminal_as_an_escape(random_checkpoint, tmp_path):
+    escape = "\x1b[31mred\x07"
+    path = tmp_path / "mine.safetensors"
+    checkpoint = random_checkpoint()
+    save_checkpoint(path, Checkpoint(checkpoint.architecture, checkpoint.state, {f"a{escape}": f"two\nlines{escape}"}))
+    assert load_checkpoint(path).metadata == {"a�[31mred�": "two\nlines�[31mred�"}
+    for name, save in (("keys.safetensors", save_file), ("keys.pth", torch.save)):
+        content, target = {f"{escape}.weight": torch.zeros(1)}, tmp_path / name
+        save(content, target)
+        assert "�[31mred�" in refusal(target)
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +250,7 @@ def test_a_truncated_file_is_refused(serialised, tmp_path_factory, kind, part):
     whole = (serialised / kind).read_bytes()
     path.write_bytes(whole[: int(part * len(whole))])
     sentence = refusal(path)
-    assert "broken safetensors" in sentence or "neither safetensors" in sentence
+    assert "broken safetensors" in sentence or "neither safetensors" in sentence or "it is empty" in sentence
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -236,6 +236,10 @@ def test_a_bad_camera_and_one_that_breaks_the_batch_cost_the_other_nothing(robot
     assert rig.node.cameras["left"].faults.count("failed") == 1
     assert rig.node.cameras["right"].faults.count("failed") == 0
 
+    with monkeypatch.context() as patched:
+        patched.setattr(rig.node.cameras["left"].inputs, "decode", lambda *_: [][1])
+        rig.show("left", image_message(photograph()))
+        robot.spin_until(lambda: rig.node.cameras["left"].faults.count("failed") == 2, "the failure to be counted")
     broken = image_message(photograph())
     broken.encoding = "bgr9"
     rig.show("left", broken)

@@ -440,6 +440,38 @@ def test_tracks_and_keyframes_are_published_when_asked_for(robot):
     assert np.median([x[2][i] - x[0][i] for i in common]) == pytest.approx(16, abs=0.5)
 
 
+def test_tracking_that_fails_does_not_take_the_features_with_it(robot, monkeypatch):
+    node = robot.add_node(tracks=True)
+    assert node.start()
+    robot.connect(node)
+    monkeypatch.setattr(node.cameras[""].tracker, "advance", lambda *_, **__: [][1])
+    robot.camera.publish(image_message(photograph(), stamp=1))
+    robot.spin_until(lambda: len(robot.features) == 1, "the features")
+    assert len(robot.features[0].x) > 20 and len(robot.features[0].track_ids) == 0
+    robot.spin_until(lambda: node.cameras[""].faults.count("failed") == 1, "the failure to be counted")
+
+
+def test_a_stamp_at_the_end_of_int32_can_be_a_reference(robot, active):
+    late = image_message(photograph(), stamp=(1 << 31) - 1)
+    late.header.stamp.nanosec = 1_500_000_000
+    robot.show(late)
+    later = image_message(photograph(), stamp=(1 << 31) - 1)
+    later.header.stamp.nanosec = 1_600_000_000
+    message = robot.show(later)
+    assert message.status == OK
+    assert (message.reference_stamp.sec, message.reference_stamp.nanosec) == ((1 << 31) - 1, 1_500_000_000)
+
+
+def test_sixteen_bit_images_are_shown_by_a_range_that_diagnostics_name(robot, active):
+    for stamp in (1, 2):
+        deep = 7000 + 2 * photograph().astype(np.uint16)
+        message = robot.show(image_message(deep, stamp=stamp, encoding="mono16"))
+    assert message.status == OK
+    robot.await_diagnostics(frames_out="2", frames_bad="0")
+    low, high = robot.diagnostics["intensity_range_found"].split(" to ")
+    assert 6900 < float(low) < 7100 and 7400 < float(high) < 7700
+
+
 def test_reset_drops_the_reference(robot, active):
     from std_srvs.srv import Trigger
 

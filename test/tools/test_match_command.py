@@ -47,6 +47,19 @@ def test_photographs_without_matches_are_said_to_have_no_homography(tmp_path):
     assert "0 matches, no homography (TOO_FEW_MATCHES)" in result.output
 
 
+def test_sixteen_bit_photographs_are_matched_as_those_of_eight_bits_are(pair, tmp_path):
+    deep = []
+    for path in pair:
+        picture = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE).astype(np.float32)
+        deep.append(tmp_path / f"{path.stem}.tiff")
+        cv2.imwrite(str(deep[-1]), (7000 + picture / 255 * 600).astype(np.uint16))
+    for options in ((), ("--intensity-range", 7000, 7600)):
+        result = run(*deep, "-o", tmp_path / "out.png", *options)
+        assert result.exit_code == 0, result.output
+        assert int(re.search(r"(\d+) inliers", result.output)[1]) > 50
+    assert run(*deep, "--intensity-range", 5, 5).exit_code == 2
+
+
 def test_options_reach_the_extractor_and_the_matcher(pair, tmp_path):
     result = run(*pair, "-o", tmp_path / "out.png", "--max-keypoints", 40, "--min-similarity", 1)
     assert result.exit_code == 0, result.output
@@ -67,8 +80,11 @@ def test_only_larger_photographs_are_shrunk(extractor, photograph):
     ("arguments", "words"),
     [
         (("missing.png", "left.png"), "missing.png: No such file"),
-        (("left.png", "words.txt"), "words.txt: 9 bytes that are not a picture"),
-        (("left.png", "empty.png"), "empty.png: 0 bytes that are not a picture"),
+        (("left.png", "words.txt"), "words.txt: 9 bytes are not a readable picture"),
+        (("left.png", "empty.png"), "empty.png: 0 bytes are not a readable picture"),
+        (("left.png", "small.png"), "small.png: image has shape (12, 40, 3)"),
+        (("left.png", "long.png", "--resize", "100"), "long.png: an image of 2000×20 resized to a longer side of 100"),
+        (("left.png", "left.png", "--max-image-pixels", "1000"), "left.png: image has 320×240"),
         (("left.png", "left.png", "-o", "out.xyz"), "'.xyz' is not a picture format"),
         (("left.png", "left.png", "-o", "out"), "is not a picture format"),
         (("left.png", "left.png", "--weights", "nope.pth"), "nope.pth: no such weights file"),
@@ -79,6 +95,8 @@ def test_bad_arguments_get_one_sentence(pair, tmp_path, monkeypatch, arguments, 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "words.txt").write_text("not a pic")
     (tmp_path / "empty.png").touch()
+    cv2.imwrite("small.png", np.zeros((12, 40), np.uint8))
+    cv2.imwrite("long.png", np.zeros((20, 2000), np.uint8))
     result = run(*arguments)
     assert result.exit_code == 1
     assert words in result.output

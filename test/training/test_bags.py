@@ -63,7 +63,7 @@ def test_colour_becomes_grey_and_large_frames_shrink(tmp_path) -> None:
 def test_frames_that_cannot_be_decoded_are_skipped_and_counted(tmp_path, capfd) -> None:
     bag = write_bag(tmp_path / "drive", StoragePlugin.MCAP, compressed=[b"not a picture", scene(1)])
     assert len(extract_frames(bag, tmp_path / "frames", ALL)) == 1
-    assert "1 frames skipped: 13 bytes with format 'png'" in capfd.readouterr().out
+    assert "1 frames skipped: format 'png': 13 bytes are not a readable picture" in capfd.readouterr().out
 
 
 def test_an_unknown_encoding_names_the_known_ones(tmp_path, capfd) -> None:
@@ -71,6 +71,27 @@ def test_an_unknown_encoding_names_the_known_ones(tmp_path, capfd) -> None:
     assert extract_frames(bag, tmp_path / "frames", ALL) == []
     said = capfd.readouterr().out
     assert "1 frames skipped: encoding 'hsv8'" in said and "expected one of mono8" in said
+
+
+def thermal(index: int) -> np.ndarray:
+    """A scene as a radiometric camera gives it: 600 counts somewhere in 65536."""
+    return (7000 + scene(index).astype(np.float32) / 255 * 600).astype(np.uint16)
+
+
+def test_frames_of_sixteen_bits_have_contrast_and_are_told_apart(tmp_path) -> None:
+    deep = [thermal(i) for i in range(4)]
+    bag = write_bag(tmp_path / "drive", StoragePlugin.MCAP, deep, encoding="mono16")
+    found = frames_of(extract_frames(bag, tmp_path / "frames", InputConfig()))
+    assert len(found) == 4 and min(np.ptp(frame) for frame in found) > 150
+
+
+def test_frames_of_sixteen_bits_are_scaled_by_the_range_that_is_set(tmp_path) -> None:
+    bag = write_bag(tmp_path / "drive", StoragePlugin.MCAP, [thermal(0)], encoding="mono16")
+    settings = InputConfig(intensity_range=(7000, 7600))
+    (frame,) = frames_of(extract_frames(bag, tmp_path / "frames", settings))
+    assert np.abs(frame.astype(int) - scene(0)).max() <= 1
+    with pytest.raises(ValueError, match="low below high"):
+        InputConfig(intensity_range=(2, 1))
 
 
 def test_a_bag_is_read_once(tmp_path) -> None:

@@ -44,9 +44,27 @@ def test_bad_pictures_are_refused_by_name(tmp_path) -> None:
     broken, small = tmp_path / "broken.png", tmp_path / "small.png"
     broken.write_bytes(b"\x89PNG nonsense")
     cv2.imwrite(str(small), np.zeros((20, 100), np.uint8))
-    for path, reason in ((broken, "not a picture"), (small, "100×20 pixels"), (tmp_path / "gone", "cannot be read")):
+    for path, reason in (
+        (broken, "not a readable picture"),
+        (small, "100×20 pixels"),
+        (tmp_path / "gone", "cannot be read"),
+    ):
         with pytest.raises(BadPicture, match=f"{path.name}.*{reason}"):
             read_picture(path)
+
+
+def test_files_of_sixteen_bits_have_contrast_by_their_own_range_or_the_one_that_is_set(tmp_path) -> None:
+    deep = (7000 + scene(0).astype(np.float32) / 255 * 600).astype(np.uint16)
+    for suffix in (".png", ".tiff"):
+        cv2.imwrite(str(tmp_path / f"thermal{suffix}"), deep)
+    cv2.imwrite(str(tmp_path / "plain.png"), scene(1))
+    for path in find_pictures([tmp_path], tmp_path / "frames", InputConfig()):
+        assert np.ptp(read_picture(path)) > 150
+    settings = InputConfig(intensity_range=(7000, 7600))
+    plain, *thermal = find_pictures([tmp_path], tmp_path.parent / "frames", settings)
+    assert plain == tmp_path / "plain.png" and len(thermal) == 2
+    for path in thermal:
+        assert np.abs(read_picture(path).astype(int) - scene(0)).max() <= 1
 
 
 def test_a_bad_picture_is_skipped_counted_and_named_once(tmp_path, capfd) -> None:

@@ -58,7 +58,7 @@ def write_bag(
                 stamp = number * 100_000_000
                 head = header(time(0, stamp), "camera")
                 if topic == "/camera/image":
-                    rows = frame.reshape(frame.shape[0], -1)
+                    rows = np.ascontiguousarray(frame).reshape(frame.shape[0], -1).view(np.uint8)
                     rows = np.pad(rows, ((0, 0), (0, padding)), constant_values=255)
                     message = store.types[kind](
                         head, frame.shape[0], frame.shape[1], encoding, 0, rows.shape[1], rows.ravel()

@@ -17,17 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from superpoint_ros.bags.content import COMPRESSED_IMAGE, BagError
+from superpoint_ros.bags.content import COMPRESSED_IMAGE, BagError, sentence
 from superpoint_ros.bags.reader import BagReader
 from superpoint_ros.features.decode import decode_compressed, decode_image
+from superpoint_ros.features.intensity import scale_of
 from superpoint_training.config import InputConfig
 
 SUMMARY = "frames.json"
 
 
 def is_bag(path: Path) -> bool:
-    """A folder with metadata.yaml, or a single .mcap or .db3 file."""
-    return (path / "metadata.yaml").is_file() or (path.suffix in (".mcap", ".db3") and path.is_file())
+    """A folder with metadata.yaml, or a single .mcap or .db3 file, or one of ROS 1, which is refused with advice."""
+    return (path / "metadata.yaml").is_file() or (path.suffix in (".mcap", ".db3", ".bag") and path.is_file())
 
 
 def extract_frames(bag: Path, frames: Path, settings: InputConfig) -> list[Path]:
@@ -37,7 +38,8 @@ def extract_frames(bag: Path, frames: Path, settings: InputConfig) -> list[Path]
     Frames that cannot be decoded are skipped and counted. Raises ValueError, naming the bag, if it
     cannot be read or has no such topics.
     """
-    told = {"bag": str(bag.resolve()), **{k: getattr(settings, k) for k in ("longer_side", "every", "min_change")}}
+    decisive = ("longer_side", "every", "min_change", "intensity_range")
+    told = {"bag": str(bag.resolve()), **{name: getattr(settings, name) for name in decisive}}
     told["topics"] = list(settings.topics)
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:8]
     folder = frames / f"{bag.stem}-{digest}"
@@ -53,7 +55,7 @@ def extract_frames(bag: Path, frames: Path, settings: InputConfig) -> list[Path]
         for topic in topics:
             target = folder / topic.strip("/").replace("/", "-")
             target.mkdir(parents=True, exist_ok=True)
-            for time, frame in changing(_frames(reader, topic, settings.every, skipped), settings.min_change):
+            for time, frame in changing(_frames(reader, topic, settings, skipped), settings.min_change):
                 path = target / f"{time:020d}.png"
                 if not cv2.imwrite(str(path), _shrunk(frame, settings.longer_side)):
                     raise OSError(f"{path}: could not be written")
@@ -80,19 +82,19 @@ def changing(
 
 
 def _frames(
-    reader: BagReader, topic: str, every: int, skipped: dict[str, int]
+    reader: BagReader, topic: str, settings: InputConfig, skipped: dict[str, int]
 ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    number = -1
+    number, scale = -1, scale_of(settings.intensity_range)
     try:
         for number, message in enumerate(reader.messages([topic])):
-            if number % every:
+            if number % settings.every:
                 continue
             try:
                 content = reader.decode(message)
                 compressed = message.topic.type == COMPRESSED_IMAGE
-                yield message.time, (decode_compressed if compressed else decode_image)(content)
-            except (ValueError, cv2.error) as error:
-                reason = str(error).splitlines()[0]
+                yield message.time, (decode_compressed if compressed else decode_image)(content, scale)
+            except Exception as error:  # one frame must not cost the rest, whatever is wrong with it
+                reason = sentence(error)
                 skipped[reason] = skipped.get(reason, 0) + 1
     except BagError as error:
         # A recording that was cut off is readable up to there.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from superpoint_ros.interrupts import ending_at_once
 from superpoint_training.evaluation.command import evaluate
 
 if TYPE_CHECKING:
@@ -41,8 +42,9 @@ def main() -> None:
 @contextmanager
 def _sentences() -> Iterator[None]:
     """What goes wrong ends in one sentence, not in a traceback."""
-    from superpoint_training.chain import Stopped
-    from superpoint_training.stopping import TrainingDiverged
+    with ending_at_once():
+        from superpoint_training.chain import Stopped
+        from superpoint_training.stopping import TrainingDiverged
 
     try:
         yield
@@ -60,9 +62,9 @@ def _recipe(command: Callable[..., None]) -> Callable[..., None]:
     @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
     @wraps(command)
     def wrapped(recipe: str, overrides: tuple[str, ...], **options: Any) -> None:
-        from superpoint_training.recipe import load_config
-
         with _sentences():
+            from superpoint_training.recipe import load_config
+
             command(config=load_config(recipe, overrides), **options)
 
     return wrapped

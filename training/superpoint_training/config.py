@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from superpoint_ros.features.intensity import AUTOMATIC
 from superpoint_ros.network.superpoint import Architecture
 from superpoint_training.augmentation import Photometric
 from superpoint_training.homography import HomographyRange
@@ -188,6 +189,9 @@ class InputConfig:
                  before; 0 takes all
     topics       image topics of a bag; none: all of them
     held_out     share of the pictures kept for validation
+    intensity_range
+                 values of 16-bit and float pictures and frames that become black and white; (0, 0): found from each
+                 picture, and from the frames of a bag as the node does it
     """
 
     longer_side: int = 640
@@ -195,12 +199,16 @@ class InputConfig:
     min_change: float = 2.0
     topics: tuple[str, ...] = ()
     held_out: float = 0.02
+    intensity_range: tuple[float, float] = AUTOMATIC
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "every")
         _at_least(self, 0, "longer_side", "min_change")
         if not 0 <= self.held_out < 1:
             raise ValueError(f"held_out must be at least 0 and below 1, got {self.held_out}")
+        low, high = self.intensity_range
+        if (low, high) != AUTOMATIC and not low < high:
+            raise ValueError(f"intensity_range must be (low, high) with low below high, got {self.intensity_range}")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ end over it.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,10 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from superpoint_ros.features.encoded import read_picture_file
+from superpoint_ros.features.image import BadImage
+from superpoint_ros.features.intensity import AUTOMATIC, scale_of
+from superpoint_ros.features.picture_header import read_header
 from superpoint_training.bags import extract_frames, is_bag
 from superpoint_training.config import InputConfig
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".pgm", ".ppm")
+DEEP = (".png", ".tif", ".tiff", ".pgm", ".ppm")
+"""Formats that may have more than eight bits a sample."""
 SMALLEST_SIDE = 32  # pixels
 
 
@@ -41,23 +48,23 @@ def find_pictures(sources: Sequence[Path], frames: Path, settings: InputConfig) 
         if not pictures:
             raise ValueError(f"{source}: no pictures found; expected {', '.join(EXTENSIONS)} files")
         found |= dict.fromkeys(pictures)
-    return list(found)
+    if settings.intensity_range == AUTOMATIC:
+        return list(found)
+    return [_by_range(path, frames, settings.intensity_range) for path in found]
 
 
 def read_picture(path: Path) -> NDArray[np.uint8]:
-    """A picture as grey (H, W) uint8. Raises BadPicture."""
+    """A picture as grey (H, W) uint8, of more than eight bits by its own range. Raises BadPicture."""
     try:
-        # Not imread: it prints its own complaints, and cannot read names beyond ASCII everywhere.
-        data = np.fromfile(path, np.uint8)
-        image = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if len(data) else None
-    except (OSError, cv2.error) as error:
+        image = read_picture_file(path)
+    except OSError as error:
         raise BadPicture(f"{path}: cannot be read ({error})") from None
-    if image is None:
-        raise BadPicture(f"{path}: not a picture that OpenCV reads ({len(data)} bytes)")
+    except BadImage as error:
+        raise BadPicture(str(error)) from None
     if min(image.shape[:2]) < SMALLEST_SIDE:
         height, width = image.shape[:2]
         raise BadPicture(f"{path}: {width}×{height} pixels; expected at least {SMALLEST_SIDE} on each side")
-    return np.asarray(image, np.uint8)
+    return image
 
 
 class PictureFolder:
@@ -121,6 +128,27 @@ def split(paths: Sequence[Path], held_out: float, seed: int) -> tuple[list[Path]
     order = np.random.default_rng(seed).permutation(len(paths))
     kept = set(order[:count].tolist())
     return [p for i, p in enumerate(paths) if i not in kept], [p for i, p in enumerate(paths) if i in kept]
+
+
+def _by_range(path: Path, frames: Path, intensity_range: tuple[float, float]) -> Path:
+    """A picture of eight bits itself; one of more bits written to `frames` by that range, once."""
+    if path.suffix.lower() not in DEEP:
+        return path
+    try:
+        header = read_header(path.read_bytes())
+        if header is None or header.bits <= 8:
+            return path
+        digest = hashlib.sha256(f"{path.resolve()} {intensity_range}".encode()).hexdigest()[:8]
+        target = frames / "deep" / f"{path.stem}-{digest}.png"
+        if not target.is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            data = cv2.imencode(".png", read_picture_file(path, scale_of(intensity_range)))[1]
+            partial = target.with_suffix(".partial")
+            partial.write_bytes(data.tobytes())
+            partial.replace(target)
+        return target
+    except (OSError, BadImage):
+        return path  # which is skipped and named when it is read
 
 
 def _pictures_of(source: Path, frames: Path, settings: InputConfig) -> list[Path]:

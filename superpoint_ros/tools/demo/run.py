@@ -23,6 +23,7 @@ from superpoint_ros.tools.demo.summary import (
     table,
     write_summary,
 )
+from superpoint_ros.tools.demo.wall import wall
 
 CAMERA_BAG, FEATURES_BAG, TRUTH, LOG = "camera_bag", "features_bag", "truth.json", "node.log"
 SUMMARY, VIDEO, PAGE = "summary.json", "overlay.mp4", "overview.png"
@@ -48,6 +49,11 @@ def run_demo(
 
     Raises BagError, NodeDied or Timeout with a sentence; OSError if `out` cannot be written.
     """
+    if bag is None:
+        wall()
+    else:
+        opened(bag, topic_name, duration)
+    # from here on nothing is wrong with what was asked for, and the results of the run before make room
     out.mkdir(parents=True, exist_ok=True)
     for name in (SUMMARY, VIDEO, PAGE):
         # a run that fails leaves nothing that looks like its result
@@ -61,10 +67,7 @@ def run_demo(
     elif rate is None:
         # a bag of one's own is a test at its own speed
         rate = 1.0
-    with BagReader(bag) as reader:
-        topic = reader.image_topic(topic_name)
-        stop = None if duration is None else reader.start_time() + round(duration * 1e9)
-    source, record = Source(bag, topic, stop), out / FEATURES_BAG
+    source, record = opened(bag, topic_name, duration), out / FEATURES_BAG
     remove_bag(record)
     timing = play_to_node(source, record, out / LOG, parameters, rate, say)
 
@@ -83,6 +86,14 @@ def run_demo(
     write_overview(out / PAGE, headline(summary), not found, summary, figures, pair, large)
     say(f"Look at {out / PAGE} and {out / VIDEO}; figures are in {out / SUMMARY}.")
     return found
+
+
+def opened(bag: Path, topic_name: str | None, duration: float | None) -> Source:
+    """What is played of a bag. Raises BagError with a sentence if that cannot be."""
+    with BagReader(bag) as reader:
+        topic = reader.image_topic(topic_name)
+        stop = None if duration is None else reader.start_time() + round(duration * 1e9)
+    return Source(bag, topic, stop)
 
 
 def remove_bag(path: Path) -> None:

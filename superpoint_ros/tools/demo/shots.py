@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from superpoint_ros.bags.content import COMPRESSED_IMAGE, Topic, header_stamp
 from superpoint_ros.bags.reader import BagReader
-from superpoint_ros.features.decode import BadImage, decode_compressed, decode_image
+from superpoint_ros.features.decode import decode_compressed, decode_image
+from superpoint_ros.features.image import BadImage
+from superpoint_ros.features.intensity import FoundRange
 from superpoint_ros.tools.demo.results import FrameResult, read_results
 
 
@@ -46,13 +48,14 @@ def read_shots(source: Source, record: Path, stamps: Container[int]) -> Iterator
     results = read_results(record, stamps)
     expected = next(results, None)
     decode = decode_compressed if source.topic.type == COMPRESSED_IMAGE else decode_image
+    scale = FoundRange()
     with BagReader(source.bag) as bag:
         for message in bag.messages([source.topic.name], stop=source.stop):
             stamp, found = header_stamp(message.data), None
             if expected is not None and expected.stamp == stamp:
                 found, expected = expected, next(results, None)
             try:
-                yield Shot(stamp, decode(bag.decode(message)), found)
+                yield Shot(stamp, decode(bag.decode(message), scale), found)
             except BadImage:
                 continue
 

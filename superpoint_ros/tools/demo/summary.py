@@ -79,6 +79,11 @@ class Summary:
     device: str
     weights_id: str
 
+    @property
+    def homographies_expected(self) -> int:
+        """Those received but the first, whose frame has nothing to be matched with."""
+        return max(self.homographies_received - 1, self.homographies_ok)
+
 
 def judge_frame(result: FrameResult, timing: Timing, truth: Truth | None) -> FrameFigures:
     """Compare one frame's homography with the truth between its reference and itself."""
@@ -123,20 +128,15 @@ def summarise(frames: Sequence[FrameFigures], timing: Timing, device: str) -> Su
 
 
 def faults(summary: Summary, with_truth: bool) -> list[str]:
-    """Why the run failed, a sentence each; empty if it passed.
-
-    A bag's first frame has nothing to be matched with. It counts as one without homography in the
-    camera sequence, which is long enough, and is let off in a bag of one's own, which may be short.
-    """
+    """Why the run failed, a sentence each; empty if it passed."""
     found = []
-    received, good = summary.homographies_received, summary.homographies_ok
-    judged = received if with_truth else received - 1
+    received, good, expected = summary.homographies_received, summary.homographies_ok, summary.homographies_expected
     if summary.features_received == 0:
         found.append(f"no features came back for {summary.frames_sent} frames")
     if received == 0:
         found.append("no homographies came back")
-    elif good < OK_SHARE * judged:
-        share = f"{good} of {judged} homographies are OK ({good / judged:.0%})"
+    elif good < OK_SHARE * expected:
+        share = f"{good} of {expected} homographies are OK ({good / expected:.0%})"
         found.append(f"{share}; {OK_SHARE:.0%} must be")
     median = summary.median_corner_error_px
     if with_truth and good > 0 and (median is None or median > CORNER_ERROR):
@@ -146,8 +146,7 @@ def faults(summary: Summary, with_truth: bool) -> list[str]:
 
 def headline(summary: Summary) -> str:
     """The run in one line."""
-    good, received = summary.homographies_ok, summary.homographies_received
-    line = f"superpoint demo: {good} of {received} homographies OK"
+    line = f"superpoint demo: {summary.homographies_ok} of {summary.homographies_expected} homographies OK"
     if summary.median_corner_error_px is not None:
         line += f", median corner error {summary.median_corner_error_px:.2f} px"
     return f"{line}, {summary.weights_id} on {summary.device}"
@@ -159,7 +158,7 @@ def table(summary: Summary, diagnostics: Mapping[str, str]) -> str:
     diagnostics  the node's own account, for the frames that it replaced by newer ones or could not
                  read
     """
-    share = summary.homographies_ok / max(summary.homographies_received, 1)
+    good, expected = summary.homographies_ok, summary.homographies_expected
     account = ", ".join(
         f"{diagnostics[key]} {words}"
         for key, words in (
@@ -175,7 +174,7 @@ def table(summary: Summary, diagnostics: Mapping[str, str]) -> str:
         "frames without features": f"{summary.dropped}" + (f" ({account})" if account else ""),
         "keypoints, median": _figure(summary.median_keypoints, "", 0),
         "homographies received": str(summary.homographies_received),
-        "homographies OK": f"{summary.homographies_ok} ({share:.1%})",
+        "homographies OK": f"{good} of {expected} to a frame before ({good / max(expected, 1):.1%})",
         "corner error, median": _figure(summary.median_corner_error_px, "px"),
         "corner error, 95 %": _figure(summary.p95_corner_error_px, "px"),
         "latency, image published to features received, median": _figure(summary.latency_ms_p50, "ms", 1),

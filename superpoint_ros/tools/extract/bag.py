@@ -5,14 +5,16 @@ A thread reads and decodes, this one runs the network, some more match and estim
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
+from typing import TypeVar
 
-from superpoint_ros.bags.content import BagError, Message, sentence, stamp_nanoseconds
+from superpoint_ros.bags.content import TIMES, BagError, Message, sentence, stamp_nanoseconds
 from superpoint_ros.bags.reader import BagReader
 from superpoint_ros.features.extractor import Extractor, Features
 from superpoint_ros.features.rectification import rectify
@@ -22,7 +24,10 @@ from superpoint_ros.tools.extract.input import Camera, Images, Picture, choose_c
 from superpoint_ros.tools.extract.motion import Motions
 from superpoint_ros.tools.extract.output import Output, write_record
 from superpoint_ros.tools.extract.resume import Done, Past, Plan, record_of, remove_output, set_aside
+from superpoint_ros.tools.extract.summary import Summary
 from superpoint_ros.tools.extract.task import Frame, Report, Task
+
+T = TypeVar("T")
 
 GPU_BATCH = 8
 """Images in a forward pass on CUDA; on the CPU each goes alone, as in the node."""
@@ -69,8 +74,8 @@ def extract_bag(task: Task, extractor: Extractor, progress: Callable[[int], obje
         work.run(output, lambda: remove_output(left))
         if past is not None and not work.plan.count:
             remove_output(left)
-        report.notes += images.notes
-    if not report.interrupted:
+        report.problems += [f"{task.bag}: {problem}" for problem in images.problems]
+    if not (report.interrupted or report.broken):
         write_record(
             task.output, {**record, "complete": True, "frames": report.frames, "problems": list(report.problems)}
         )
@@ -122,6 +127,10 @@ class Work:
             report.interrupted = True
         except BagError as error:
             report.problems.append(str(error))
+        except Exception as error:
+            # a full disk, above all; what was written stays, and the bags that follow are not concerned
+            report.broken = True
+            report.problems.append(f"{report.task.output}: {sentence(error)}; --resume continues it")
         finally:
             frames.close()
         report.seconds = (self._last or time.perf_counter()) - begin
@@ -135,6 +144,10 @@ class Work:
         for message in self._images.messages():
             camera = self._images.cameras[message.topic.name]
             self._seen[camera] += 1
+            if message.time not in TIMES:
+                self._fault("lost", camera.topic, f"recorded at {message.time} ns, which no new bag can hold")
+                self._progress(1)
+                continue
             if following is not None and (following.camera, following.time) == (camera, message.time):
                 yield from self._again(message, following, index)
                 following, index = next(done, None), index + 1
@@ -163,13 +176,17 @@ class Work:
             picture = self._decode(message)
             if picture is not None:
                 frame = replace(frame, picture=picture, stamp=stamp_nanoseconds(picture.header.stamp))
+            yield frame
+            return
+        with suppress(Exception):  # then it was followed before, too
+            self._images.follow(message)
         yield frame
 
     def _decode(self, message: Message) -> Picture | None:
         try:
             return self._images.decode(message)
-        except ValueError as error:
-            text = str(error).removeprefix(f"{self._bag.path}: ")
+        except Exception as error:  # one image must not cost the rest, whatever is wrong with it
+            text = sentence(error).removeprefix(f"{self._bag.path}: ")
             self._fault("unreadable", message.topic.name, text)
             self._progress(1)
             return None
@@ -230,12 +247,7 @@ class Work:
 
     def _write(self, item: tuple[Frame, Future[Motion] | None]) -> None:
         frame, future = item
-        try:
-            motion = future.result() if future is not None else None
-        except Exception as error:
-            self._fault("lost", frame.camera.topic, f"{type(error).__name__}: {sentence(error)}")
-            self._progress(1)
-            return
+        motion = self._tried(frame, "without matches", lambda: future.result() if future is not None else None)
         if frame.done is not None:
             self._output.copy(frame.done.messages)
             self._report.resumed += 1
@@ -243,22 +255,36 @@ class Work:
                 self._output.flush()
                 self._on_copied()
         elif frame.picture is not None and frame.found is not None:
-            camera = frame.picture.calibration
-            rectified = rectify(camera, frame.found.xy) if camera is not None else None
-            self._output.add(
-                frame.camera,
-                frame.time,
-                frame.picture.header,
-                frame.found,
-                motion,
-                rectified,
-                self._extractor.weights_id,
+            camera, header, found = frame.picture.calibration, frame.picture.header, frame.found
+            self._summary(frame.camera).count(frame.picture, found, motion)
+            rectified = self._tried(
+                frame, "not rectified", lambda: rectify(camera, found.xy) if camera is not None else None
             )
+            weights_id = self._extractor.weights_id
+            try:
+                self._output.add(frame.camera, frame.time, header, found, motion, rectified, weights_id)
+            except (OSError, sqlite3.Error):
+                raise  # a full disk concerns all that follow
+            except Exception as error:
+                self._fault("lost", frame.camera.topic, f"{type(error).__name__}: {sentence(error)}")
+                self._progress(1)
+                return
         else:
             return
         self._report.frames += 1
         self._last = time.perf_counter()
         self._progress(1)
+
+    def _tried(self, frame: Frame, kind: str, work: Callable[[], T]) -> T | None:
+        """What comes beside the features, which are kept if it fails."""
+        try:
+            return work()
+        except Exception as error:
+            self._fault(kind, frame.camera.topic, f"{type(error).__name__}: {sentence(error)}")
+            return None
+
+    def _summary(self, camera: Camera) -> Summary:
+        return self._report.summaries.setdefault(camera.topic, Summary())
 
     # The end
 
@@ -276,3 +302,5 @@ class Work:
         for camera in self._images.cameras.values():
             if not self._seen[camera]:
                 problems.append(f"{path}: there are no images on {camera.topic}")
+        for topic, summary in self._report.summaries.items():
+            self._report.notes += [f"{topic}: {warning}" for warning in summary.warnings()]

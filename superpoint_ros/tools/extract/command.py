@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from superpoint_ros.bags.content import BagError
 from superpoint_ros.bags.writer import STORAGES
 from superpoint_ros.frontend.parameter_file import read_parameters
 from superpoint_ros.frontend.parameters import Parameters
+from superpoint_ros.interrupts import INTERRUPTED, ending_at_once, interrupting_once
 from superpoint_ros.network.engines.engine import ENGINES
 
 UNUSED = {"synchronise": "every frame is extracted, with partners or without"}
@@ -74,6 +74,9 @@ def extract_command(
     .mcap or a .db3 file, whole or damaged. Ends with status 1 if anything could not be extracted, having extracted the
     rest.
     """
+    with ending_at_once():
+        from superpoint_ros.tools.extract.jobs import output_of, run_tasks, share
+        from superpoint_ros.tools.extract.task import Task
     options = {"weights": weights, "device": device, "engine": engine, "max_keypoints": max_keypoints}
     try:
         given = {name: json.dumps(value) for name, value in options.items() if value is not None}
@@ -86,10 +89,6 @@ def extract_command(
     rank, world_size = _place(rank, world_size)
     values = _own_gpu(values, rank, world_size)
 
-    from superpoint_ros.tools.extract.jobs import output_of, run_tasks, share
-    from superpoint_ros.tools.extract.task import Task
-
-    signal.signal(signal.SIGTERM, _interrupt)
     try:
         outputs = output_of(bags, output)
     except BagError as error:
@@ -102,12 +101,13 @@ def extract_command(
     if not mine:
         click.echo(f"Rank {rank} of {world_size}: nothing to do, there are {len(tasks)} bags.")
     failed = interrupted = False
-    for report in run_tasks(mine, jobs):
-        failed |= bool(report.problems)
-        interrupted |= report.interrupted
-        _say(report)
+    with interrupting_once():
+        for report in run_tasks(mine, jobs):
+            failed |= bool(report.problems)
+            interrupted |= report.interrupted
+            _say(report)
     if interrupted:
-        raise click.exceptions.Exit(130)
+        raise click.exceptions.Exit(INTERRUPTED)
     if failed:
         raise click.exceptions.Exit(1)
 
@@ -123,6 +123,8 @@ def _say(report: Any) -> None:
     new = report.frames - report.resumed
     text = f"{report.task.output}: {report.frames} frames"
     text += f", {report.resumed} of them from before" if report.resumed else ""
+    medians = [f"{each.median():.0f}" for each in report.summaries.values()]
+    text += f", {' and '.join(medians)} keypoints a frame (median)" if medians else ""
     if new and report.seconds:
         each, extracting = (1e3 * seconds / new for seconds in (report.seconds, report.extracting))
         text += (
@@ -162,7 +164,3 @@ def _own_gpu(values: Parameters, rank: int, world_size: int) -> Parameters:
     local = os.environ.get("LOCAL_RANK", str(rank))
     index = int(local) if local.isdigit() else rank
     return replace(values, device=f"cuda:{index % torch.cuda.device_count()}")
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from superpoint_ros.bags.content import COMPRESSED_IMAGE, IMAGE, BagError, Message
+from superpoint_ros.bags.content import COMPRESSED_IMAGE, IMAGE, BagError, Message, sentence
 from superpoint_ros.bags.reader import BagReader
-from superpoint_ros.features.decode import BadImage
+from superpoint_ros.features.decode import is_deep
+from superpoint_ros.features.intensity import AUTOMATIC, FoundRange
 from superpoint_ros.features.rectification import Calibration, Uncalibrated, calibration
 from superpoint_ros.frontend.masking import Mask
 from superpoint_ros.frontend.parameters import CAMERA_NAME, Parameters
@@ -79,7 +80,7 @@ def choose_cameras(bag: BagReader, topics: Sequence[str], values: Parameters) ->
 class Images:
     """The images of a bag's cameras in order of time, with what belongs to them.
 
-    notes  sentences about what cannot be done, without loss of a frame
+    problems  sentences about what was asked for and cannot be done, without loss of a frame
 
     Raises ValueError with a sentence for a mask file that is none.
     """
@@ -87,10 +88,11 @@ class Images:
     def __init__(self, bag: BagReader, cameras: Sequence[Camera], values: Parameters) -> None:
         self._bag = bag
         self._values = values
-        self.notes: list[str] = []
+        self.problems: list[str] = []
         self.cameras = {camera.topic: camera for camera in cameras}
         files = values.per_camera("mask_files") if any(values.per_camera("mask_files")) else ("",) * len(cameras)
         self._masks = {camera.topic: Mask(file) for camera, file in zip(cameras, files, strict=True)}
+        self._ranges = {camera.topic: FoundRange() for camera in cameras}
         self._mask_topics = {_mask_topic(camera): camera.topic for camera in cameras if values.use_mask_topic}
         self._info_topics: dict[str, list[str]] = {}
         self._calibrations: dict[str, Calibration | None] = {}
@@ -98,7 +100,7 @@ class Images:
             self._begin_to_rectify()
         for topic in self._mask_topics:
             if topic not in bag.topics or bag.topics[topic].type != IMAGE:
-                self.notes.append(f"there are no masks on {topic}")
+                self._say(f"there are no masks on {topic}")
 
     def messages(self) -> Iterator[Message]:
         """The image messages; masks and calibrations take effect as they come by."""
@@ -114,19 +116,27 @@ class Images:
     def decode(self, message: Message) -> Picture:
         """Raises ValueError with a sentence for an image that cannot be used."""
         image, topic = self._bag.decode(message), message.topic.name
-        pixels = grey_picture(image, message.topic.type == COMPRESSED_IMAGE, self._values)
+        pixels = grey_picture(image, message.topic.type == COMPRESSED_IMAGE, self._values, self._ranges[topic])
         camera = self._calibrations.get(topic)
         if camera is not None and camera.size != pixels.shape:
-            self._note(f"CameraInfo of {topic} is for images of another size; keypoints are not rectified")
+            self._say(f"CameraInfo of {topic} is for images of another size; keypoints are not rectified")
             camera = None
         return Picture(image.header, pixels, self._masks[topic].allowed(pixels.shape), camera)
+
+    def follow(self, message: Message) -> None:
+        """Let the range that is found see an image whose features are there already, as if it were decoded."""
+        if tuple(self._values.intensity_range) != AUTOMATIC:
+            return
+        image, compressed = self._bag.decode(message), message.topic.type == COMPRESSED_IMAGE
+        if is_deep(image, compressed):
+            grey_picture(image, compressed, self._values, self._ranges[message.topic.name])
 
     def _begin_to_rectify(self) -> None:
         """Take the first calibration of each camera, which often comes after the first image."""
         for topic in self.cameras:
             info = topic.removesuffix("/compressed").rpartition("/")[0] + "/camera_info"
             if info not in self._bag.topics or self._bag.topics[info].type != CAMERA_INFO:
-                self._note(f"there is no CameraInfo on {info}; keypoints of {topic} are not rectified")
+                self._say(f"there is no CameraInfo on {info}; keypoints of {topic} are not rectified")
                 continue
             self._info_topics.setdefault(info, []).append(topic)
         for info in self._info_topics:
@@ -140,19 +150,19 @@ class Images:
                 self._calibrations[topic] = calibration(self._bag.decode(message))
             except Uncalibrated as error:
                 self._calibrations[topic] = None
-                self._note(f"{message.topic.name}: {error}; keypoints are not rectified")
-            except BagError as error:
-                self._note(f"{error}; the calibration stays as it was")
+                self._say(f"{message.topic.name}: {error}; keypoints are not rectified")
+            except Exception as error:  # one CameraInfo must not cost an image, whatever is wrong with it
+                self._say(f"{message.topic.name}: {sentence(error)}; the calibration stays as it was")
 
     def _take_mask(self, message: Message) -> None:
         try:
             self._masks[self._mask_topics[message.topic.name]].update(self._bag.decode(message))
-        except (BadImage, BagError) as error:
-            self._note(f"{message.topic.name}: {error}; the mask stays as it was")
+        except Exception as error:
+            self._say(f"{message.topic.name}: {sentence(error)}; the mask stays as it was")
 
-    def _note(self, text: str) -> None:
-        if text not in self.notes:
-            self.notes.append(text)
+    def _say(self, text: str) -> None:
+        if text not in self.problems:
+            self.problems.append(text)
 
 
 def _mask_topic(camera: Camera) -> str:

@@ -53,8 +53,8 @@ def run_tasks(tasks: Sequence[Task], jobs: int) -> Iterator[Report]:
         try:
             total += number_of_images(task)
             possible.append(task)
-        except (BagError, OSError) as error:
-            yield Report(task, problems=[sentence(error)])
+        except Exception as error:  # a bag must not cost the others, whatever is wrong with it
+            yield Report(task, problems=[_named(task.bag, error)])
     if not possible:
         return
     with tqdm(
@@ -98,9 +98,17 @@ def attempt(task: Task, extractors: Extractors, progress: Callable[[int], object
         return extract_bag(task, extractors.of(task.values), progress)
     except KeyboardInterrupt:
         return Report(task, problems=[f"{task.output}: interrupted; --resume continues it"], interrupted=True)
-    except (BagError, ValueError, OSError, RuntimeError) as error:
-        unnamed = isinstance(error, OSError) and error.filename is None  # as when the disk is full
-        return Report(task, problems=[f"{task.output}: {sentence(error)}" if unnamed else sentence(error)])
+    except Exception as error:
+        return Report(task, problems=[_named(task.output, error)])
+
+
+def _named(path: Path, error: Exception) -> str:
+    """The error in a sentence that names a file: its own, or the one given."""
+    if isinstance(error, BagError) or (isinstance(error, OSError) and error.filename is not None):
+        return sentence(error)
+    if isinstance(error, (ValueError, RuntimeError, OSError)):
+        return sentence(error) if str(path) in str(error) else f"{path}: {sentence(error)}"
+    return f"{path}: {type(error).__name__}: {sentence(error)}"
 
 
 def _run_in_processes(tasks: Sequence[Task], jobs: int, bar: Any) -> Iterator[Report]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from superpoint_ros.bags.content import Message
+from superpoint_ros.bags.content import Message, stamp_fields
 from superpoint_ros.bags.writer import BagWriter, offered_qos
 from superpoint_ros.features.extractor import Features
 from superpoint_ros.frontend.messages import features_fields, homography_fields, matches_fields
@@ -97,7 +97,7 @@ class Output:
         self.flush(FLUSH)
 
     def _add_motion(self, camera: Camera, at: int, header: Any, motion: Motion) -> None:
-        values, reference = self._values, divmod(motion.reference_stamp or 0, 1_000_000_000)
+        values, reference = self._values, stamp_fields(motion.reference_stamp or 0)
         stamp = self._writer.make("builtin_interfaces/msg/Time", sec=reference[0], nanosec=reference[1])
         if values.publish_matches and motion.reference_stamp is not None:
             self._write(camera, "matches", at, matches_fields(motion, header, stamp))

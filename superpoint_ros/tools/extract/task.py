@@ -9,6 +9,7 @@ from superpoint_ros.features.extractor import Features
 from superpoint_ros.frontend.parameters import Parameters
 from superpoint_ros.tools.extract.input import Camera, Picture
 from superpoint_ros.tools.extract.resume import Done
+from superpoint_ros.tools.extract.summary import Summary
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Report:
     notes        what else is worth saying
     seconds      from the first image read to the last message written
     extracting   seconds of these in the Extractor
+    broken       it ended before the bag did, as by a full disk
+    summaries    topic -> what this run found in its images
     """
 
     task: Task
@@ -49,6 +52,8 @@ class Report:
     seconds: float = 0.0
     extracting: float = 0.0
     interrupted: bool = False
+    broken: bool = False
+    summaries: dict[str, Summary] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import signal
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from tqdm import tqdm
 
 from superpoint_ros.bags.content import BagError, Topic
 from superpoint_ros.bags.reader import BagReader
+from superpoint_ros.interrupts import ending_at_once, interrupting_once
 from superpoint_ros.tools.extract.background import ahead
 
 if TYPE_CHECKING:
@@ -34,6 +34,13 @@ READ_AHEAD = 16
 @click.option(
     "--clock-rate", type=click.FloatRange(1, 1000), default=100.0, show_default=True, help="Times a second, of /clock."
 )
+@click.option(
+    "--max-gap",
+    type=click.FloatRange(0, min_open=True),
+    default=3600.0,
+    show_default=True,
+    help="Seconds without a message that are played as recorded; longer ones (a clock that was set) are left out.",
+)
 @click.option("--start", type=click.FloatRange(0), default=0.0, help="Leave out so many seconds at the beginning.")
 @click.option("--duration", type=click.FloatRange(0, min_open=True), help="Play only so many seconds of the bag.")
 @click.option(
@@ -51,6 +58,7 @@ def play_command(
     loop: bool,
     clock: bool,
     clock_rate: float,
+    max_gap: float,
     start: float,
     duration: float | None,
     wait: float,
@@ -62,15 +70,24 @@ def play_command(
     if importlib.util.find_spec("rclpy") is None:
         raise click.ClickException("playing needs ROS 2's rclpy; run `make setup` in a checkout, or source a ROS 2")
     names = _names(remaps)
-    signal.signal(signal.SIGTERM, _interrupt)
     try:
-        with BagReader(bag) as reader:
+        with interrupting_once(), BagReader(bag) as reader:
             chosen = _chosen(reader, topics)
             first = reader.start_time() + round(start * 1e9)
             stop = None if duration is None else first + round(duration * 1e9)
             for note in reader.notes:
                 click.echo(f"{bag}: {note}.", err=True)
-            _play(reader, chosen, names, (first if start else None, stop), rate, loop, clock_rate if clock else 0, wait)
+            _play(
+                reader,
+                chosen,
+                names,
+                (first if start else None, stop),
+                rate,
+                loop,
+                clock_rate if clock else 0,
+                max_gap,
+                wait,
+            )
     except KeyboardInterrupt:
         click.echo("Interrupted.")
     except BagError as error:
@@ -85,10 +102,12 @@ def _play(
     rate: float,
     loop: bool,
     clock_rate: float,
+    max_gap: float,
     wait: float,
 ) -> None:
-    from superpoint_ros.tools.playback.player import Player
-    from superpoint_ros.tools.session import ros_session
+    with ending_at_once():
+        from superpoint_ros.tools.playback.player import Player
+        from superpoint_ros.tools.session import ros_session
 
     with ros_session("superpoint_player") as ros:
         player = Player(ros, topics, names)
@@ -100,7 +119,9 @@ def _play(
         count = 0
         try:
             while True:
-                count += _once(reader, player, [topic.name for topic in topics], span, rate, on_time, clock_rate)
+                count += _once(
+                    reader, player, [topic.name for topic in topics], span, rate, on_time, clock_rate, max_gap
+                )
                 if not loop or not count:
                     break
         finally:
@@ -120,14 +141,21 @@ def _once(
     rate: float,
     on_time: Callable[[int], None],
     clock_rate: float,
+    max_gap: float,
 ) -> int:
     messages = ahead(reader.messages(topics, *span), READ_AHEAD)
     total = None if any(span) else sum(reader.topics[name].count for name in topics)
     shown = tqdm(messages, "Playing", total, unit=" messages", disable=None, leave=False)
+    tick = min(0.02, 1 / clock_rate if clock_rate else 1)
     try:
-        return player.play(shown, rate, on_time=on_time, tick=min(0.02, 1 / clock_rate if clock_rate else 1))
+        return player.play(shown, rate, on_time=on_time, tick=tick, longest_gap=max_gap, on_gap=_say_gap)
     finally:
         messages.close()
+
+
+def _say_gap(seconds: float) -> None:
+    length = f"{seconds:.0f} s" if seconds < 86400 else f"{seconds / 86400:.0f} days"
+    tqdm.write(f"Nothing was recorded for {length}, which are left out (--max-gap).")
 
 
 def _clock(ros: Any, rate: float) -> Callable[[int], None]:
@@ -142,6 +170,8 @@ def _clock(ros: Any, rate: float) -> Callable[[int], None]:
     def on_time(nanoseconds: int) -> None:
         now = time.monotonic()
         # a little early is no harm, a tick later would halve the rate; a jump back is told at once
+        if not 0 <= nanoseconds < 10**9 << 31:
+            return  # no Time can hold it
         if nanoseconds >= last[1] and now - last[0] < 0.9 / rate:
             return
         last[:] = [now, nanoseconds]
@@ -154,7 +184,8 @@ def _clock(ros: Any, rate: float) -> Callable[[int], None]:
 
 def _chosen(reader: BagReader, names: Collection[str]) -> list[Topic]:
     """The topics asked for, or all whose messages are installed."""
-    from superpoint_ros.tools.playback.player import message_class
+    with ending_at_once():
+        from superpoint_ros.tools.playback.player import message_class
 
     chosen = []
     for name in names:
@@ -184,7 +215,3 @@ def _names(remaps: tuple[str, ...]) -> dict[str, str]:
             raise click.UsageError(f"--remap needs OLD:=NEW, got '{each}'")
         names[old if old.startswith("/") else f"/{old}"] = new
     return names
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt

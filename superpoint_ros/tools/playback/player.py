@@ -85,19 +85,27 @@ class Player:
         check: Callable[[], None] = lambda: None,
         on_time: Callable[[int], None] = lambda nanoseconds: None,
         tick: float = POLL,
+        longest_gap: float = 3600.0,
+        on_gap: Callable[[float], None] = lambda seconds: None,
     ) -> int:
         """Publish messages at their recorded intervals divided by `rate`; returns how many.
 
         before   called with each message just before it is published
         check    called while waiting; what it raises ends the playing
         on_time  called with the bag's time before each message, and every `tick` seconds in between
+        longest_gap
+                 recorded seconds without a message above which nothing is waited for; on_gap is told them
 
         A message that is late goes out at once, and those after it keep their own times.
         """
-        begin, first, count = time.monotonic(), None, 0
+        begin, first, last, count = time.monotonic(), None, 0, 0
         for message in messages:
             if first is None:
+                begin, first, last = time.monotonic(), message.time, message.time
+            if message.time - last > longest_gap * 1e9:  # a clock that was set while recording, often by years
+                on_gap((message.time - last) / 1e9)
                 begin, first = time.monotonic(), message.time
+            last = message.time
             due = begin + (message.time - first) / 1e9 / rate
             while (wait := due - time.monotonic()) > 0:
                 check()

@@ -131,6 +131,18 @@ def test_a_missing_topic_is_answered_with_those_there_are(make_images, tmp_path,
     assert len(result.output.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize("option", [("--topic", "/typo"), ("--bag", "gone")])
+def test_what_cannot_begin_leaves_the_last_results_alone(make_images, tmp_path, needs_node, option):
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in ("summary.json", "overlay.mp4", "overview.png"):
+        (out / name).write_text("the last run's")
+    assert run("--bag", make_images(), "--out", out, *option).exit_code == 1
+    assert {path.name: path.read_text() for path in out.iterdir()} == dict.fromkeys(
+        ("summary.json", "overlay.mp4", "overview.png"), "the last run's"
+    )
+
+
 def test_a_bag_that_cannot_be_read_gets_one_sentence(tmp_path, needs_node):
     (tmp_path / "text.mcap").write_text("not a bag")
     for name in ("text.mcap", "missing"):

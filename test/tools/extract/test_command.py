@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import re
+import sqlite3
+import struct
 import subprocess
 import sys
 
@@ -13,14 +17,17 @@ from click.testing import CliRunner
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import StoragePlugin
 
-from bag_samples import SECOND, image_bytes, message_bytes
+from bag_samples import SECOND, image_bytes, message_bytes, write_mcap
 from robot import photograph, shifted
 from superpoint_ros.bags.content import COMPRESSED_IMAGE, IMAGE, header_stamp
 from superpoint_ros.bags.reader import BagReader
+from superpoint_ros.bags.writer import BagWriter
 from superpoint_ros.features.extractor import Extractor
 from superpoint_ros.features.homography import estimate_homography
 from superpoint_ros.features.matching import match
+from superpoint_ros.tools.extract import input as inputs
 from superpoint_ros.tools.extract.command import extract_command
+from superpoint_ros.tools.extract.input import CAMERA_INFO
 
 LEFT, RIGHT = "/stereo/left/image_raw", "/stereo/right/image_raw"
 SIZE = (96, 128)
@@ -179,6 +186,116 @@ def test_images_that_cannot_be_decoded_are_named_and_the_others_extracted(make_b
     assert len(outputs(tmp_path / "out")["/superpoint/features"]) == 4
 
 
+def test_one_odd_time_costs_one_image_and_no_other_bag(make_bag, run, tmp_path):
+    odd = {}
+    for name, time, plugin in (("before", -5, StoragePlugin.SQLITE3), ("after", (1 << 64) - 1, StoragePlugin.MCAP)):
+        odd[name] = make_bag(name, {LEFT: IMAGE}, images(), plugin)
+        if plugin == StoragePlugin.SQLITE3:
+            with sqlite3.connect(odd[name] / "before.db3") as connection:
+                connection.execute("UPDATE messages SET timestamp = ? WHERE id = 3", [time])
+            connection.close()
+        else:
+            sent = images()
+            sent[3] = (LEFT, time, sent[3][2])
+            write_mcap(odd[name] / "after.mcap", sent)
+    good = make_bag("good", {LEFT: IMAGE}, images())
+    for storage in ("mcap", "sqlite3"):
+        out = tmp_path / storage
+        said = run(*odd.values(), good, out, "--storage", storage, status=1)
+        assert said.count(f"1 of 6 images are lost ({LEFT}: recorded at ") == 2, said
+        assert [len(outputs(out / name)["/superpoint/features"]) for name in (*odd, "good")] == [5, 5, 6]
+
+
+def test_a_stamp_at_the_end_of_int32_costs_nothing(make_bag, run, tmp_path):
+    sent = images()
+    for number in (2, 3):
+        data = bytearray(sent[number][2])
+        struct.pack_into("<iI", data, 4, (1 << 31) - 1, 1_500_000_000 + number)
+        sent[number] = (*sent[number][:2], bytes(data))
+    run(make_bag("late", {LEFT: IMAGE}, sent), tmp_path / "out", "--set", "tracks=true")
+    found = outputs(tmp_path / "out")
+    assert len(found["/superpoint/features"]) == len(found["/superpoint/homography"]) == 6
+    reference = found["/superpoint/homography"][3][1].reference_stamp
+    assert (reference.sec, reference.nanosec) == ((1 << 31) - 1, 1_500_000_002)
+
+
+@pytest.mark.parametrize("error", [TypeError("odd"), MemoryError(), RuntimeError("odd")])
+def test_an_image_that_fails_in_an_unexpected_way_costs_one_image(bag, run, tmp_path, monkeypatch, error):
+    count, grey_picture = itertools.count(), inputs.grey_picture
+
+    def fail(*arguments):
+        if next(count) == 2:
+            raise error
+        return grey_picture(*arguments)
+
+    monkeypatch.setattr(inputs, "grey_picture", fail)
+    assert "1 of 6 images are unreadable" in run(bag, tmp_path / "out", status=1)
+    assert len(outputs(tmp_path / "out")["/superpoint/features"]) == 5
+
+
+def test_matching_that_fails_costs_no_features(bag, run, tmp_path, monkeypatch):
+    def fail(*arguments, **keywords):
+        raise IndexError("odd")
+
+    monkeypatch.setattr("superpoint_ros.frontend.tracker.match", fail)
+    said = run(bag, tmp_path / "out", status=1)
+    assert f"5 of 6 images are without matches ({LEFT}: IndexError: odd)" in said
+    assert len(outputs(tmp_path / "out")["/superpoint/features"]) == 6
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), sqlite3.OperationalError("disk is full")])
+def test_a_full_disk_costs_no_other_bag(make_bag, run, tmp_path, monkeypatch, error):
+    bags = [make_bag(f"drive{number}", {LEFT: IMAGE}, images()) for number in range(2)]
+    write, count = BagWriter.write, itertools.count()
+
+    def fail(self, *arguments):
+        if self.path.name == "drive0" and next(count) > 6:
+            raise error
+        write(self, *arguments)
+
+    monkeypatch.setattr(BagWriter, "write", fail)
+    said = run(*bags, tmp_path / "out", status=1)
+    assert re.search(r"out/drive0: .*(No space left on device|disk is full); --resume continues it", said)
+    assert len(outputs(tmp_path / "out" / "drive1")["/superpoint/features"]) == 6
+    assert not yaml.safe_load((tmp_path / "out" / "drive0" / "superpoint_extract.yaml").read_text())["complete"]
+
+
+def test_rectification_that_is_asked_for_and_impossible_is_a_failure_and_costs_no_image(make_bag, run, tmp_path):
+    info = "/stereo/left/camera_info"
+    good = {
+        "height": SIZE[0],
+        "width": SIZE[1],
+        "distortion_model": "plumb_bob",
+        "d": np.zeros(5),
+        "r": np.eye(3).ravel(),
+    }
+    k, singular = np.array([100.0, 0, 64, 0, 100, 48, 0, 0, 1]), np.array([100.0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0])
+    for name, messages, words in (
+        ("none", [], f"there is no CameraInfo on {info}"),
+        ("singular", [(info, 5, message_bytes(CAMERA_INFO, 5, k=k, p=singular, **good))], "P of its CameraInfo"),
+        ("broken", [(info, 5, b"\0\1\0\0odd")], f"a message on {info} at 5 ns is not a"),
+    ):
+        bag = make_bag(name, {LEFT: IMAGE, info: CAMERA_INFO} if messages else {LEFT: IMAGE}, [*messages, *images()])
+        assert words in run(bag, tmp_path / f"out_{name}", "--set", "rectify=true", status=1)
+        assert len(outputs(tmp_path / f"out_{name}")["/superpoint/features"]) == 6
+
+
+@pytest.mark.parametrize(("value", "reason"), [(2, "the image is black"), (255, "white"), (90, "one value, 90")])
+def test_images_without_keypoints_are_told_with_the_likely_reason(make_bag, run, tmp_path, value, reason):
+    sent = images()
+    for number in (1, 2):
+        sent[number] = (*sent[number][:2], image_bytes(sent[number][1], np.full(SIZE, value, np.uint8)))
+    said = run(make_bag("dark", {LEFT: IMAGE}, sent), tmp_path / "out")
+    assert f"{LEFT}: 2 of 6 images have no keypoints; most likely " in said and reason in said
+
+
+def test_homographies_that_fail_for_long_are_told(make_bag, run, tmp_path):
+    noise = np.random.default_rng(0)
+    sent = [(LEFT, time, image_bytes(time, noise.integers(0, 256, SIZE).astype(np.uint8))) for time in range(14)]
+    said = run(make_bag("noise", {LEFT: IMAGE}, sent), tmp_path / "out")
+    assert "13 of 13 homographies failed, mostly " in said
+
+
 def test_a_bag_cut_off_is_extracted_as_far_as_it_goes(bag, run, tmp_path):
     (file,) = bag.glob("*.mcap")
     file.write_bytes(file.read_bytes()[:-40_000])
@@ -274,7 +391,7 @@ def test_a_batch_gives_what_single_images_give(bag, run, tmp_path):
 def test_progress_and_speed_are_shown(bag, run, tmp_path):
     said = run(bag, tmp_path / "out")
     assert "6/6" in said and "frames/s" in said
-    assert "6 frames; " in said and "all else" in said
+    assert "6 frames, 60 keypoints a frame (median); " in said and "all else" in said
 
 
 def test_several_bags_side_by_side_and_by_rank(make_bag, run, tmp_path, monkeypatch):

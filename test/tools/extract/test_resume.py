@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import yaml
 from click.testing import CliRunner
@@ -252,6 +253,20 @@ def test_a_full_disk_is_told_and_what_was_written_can_be_resumed(bag, run, tmp_p
         patched.setattr(BagWriter, "write", fail)
         assert f"{out}: [Errno 28] No space left on device" in run(bag, out, *CAMERAS, status=1)
     run(bag, out, *CAMERAS, "--resume", status=1)
+    assert messages_of(out) == messages_of(alone)
+
+
+def test_sixteen_bit_images_have_the_same_range_after_a_resume(make_bag, run, tmp_path):
+    wide, messages = photograph((120, 400)), []
+    for number in range(COUNT):
+        at = SECOND + number * SECOND // 10
+        deep = 5000 + 40 * number + shifted(wide, -3 * number, -number)[:64, :96].astype(np.uint16) * (4 + number)
+        messages.append((LEFT, at, image_bytes(at, deep)))
+    bag, out, alone = make_bag("deep", {LEFT: IMAGE}, messages), tmp_path / "out", tmp_path / "alone"
+    run(bag, alone, status=0)
+    run(bag, out, status=0)
+    killed(out, 0.5)
+    run(bag, out, "--resume", status=0)
     assert messages_of(out) == messages_of(alone)
 
 

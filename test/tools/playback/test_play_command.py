@@ -140,6 +140,17 @@ def test_a_loop_goes_on_until_it_is_interrupted(ros, ros_domain, bag, end):
     assert numbers == [*range(COUNT), *range(COUNT)]
 
 
+def test_two_signals_end_a_loop_quietly(ros, ros_domain, bag):
+    listener = Listener(ros, words=(OTHER, Header))
+    with playing(ros_domain, bag, "--topic", OTHER, "--loop", "--rate", 10) as process:
+        wait_until(lambda: listener.count("words") > COUNT, 60, "second round")
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
+        said, _ = process.communicate(timeout=60)
+    assert process.returncode in (0, 130), said
+    assert "Traceback" not in said and "Exception ignored" not in said
+
+
 def test_a_damaged_bag_is_played_as_far_as_it_goes(ros, ros_domain, bag):
     (file,) = bag.glob("*.mcap")
     file.write_bytes(file.read_bytes()[:1800])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -66,6 +67,18 @@ def test_intervals_are_the_recorded_ones_divided_by_the_rate(ros, make_images, r
     for number, at in enumerate(times):
         assert at - times[0] >= number * 0.1 / rate - 0.005
     assert times[-1] - times[0] < 0.3 / rate + 2
+
+
+def test_a_hole_of_years_is_left_out_and_told(ros, make_images):
+    with BagReader(make_images(count=5)) as bag:
+        player, messages = Player(ros, [bag.image_topic(None)]), list(bag.messages())
+    year = 365 * 86_400 * 10**9
+    late = [replace(message, time=message.time + (number > 1) * 50 * year) for number, message in enumerate(messages)]
+    times, gaps = [], []
+    assert player.play(late, before=lambda message: times.append(time.monotonic()), on_gap=gaps.append) == 5
+    assert gaps == [pytest.approx(50 * 365 * 86_400 + 0.1)]
+    for number, at in enumerate(times[2:]):
+        assert at - times[2] >= number * 0.1 - 0.005
 
 
 def test_a_check_that_raises_ends_the_playing(ros, make_images):

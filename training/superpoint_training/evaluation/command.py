@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from superpoint_ros.interrupts import ending_at_once
+
 DEFAULT = "default"
 ALL = "all"
 NONE = "none"
@@ -133,9 +135,10 @@ def evaluate(
     photographs and a rotation sweep (--photos), and the corners of synthetic shapes (--shapes).
     Writes report.json with the whole protocol, report.md, pairs.csv and plots.
     """
-    from superpoint_training.evaluation.benchmark import PairProtocol
-    from superpoint_training.evaluation.report import tables
-    from superpoint_training.evaluation.run import Request, run_evaluation
+    with ending_at_once():
+        from superpoint_training.evaluation.benchmark import PairProtocol
+        from superpoint_training.evaluation.report import tables
+        from superpoint_training.evaluation.run import Request, run_evaluation
 
     chosen = {key: value for key, value in request.items() if value is not None}  # None: the request's default
     try:

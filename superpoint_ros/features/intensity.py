@@ -1,0 +1,124 @@
+"""From samples of more than eight bits to grey levels: by a range that is set, or one that is found.
+
+A radiometric thermal camera gives some hundred counts somewhere in 65536: over the whole range its pictures are
+black. The range that is found comes from percentiles, and follows slowly and only when it must, so that a point
+looks the same from frame to frame and is matched.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Scale = Callable[[NDArray[Any]], NDArray[np.uint8]]
+"""Samples of any shape and numeric type to uint8 of that shape."""
+
+AUTOMATIC = (0.0, 0.0)
+"""`intensity_range` that stands for one that is found."""
+
+LOWEST, HIGHEST = 1.0, 99.0
+"""Percentiles of a picture that its range holds; what few pixels show, such as the sun, may be clipped."""
+MARGIN = 0.1
+"""Part of the span between them that is added on either side, so that the next frames fit, too."""
+LOOSE = 0.6
+"""A range that is held gets narrower when a picture needs less than this part of it."""
+STEP = 0.1
+"""Part of the way to a picture's range that the held one goes in a frame."""
+SMALLEST_SPAN = 64
+"""Of integers: four grey levels a count. More would show little but the sensor's noise."""
+SAMPLES = 1 << 14
+"""Pixels that percentiles are taken of, evenly spread."""
+
+
+@dataclass(frozen=True)
+class FixedRange:
+    """A Scale: `low` becomes 0, `high` 255, what lies outside is clipped, NaN becomes 0."""
+
+    low: float
+    high: float
+
+    def __call__(self, samples: NDArray[Any]) -> NDArray[np.uint8]:
+        """Grey levels of these samples."""
+        if samples.dtype == np.uint16:
+            return _table(self.low, self.high)[samples]
+        return _stretched(samples, self.low, self.high)
+
+
+class FoundRange:
+    """A Scale that remembers: one camera's range, found in its first picture and held while the pictures fit.
+
+    low, high  the range; NaN before the first picture that has more than one value
+    """
+
+    def __init__(self) -> None:
+        self.low = self.high = math.nan
+        self._kind = ""
+
+    def __call__(self, samples: NDArray[Any]) -> NDArray[np.uint8]:
+        """Follow this picture where it does not fit, and give its grey levels."""
+        ends = self.follow(samples)
+        return np.zeros(samples.shape, np.uint8) if ends is None else FixedRange(*ends)(samples)
+
+    def follow(self, samples: NDArray[Any]) -> tuple[float, float] | None:
+        """The range for this picture, low and high; None if it holds no number at all."""
+        if samples.dtype.kind != self._kind:
+            self.low, self.high, self._kind = math.nan, math.nan, samples.dtype.kind
+        found = _ends(samples)
+        if found is None:
+            return None
+        low, high = _widened(*found, whole_numbers=samples.dtype.kind in "iu")
+        if found[0] == found[1]:  # black, or a closed shutter: says nothing of the pictures to come
+            return (low, high) if math.isnan(self.low) else (self.low, self.high)
+        span = self.high - self.low
+        seen = min(found[1], self.high) - max(found[0], self.low)
+        if math.isnan(span) or seen < 0.5 * (found[1] - found[0]):
+            self.low, self.high = low, high
+        elif found[0] < self.low or found[1] > self.high or high - low < LOOSE * span:
+            self.low += STEP * (low - self.low)
+            self.high += STEP * (high - self.high)
+        return self.low, self.high
+
+
+def scale_of(intensity_range: tuple[float, ...], found: FoundRange | None = None) -> Scale:
+    """What a value of `intensity_range` means: a FixedRange, or for AUTOMATIC the range found so far, or a new one."""
+    low, high = intensity_range
+    return FixedRange(low, high) if (low, high) != AUTOMATIC else found or FoundRange()
+
+
+def _ends(samples: NDArray[Any]) -> tuple[float, float] | None:
+    """The percentiles of the samples that are numbers; their extremes where those are one value."""
+    step = max(1, math.isqrt(samples.size // SAMPLES))
+    numbers = samples[::step, ::step].ravel()
+    if samples.dtype.kind == "f":
+        numbers = numbers[np.isfinite(numbers)]
+    if not numbers.size:
+        return None
+    low, high = np.percentile(numbers, [LOWEST, HIGHEST], method="nearest")
+    if low == high:
+        low, high = numbers.min(), numbers.max()
+    return float(low), float(high)
+
+
+def _widened(low: float, high: float, whole_numbers: bool) -> tuple[float, float]:
+    smallest = SMALLEST_SPAN if whole_numbers else max(1e-6 * max(abs(low), abs(high)), 1e-30)
+    half, middle = max((0.5 + MARGIN) * (high - low), 0.5 * smallest), 0.5 * (low + high)
+    return middle - half, middle + half
+
+
+@lru_cache(maxsize=8)
+def _table(low: float, high: float) -> NDArray[np.uint8]:
+    """Grey levels of all 65536 values of 16 bits: five times as fast as to work out every pixel."""
+    return _stretched(np.arange(1 << 16), low, high)
+
+
+def _stretched(samples: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
+    precise: Any = np.float32 if samples.dtype.itemsize <= 2 or samples.dtype == np.float32 else np.float64
+    with np.errstate(all="ignore"):  # a float image may hold anything
+        scaled: NDArray[Any] = (samples.astype(precise) - precise(low)) * precise(255 / (high - low))
+    return np.rint(np.nan_to_num(scaled, nan=0.0).clip(0, 255)).astype(np.uint8)

@@ -1,0 +1,79 @@
+"""superpoint_ros/features/picture_header.py"""
+
+import struct
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from superpoint_ros.features.picture_header import read_header
+
+SUFFIXES = {
+    ".jpg": "jpeg",
+    ".png": "png",
+    ".webp": "webp",
+    ".bmp": "bmp",
+    ".tiff": "tiff",
+    ".pgm": "pnm",
+    ".ppm": "pnm",
+}
+
+
+BEGINNINGS = [b"", b"\xff\xd8\xff\xc0", b"II*\0\x08\0\0\0", b"RIFF\0\0\0\0WEBP", b"BM", b"P5 "]
+
+
+def encoded(suffix, height=37, width=53, channels=3, dtype=np.uint8, *options):
+    shape = (height, width, 3) if channels == 3 else (height, width)
+    pixels = (np.random.default_rng(0).random(shape) * 255).astype(dtype)
+    return cv2.imencode(suffix, pixels, options)[1].tobytes()
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_header_has_the_size_and_samples_that_opencv_decodes(suffix, channels):
+    if (suffix, channels) in ((".pgm", 3), (".ppm", 1)):
+        pytest.skip("the format has another number of channels")
+    header = read_header(encoded(suffix, channels=channels))
+    assert (header.format, header.height, header.width, header.bits) == (SUFFIXES[suffix], 37, 53, 8)
+    if suffix in (".jpg", ".png", ".tiff", ".pgm"):
+        assert header.channels == channels
+
+
+@pytest.mark.parametrize(("suffix", "dtype", "bits"), [(".png", "u2", 16), (".tiff", "u2", 16), (".tiff", "f4", 32)])
+def test_deep_samples_are_told(suffix, dtype, bits):
+    header = read_header(encoded(suffix, channels=1, dtype=np.dtype(dtype)))
+    assert (header.height, header.width, header.channels, header.bits) == (37, 53, 1, bits)
+
+
+def test_a_lossless_webp_is_read():
+    header = read_header(encoded(".webp", 37, 53, 3, np.uint8, cv2.IMWRITE_WEBP_QUALITY, 101))
+    assert (header.height, header.width) == (37, 53)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("big", [False, True])
+def test_tiff_directories_of_either_byte_order_and_size_are_read(order, big):
+    entries = [(256, 4, 530), (257, 3, 37), (258, 3, 16), (277, 3, 1)]
+    head = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}H", 43 if big else 42)
+    head += struct.pack(f"{order}HHQ", 8, 0, 16) if big else struct.pack(f"{order}I", 8)
+    body = struct.pack(f"{order}{'Q' if big else 'H'}", len(entries))
+    for tag, kind, value in entries:
+        body += struct.pack(f"{order}HH{'Q' if big else 'I'}", tag, kind, 1)
+        body += struct.pack(f"{order}{'H' if kind == 3 else 'I'}", value).ljust(8 if big else 4, b"\0")
+    header = read_header(head + body)
+    assert (header.width, header.height, header.bits, header.channels) == (530, 37, 16, 1)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_header_that_is_cut_off_is_none(suffix):
+    whole = encoded(suffix, channels=1 if suffix == ".pgm" else 3)
+    assert read_header(whole[:6]) is None
+    assert read_header(b"") is None
+
+
+@given(st.binary(max_size=64), st.sampled_from(BEGINNINGS))
+def test_random_bytes_give_a_header_or_none_and_nothing_else(data, begin):
+    header = read_header(begin + data)
+    assert header is None or (header.width > 0 and header.height > 0)
