@@ -13,6 +13,7 @@ from torch import Tensor
 from superpoint_ros.features.image import (
     as_grey,
     check_resize,
+    pixel_scale,
     resize_image,
     target_size,
     to_source_pixels,
@@ -33,6 +34,8 @@ class Features:
     descriptors  (N, D) float32, unit length
     size         (height, width) of the source image
     resident     the descriptors on the GPU that made them, or None; see `on_device`
+    scales       (N,) float32, above 0: source pixels to a network pixel where the keypoint was found,
+                 so its position's error is in proportion; ones if they are not given
     """
 
     xy: NDArray[np.float32]
@@ -40,9 +43,21 @@ class Features:
     descriptors: NDArray[np.float32]
     size: tuple[int, int]
     resident: Resident | None = field(default=None, repr=False, compare=False)
+    scales: NDArray[np.float32] = field(default=None, kw_only=True)  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.scales is None:
+            object.__setattr__(self, "scales", np.ones(len(self.xy), np.float32))
+        elif self.scales.shape != (len(self.xy),):
+            raise ValueError(f"scales has shape {self.scales.shape}, expected ({len(self.xy)},), one a keypoint")
 
     def __len__(self) -> int:
         return len(self.xy)
+
+    def rows(self, chosen: NDArray[np.integer]) -> Features:
+        """The keypoints of these rows, in this order."""
+        parts = self.xy[chosen], self.scores[chosen], self.descriptors[chosen]
+        return Features(*parts, self.size, scales=self.scales[chosen])
 
     @property
     def on_device(self) -> Tensor | None:
@@ -136,7 +151,14 @@ class Extractor:
             fitted = [_fitted(mask, *one) for mask, *one in zip(masks, sources, sizes, strict=True)]
             found = self._engine(pictures, sizes, self.settings, fitted)
         return [
-            Features(to_source_pixels(one.xy, source, size), one.scores, one.descriptors, source, one.resident)
+            Features(
+                to_source_pixels(one.xy, source, size),
+                one.scores,
+                one.descriptors,
+                source,
+                one.resident,
+                scales=np.full(len(one.xy), pixel_scale(source, size), np.float32),
+            )
             for one, source, size in zip(found, sources, sizes, strict=True)
         ]
 

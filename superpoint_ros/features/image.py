@@ -83,3 +83,8 @@ def to_source_pixels(xy: NDArray[np.float32], source: tuple[int, int], network: 
         return xy
     scale = np.array([source[1] / network[1], source[0] / network[0]], np.float32)
     return (xy + np.float32(0.5)) * scale - np.float32(0.5)
+
+
+def pixel_scale(source: tuple[int, int], network: tuple[int, int]) -> float:
+    """Source pixels to a pixel of the resized image: the geometric mean of x and y; sizes (height, width)."""
+    return float(np.sqrt(source[0] / network[0] * source[1] / network[1]))

@@ -255,6 +255,29 @@ def test_resized_keypoints_lie_where_those_of_the_whole_image_are(tiny_weights, 
     assert (nearest <= 2).mean() > 0.8
 
 
+def test_scales_are_source_pixels_to_a_network_pixel(tiny):
+    image = noise(60, 80)
+    for resize, scale in ((None, 1), (40, 2), (160, 0.5), ((60, 20), 2), ((30, 20), 8**0.5)):
+        f = tiny(resize=resize)(image)
+        assert len(f) > 0
+        np.testing.assert_allclose(f.scales, np.full(len(f), scale, np.float32))
+
+
+def test_features_made_without_scales_have_ones_and_those_of_another_length_are_refused():
+    parts = np.zeros((3, 2), np.float32), np.ones(3, np.float32), np.zeros((3, 8), np.float32), (20, 20)
+    np.testing.assert_array_equal(Features(*parts).scales, np.ones(3, np.float32))
+    with pytest.raises(ValueError, match=r"scales has shape \(2,\), expected \(3,\)"):
+        Features(*parts, scales=np.ones(2, np.float32))
+
+
+def test_rows_are_chosen_of_every_array(tiny):
+    f, some = tiny()(noise(60, 80)), np.array([7, 2, 2])
+    chosen = f.rows(some)
+    for name in ("xy", "scores", "descriptors", "scales"):
+        np.testing.assert_array_equal(getattr(chosen, name), getattr(f, name)[some])
+    assert chosen.size == f.size and chosen.on_device is None
+
+
 def test_an_image_that_resizing_makes_too_thin_is_refused(tiny):
     with pytest.raises(ValueError, match="64×20 resized to a longer side of 32 is 32×10 pixels"):
         tiny(resize=32)(noise(20, 64))

@@ -163,8 +163,7 @@ def choose(found: Features, settings: DetectionSettings) -> Features:
         kept = _suppress(xy, inside, found.size, settings)
     else:
         kept = np.flatnonzero(inside)[: settings.max_keypoints]
-    chosen = order[kept]
-    return Features(found.xy[chosen], found.scores[chosen], found.descriptors[chosen], found.size)
+    return found.rows(order[kept])
 
 
 def _suppress(
