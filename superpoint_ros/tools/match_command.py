@@ -50,6 +50,12 @@ DRAWN_SIDE = 960
     help="Longer side in pixels to which larger photographs are shrunk for the network; 0: never.",
 )
 @click.option(
+    "--scales",
+    default="matching",
+    show_default=True,
+    help="Sizes at which each goes through the network, relative to --resize: single, video, matching or numbers.",
+)
+@click.option(
     "--ratio",
     type=click.FloatRange(0, 1, min_open=True),
     help="Keep matches whose distance is below this part of that to the second nearest (Lowe).",
@@ -75,6 +81,7 @@ def match_command(
     max_keypoints: int,
     detection_threshold: float,
     resize: int,
+    scales: str,
     ratio: float | None,
     min_similarity: float | None,
     threshold: float,
@@ -86,7 +93,9 @@ def match_command(
     """
     pictures = [read_picture(path) for path in (left, right)]
     try:
-        extractor = Extractor(weights, device, max_keypoints=max_keypoints, detection_threshold=detection_threshold)
+        extractor = Extractor(
+            weights, device, max_keypoints=max_keypoints, detection_threshold=detection_threshold, scales=scales
+        )
         features = [extract(extractor, picture, resize) for picture in pictures]
     except (ValueError, OSError, RuntimeError) as error:
         raise click.ClickException(str(error)) from None
