@@ -52,7 +52,7 @@ class Features:
     descriptors: NDArray[np.float32]
     size: tuple[int, int]
     resident: Resident | None = field(default=None, repr=False, compare=False)
-    scales: NDArray[np.float32] = field(default=None, kw_only=True)  # type: ignore[assignment]
+    scales: NDArray[np.float32] = field(default=None, kw_only=True)  # type: ignore[arg-type]
 
     def __post_init__(self) -> None:
         if self.scales is None:

@@ -284,7 +284,7 @@ def test_scales_are_rows_beside_each_other_on_native_and_zoomed_pairs_and_poses(
 
 def write_hpatches(directory: Path, illumination: int, viewpoint: int) -> None:
     """Sequences of six pictures, of the size of stamps."""
-    picture = np.random.default_rng(0).integers(0, 256, (24, 32), np.uint8)
+    picture = np.random.default_rng(0).integers(0, 256, (36, 48), np.uint8)
     for name in [f"i_{k}" for k in range(illumination)] + [f"v_{k}" for k in range(viewpoint)]:
         (directory / name).mkdir(parents=True)
         for k in range(1, 7):

@@ -65,7 +65,7 @@ def test_the_same_matches_give_the_same_pose():
 
 
 def test_coarse_keypoints_count_as_much_as_they_are_exact():
-    scales = np.repeat(np.float32([1, 6]), 60)
+    scales = np.repeat(np.float32([1, 3]), 60)
     aware, unaware = [], []
     for seed in range(12):
         rng = np.random.default_rng(seed)
@@ -74,7 +74,7 @@ def test_coarse_keypoints_count_as_much_as_they_are_exact():
             f0, f1 = (features(xy, given) for xy in noisy)
             rotation, direction, _ = estimate_pose(f0, f1, all_matches(120), CAMERAS, 1.0)
             errors.append(max(pose_errors(rotation, direction, true_pose())))
-    assert np.median(aware) < 0.8 * np.median(unaware)
+    assert np.mean(aware) < 0.8 * np.mean(unaware)
 
 
 def test_too_few_matches_give_no_pose():

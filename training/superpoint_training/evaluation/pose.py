@@ -143,7 +143,8 @@ def estimate_pose(
         return None
     _, rotation, translation, _ = cv2.recoverPose(essential, points[0], points[1], np.eye(3), mask=mask)
     deviations = [f.scales[matches[:, side]] / focal[side] for side, f in enumerate((f0, f1))]
-    rotation, direction = _refined(np.asarray(rotation), translation[:, 0], points, deviations, threshold)
+    start = np.asarray(rotation, np.float64), np.asarray(translation[:, 0], np.float64)
+    rotation, direction = _refined(*start, points, deviations, threshold)
     errors = _epipolar(rotation, direction, points, deviations)
     return rotation, direction, np.abs(errors) <= threshold
 
@@ -152,7 +153,7 @@ def pose_errors(rotation: Matrix, direction: Matrix, truth: Matrix) -> tuple[flo
     """Degrees by which rotation and direction of translation are off; the direction's sign does not count."""
     cosine = (np.trace(rotation.T @ truth[:3, :3]) - 1) / 2
     lengths = np.linalg.norm(direction) * np.linalg.norm(truth[:3, 3])
-    along = abs(direction @ truth[:3, 3]) / max(lengths, 1e-12)
+    along = float(abs(direction @ truth[:3, 3])) / max(float(lengths), 1e-12)
     return float(np.degrees(np.arccos(np.clip(cosine, -1, 1)))), float(np.degrees(np.arccos(np.clip(along, 0, 1))))
 
 
@@ -194,7 +195,7 @@ def _refined(
     return rotation, direction
 
 
-def _moved(rotation: Matrix, direction: Matrix, step: Matrix) -> tuple[Matrix, Matrix]:
+def _moved(rotation: Matrix, direction: Matrix, step: NDArray[np.floating]) -> tuple[Matrix, Matrix]:
     """Turned by a rotation vector, and the direction by two numbers across it."""
     across = np.linalg.svd(direction[None])[2][1:]
     moved = direction / np.linalg.norm(direction) + step[3:] @ across

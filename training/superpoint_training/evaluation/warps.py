@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from superpoint_ros.features.image import resize_image
+from superpoint_ros.features.image import Resize, resize_image
 from superpoint_training.augmentation import Photometric, photometric
 from superpoint_training.evaluation.pairs import Pair, Views, read_resized, scaling
 from superpoint_training.pictures import EXTENSIONS, listed_names
@@ -104,10 +104,10 @@ def list_photographs(directory: Path, names: Path | None = None) -> list[Path]:
     return [directory / name for name in listed]
 
 
-def warped_pairs(photographs: Sequence[Path], count: int, kinds: Sequence[str], size: int, seed: int) -> list[Pair]:
+def warped_pairs(photographs: Sequence[Path], count: int, kinds: Sequence[str], size: Resize, seed: int) -> list[Pair]:
     """Make `count` pairs, all photographs in turn, all kinds equally often.
 
-    kinds  of `KINDS`; ValueError for another. size: longer side, in pixels, of both views
+    kinds  of `KINDS`; ValueError for another. size: of both views, as in `target_size`
     """
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown or not kinds:
@@ -124,7 +124,7 @@ def warped_pairs(photographs: Sequence[Path], count: int, kinds: Sequence[str], 
     return pairs
 
 
-def rotation_pairs(photographs: Sequence[Path], angles: Sequence[float], size: int) -> list[Pair]:
+def rotation_pairs(photographs: Sequence[Path], angles: Sequence[float], size: Resize) -> list[Pair]:
     """Each photograph with itself turned about its centre by each angle; `kind` is the angle."""
     pairs = []
     for index, photograph in enumerate(photographs):
@@ -214,7 +214,7 @@ def render(
     return np.asarray(cv2.resize(warped, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _load_warped(photograph: Path, kind: str, size: int, seed: tuple[int, int]) -> Views:
+def _load_warped(photograph: Path, kind: str, size: Resize, seed: tuple[int, int]) -> Views:
     image, _ = read_resized(photograph, size)
     motion, light = KINDS[kind]
     rng = np.random.default_rng(seed)
@@ -240,7 +240,7 @@ def _load_zoomed(photograph: Path, changes: dict[str, float], shift: tuple[float
     return Views(reference, current, homography, changes)
 
 
-def _load_rotated(photograph: Path, angle: float, size: int) -> Views:
+def _load_rotated(photograph: Path, angle: float, size: Resize) -> Views:
     image, _ = read_resized(photograph, size)
     homography = camera_homography((image.shape[0], image.shape[1]), rotation=angle)
     return Views(image, render(image, homography), homography, {"rotation": angle})
