@@ -7,19 +7,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from superpoint_ros.features.image import (
     as_grey,
     check_resize,
+    pixel_scale,
     resize_image,
     target_size,
     to_source_pixels,
 )
+from superpoint_ros.features.pyramid import Size, check_scales, level_sizes, share_out
 from superpoint_ros.network.checkpoint import DEFAULT_WEIGHTS, load_checkpoint
 from superpoint_ros.network.engines.choice import make_engine
-from superpoint_ros.network.engines.engine import ENGINES, Masks, Resident, choose_device, pad_to_cells
+from superpoint_ros.network.engines.engine import (
+    ENGINES,
+    Extraction,
+    Masks,
+    Resident,
+    choose_device,
+    pad_to_cells,
+)
 from superpoint_ros.network.heatmap import DetectionSettings
 
 
@@ -33,6 +43,8 @@ class Features:
     descriptors  (N, D) float32, unit length
     size         (height, width) of the source image
     resident     the descriptors on the GPU that made them, or None; see `on_device`
+    scales       (N,) float32, above 0: source pixels to a network pixel where the keypoint was found,
+                 so its position's error is in proportion; ones if they are not given
     """
 
     xy: NDArray[np.float32]
@@ -40,9 +52,21 @@ class Features:
     descriptors: NDArray[np.float32]
     size: tuple[int, int]
     resident: Resident | None = field(default=None, repr=False, compare=False)
+    scales: NDArray[np.float32] = field(default=None, kw_only=True)  # type: ignore[arg-type]
+
+    def __post_init__(self) -> None:
+        if self.scales is None:
+            object.__setattr__(self, "scales", np.ones(len(self.xy), np.float32))
+        elif self.scales.shape != (len(self.xy),):
+            raise ValueError(f"scales has shape {self.scales.shape}, expected ({len(self.xy)},), one a keypoint")
 
     def __len__(self) -> int:
         return len(self.xy)
+
+    def rows(self, chosen: NDArray[np.integer]) -> Features:
+        """The keypoints of these rows, in this order."""
+        parts = self.xy[chosen], self.scores[chosen], self.descriptors[chosen]
+        return Features(*parts, self.size, scales=self.scales[chosen])
 
     @property
     def on_device(self) -> Tensor | None:
@@ -66,10 +90,13 @@ class Extractor:
     resize               None, the longer side in pixels, or (height, width); results stay in
                          source pixels
     subpixel             refine keypoints within the pixel
+    scales               sizes at which a picture goes through the network, relative to `resize`, the largest
+                         first, or a name in `pyramid.PRESETS`; `max_keypoints` is of all of them together,
+                         `nms_radius` and `border` are pixels of each
 
     Raises ValueError or FileNotFoundError for a bad argument or weights file, RuntimeError for a
-    missing device or an engine whose package is not installed. `settings` may be replaced at any
-    time, from any thread; the next call uses it.
+    missing device or an engine whose package is not installed. `settings`, `resize` and `scales` may be
+    replaced at any time, from any thread; the next call uses them.
     """
 
     def __init__(
@@ -84,11 +111,13 @@ class Extractor:
         border: int = 4,
         resize: int | tuple[int, int] | None = None,
         subpixel: bool = False,
+        scales: str | float | Sequence[float] = (1.0,),
     ) -> None:
         if engine not in ENGINES:
             raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
         self.settings = DetectionSettings(max_keypoints, detection_threshold, nms_radius, border, subpixel)
         self.resize = check_resize(resize)
+        self.scales = check_scales(scales)
         checkpoint = load_checkpoint(DEFAULT_WEIGHTS if weights is None else weights)
         self._engine = make_engine(checkpoint, choose_device(device), engine, precision)
         self.weights_id = checkpoint.weights_id
@@ -133,17 +162,51 @@ class Extractor:
             except ValueError as error:
                 raise ValueError(f"images[{index}]: {error}" if len(images) > 1 else str(error)) from None
         sources = [grey.shape for grey in greys]
-        sizes = [target_size(size, self.resize) for size in sources]
-        pictures = [pad_to_cells(resize_image(grey, size)) for grey, size in zip(greys, sizes, strict=True)]
-        if masks is None or all(mask is None for mask in masks):
-            found = self._engine(pictures, sizes, self.settings)
-        else:
-            fitted = [_fitted(mask, *one) for mask, *one in zip(masks, sources, sizes, strict=True)]
-            found = self._engine(pictures, sizes, self.settings, fitted)
-        return [
-            Features(to_source_pixels(one.xy, source, size), one.scores, one.descriptors, source, one.resident)
-            for one, source, size in zip(found, sources, sizes, strict=True)
-        ]
+        masks = [None] * len(greys) if masks is None else masks
+        if len(masks) != len(greys):
+            raise ValueError(f"{len(masks)} masks are given for {len(greys)} images; expected one for each, or None")
+        resize, settings = self.resize, self.settings
+        sizes = [level_sizes(target_size(size, resize), self.scales) for size in sources]
+        levels: list[list[Features]] = [[] for _ in greys]
+        # A level of all images after the other: only pictures of one size should go through the network together.
+        for level in range(max(len(each) for each in sizes)):
+            rows = [row for row, each in enumerate(sizes) if level < len(each)]
+            fitting = [sizes[row][level] for row in rows]
+            pictures = [pad_to_cells(resize_image(greys[row], size)) for row, size in zip(rows, fitting, strict=True)]
+            allowed = [_fitted(masks[row], sources[row], size) for row, size in zip(rows, fitting, strict=True)]
+            where = () if all(mask is None for mask in allowed) else (allowed,)
+            found = self._engine(pictures, fitting, settings, *where)
+            for row, size, one in zip(rows, fitting, found, strict=True):
+                levels[row].append(_features(one, sources[row], size))
+        return [_joined(*one, settings.max_keypoints) for one in zip(levels, sizes, strict=True)]
+
+
+def _features(found: Extraction, source: Size, size: Size) -> Features:
+    """What was found in a picture of `size`, in pixels of the source."""
+    scales = np.full(len(found.xy), pixel_scale(source, size), np.float32)
+    xy = to_source_pixels(found.xy, source, size)
+    return Features(xy, found.scores, found.descriptors, source, found.resident, scales=scales)
+
+
+def _joined(levels: Sequence[Features], sizes: Sequence[Size], limit: int) -> Features:
+    """The strongest of each level as one; of equal scores the finer level's comes first."""
+    if len(levels) == 1:
+        return levels[0]
+    kept = share_out([len(level) for level in levels], sizes, limit)
+    scores = np.concatenate([level.scores[:count] for level, count in zip(levels, kept, strict=True)])
+    order = np.argsort(-scores, kind="stable")
+
+    def together(name: str) -> NDArray[np.float32]:
+        parts = [getattr(level, name)[:count] for level, count in zip(levels, kept, strict=True)]
+        return np.asarray(np.concatenate(parts)[order])
+
+    descriptors = together("descriptors")
+    there = [level.on_device[:count] for level, count in zip(levels, kept, strict=True) if level.on_device is not None]
+    resident = None
+    if len(there) == len(levels):
+        tensor = torch.cat(there)
+        resident = Resident(descriptors, tensor[torch.from_numpy(order).to(tensor.device)])
+    return Features(together("xy"), scores[order], descriptors, levels[0].size, resident, scales=together("scales"))
 
 
 def _fitted(mask: NDArray[np.bool_] | None, source: tuple[int, int], size: tuple[int, int]) -> NDArray[np.bool_] | None:

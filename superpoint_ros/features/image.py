@@ -94,9 +94,16 @@ def resize_image(grey: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.u
 def to_source_pixels(xy: NDArray[np.float32], source: tuple[int, int], network: tuple[int, int]) -> NDArray[np.float32]:
     """From pixels of the resized image to the source's: x_src = (x_net + 0.5) · scale − 0.5.
 
-    xy (N, 2) float32; sizes are (height, width). Pixel centres are whole numbers in both.
+    xy (N, 2) float32; sizes are (height, width). Pixel centres are whole numbers in both. What an
+    enlarged image has beyond the centres of the source's outermost pixels is moved onto them.
     """
     if source == network:
         return xy
     scale = np.array([source[1] / network[1], source[0] / network[0]], np.float32)
-    return (xy + np.float32(0.5)) * scale - np.float32(0.5)
+    last = np.array([source[1] - 1, source[0] - 1], np.float32)
+    return np.clip((xy + np.float32(0.5)) * scale - np.float32(0.5), 0, last)
+
+
+def pixel_scale(source: tuple[int, int], network: tuple[int, int]) -> float:
+    """Source pixels to a pixel of the resized image: the geometric mean of x and y; sizes (height, width)."""
+    return float(np.sqrt(source[0] / network[0] * source[1] / network[1]))

@@ -59,7 +59,7 @@ class Tracks:
             previous = replace(self._features, xy=self._features.xy + motion)
             self._bury(self._dormant, previous, matches, max_gap)
         else:
-            self._dormant = _rows(features, np.empty(0, np.intp))
+            self._dormant = features.rows(np.empty(0, np.intp))
         fresh = np.flatnonzero(ids < 0)
         ids[fresh] = (self._next + np.arange(len(fresh))) % IDS
         self._next = (self._next + len(fresh)) % IDS
@@ -69,7 +69,7 @@ class Tracks:
     def _revive(self, dormant: Features, features: Features, ids: NDArray[np.int32]) -> None:
         """Give ids of lost tracks to keypoints without one."""
         free = np.flatnonzero(ids < 0)
-        found = match(dormant, _rows(features, free), REVIVAL_RATIO, REVIVAL_SIMILARITY)
+        found = match(dormant, features.rows(free), REVIVAL_RATIO, REVIVAL_SIMILARITY)
         distance = np.linalg.norm(dormant.xy[found[:, 0]] - features.xy[free[found[:, 1]]], axis=1)
         found = found[distance <= REVIVAL_RADIUS * np.hypot(*features.size)]
         ids[free[found[:, 1]]] = self._dormant_ids[found[:, 0]]
@@ -81,8 +81,8 @@ class Tracks:
         missed = np.concatenate([np.ones(len(lost), np.int32), self._missed + 1])
         ids = np.concatenate([self._ids[lost], self._dormant_ids])
         kept = np.flatnonzero(missed <= max_gap)[:DORMANT_LIMIT]
-        both = _joined(_rows(previous, lost), dormant)
-        self._missed, self._dormant_ids, self._dormant = missed[kept], ids[kept], _rows(both, kept)
+        both = _joined(previous.rows(lost), dormant)
+        self._missed, self._dormant_ids, self._dormant = missed[kept], ids[kept], both.rows(kept)
 
 
 def _median_motion(previous: Features, features: Features, matches: NDArray[np.int32]) -> NDArray[np.float32]:
@@ -92,19 +92,11 @@ def _median_motion(previous: Features, features: Features, matches: NDArray[np.i
     return np.asarray(np.median(features.xy[matches[:, 1]] - previous.xy[matches[:, 0]], axis=0), np.float32)
 
 
-def _rows(features: Features, rows: NDArray[np.intp]) -> Features:
-    return replace(
-        features,
-        xy=features.xy[rows],
-        scores=features.scores[rows],
-        descriptors=features.descriptors[rows],
-    )
-
-
 def _joined(one: Features, other: Features) -> Features:
     return replace(
         one,
         xy=np.concatenate([one.xy, other.xy]),
         scores=np.concatenate([one.scores, other.scores]),
+        scales=np.concatenate([one.scales, other.scales]),
         descriptors=np.concatenate([one.descriptors, other.descriptors]),
     )

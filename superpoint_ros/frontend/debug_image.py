@@ -48,6 +48,8 @@ def draw(
 ) -> NDArray[np.uint8]:
     """A (H, W) grey picture as (H, W, 3) BGR with everything drawn on it.
 
+    Keypoints of coarser levels are circles, as large as their pixels were.
+
     paths  of the tracks; without any, the matches are drawn from the reference to the current position
     lines  of text, plain ASCII
     """
@@ -60,8 +62,11 @@ def draw(
         ends = segments(found, motion)
         for some, colour in ((ends[~inliers], OUTLIER), (ends[inliers], INLIER)):
             cv2.polylines(canvas, list(_fixed(some)), False, colour, 1, cv2.LINE_AA, SHIFT)
-    for (x, y), colour in zip(_fixed(found.xy)[::-1].tolist(), score_colours(found.scores)[::-1].tolist(), strict=True):
-        cv2.circle(canvas, (x, y), round(1.5 * size * 2**SHIFT), colour, -1, cv2.LINE_AA, SHIFT)
+    coarseness = relative_scales(found)
+    shown = zip(_fixed(found.xy).tolist(), score_colours(found.scores).tolist(), coarseness.tolist(), strict=True)
+    for (x, y), colour, times in reversed(list(shown)):
+        width = -1 if times == 1 else max(1, round(size / 2))
+        cv2.circle(canvas, (x, y), round(1.5 * size * times * 2**SHIFT), colour, width, cv2.LINE_AA, SHIFT)
     for row, line in enumerate(lines, start=1):
         place = (round(4 * size), round(11 * size * row))
         for colour, width in (((0, 0, 0), round(3 * size)), ((255, 255, 255), round(size))):
@@ -87,6 +92,11 @@ def numbers(found: Features, motion: Motion, gap: float, latency: float) -> list
 def segments(found: Features, motion: Motion) -> NDArray[np.float32]:
     """(M, 2, 2) float32: for each match its position in the reference and in the current image, pixels."""
     return np.stack([motion.reference_xy, found.xy[motion.matches[:, 1]]], axis=1)
+
+
+def relative_scales(found: Features) -> NDArray[np.float32]:
+    """(N,) float32: 1 at the finest level at which a keypoint was found, 2 where pixels were twice as large."""
+    return np.asarray(np.round(found.scales / found.scales.min(initial=np.inf), 3), np.float32)
 
 
 def score_colours(scores: NDArray[np.float32]) -> NDArray[np.uint8]:

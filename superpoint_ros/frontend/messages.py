@@ -46,6 +46,7 @@ def features_fields(
         "x": features.xy[:, 0],
         "y": features.xy[:, 1],
         "scores": features.scores,
+        "scale": features.scales,
         "descriptor_dim": features.descriptors.shape[1],
         "descriptor_type": DESCRIPTOR_TYPES[descriptor_type],
         "descriptors": encode_descriptors(features.descriptors, descriptor_type),

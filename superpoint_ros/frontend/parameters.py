@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from dataclasses import Field, dataclass, field, fields, replace
 from typing import Any
 
+from superpoint_ros.features.extractor import Extractor
 from superpoint_ros.features.image import MAX_PIXELS, SMALLEST_SIDE
 from superpoint_ros.features.intensity import AUTOMATIC
+from superpoint_ros.features.pyramid import check_scales
 from superpoint_ros.frontend.messages import DESCRIPTOR_TYPES
 from superpoint_ros.frontend.parameter_values import fitted
 from superpoint_ros.frontend.tracker import REFERENCES
@@ -121,6 +123,13 @@ class Parameters:
         live=True,
         limits=(0, 8192),
     )
+    scales: str = _entry(
+        "single",
+        "Sizes at which an image goes through the network, for what is seen from near and from far: single (1.0), "
+        "video (1.0, 0.5; 1.25 times the time), matching (1.0, 0.7, 0.5, 0.35; 1.86 times), or numbers relative to "
+        "resize, the largest first, as in '1.0, 0.7'. They share max_keypoints.",
+        live=True,
+    )
     intensity_range: tuple[float, ...] = _entry(
         AUTOMATIC,
         "Values of 16-bit and float images that become black and white. [0.0, 0.0]: found from the images, "
@@ -192,15 +201,17 @@ class Parameters:
         given: tuple[str, ...] = getattr(self, name)
         return given if len(given) == len(self.cameras) else ("",) * len(self.cameras)
 
-    def detection(self) -> DetectionSettings:
-        """The part that the extractor needs."""
-        return DetectionSettings(
+    def apply(self, extractor: Extractor) -> None:
+        """Let an extractor look for keypoints as these values say."""
+        extractor.settings = DetectionSettings(
             self.max_keypoints,
             self.detection_threshold,
             self.nms_radius,
             self.border,
             self.subpixel,
         )
+        extractor.resize = self.resize or None
+        extractor.scales = check_scales(self.scales)
 
     def tracking(self) -> dict[str, Any]:
         """The part that `Tracker.advance` needs, as its arguments."""
@@ -256,6 +267,10 @@ def checked(current: Parameters, values: dict[str, Any]) -> Parameters:
         raise ValueError(f"parameter 'intensity_range' must be [low, high] with low below high, got {list(span)}")
     if 0 < result.resize < SMALLEST_SIDE:
         raise ValueError(f"parameter 'resize' must be 0 or at least {SMALLEST_SIDE} pixels, got {result.resize}")
+    try:
+        check_scales(result.scales)
+    except ValueError as error:
+        raise ValueError(str(error).replace("scales", "parameter 'scales'", 1)) from None
     _check_cameras(result)
     return result
 

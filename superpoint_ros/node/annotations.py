@@ -15,7 +15,7 @@ from std_msgs.msg import ColorRGBA
 from visualization_msgs.msg import ImageMarker, Marker, MarkerArray
 
 from superpoint_ros.features.extractor import Features
-from superpoint_ros.frontend.debug_image import INLIER, OUTLIER, score_colours, segments
+from superpoint_ros.frontend.debug_image import INLIER, OUTLIER, relative_scales, score_colours, segments
 from superpoint_ros.frontend.tracker import Motion
 
 RADIUS = 2.0
@@ -27,7 +27,10 @@ DEPTH = 1.0
 
 
 def keypoint_marker(header: Any, found: Features) -> ImageMarker:
-    """One dot for each keypoint, coloured by score."""
+    """One dot for each keypoint, coloured by score; hexagons as large as the pixels of their level if these differ."""
+    times = relative_scales(found)
+    if (times != 1).any():
+        return _hexagons(header, found, times)
     return ImageMarker(
         header=header,
         ns="keypoints",
@@ -35,6 +38,22 @@ def keypoint_marker(header: Any, found: Features) -> ImageMarker:
         scale=RADIUS,
         points=_points(found.xy + CORNER),
         outline_colors=_colours(score_colours(found.scores)),
+    )
+
+
+def _hexagons(header: Any, found: Features, times: NDArray[np.float32]) -> ImageMarker:
+    """Foxglove has one size for all points of a marker, so that circles of several sizes are lines."""
+    turn = np.arange(7) * np.pi / 3
+    corners = np.stack([np.cos(turn), np.sin(turn)], axis=1) * RADIUS
+    edges = np.stack([corners[:-1], corners[1:]], axis=1).reshape(12, 2)
+    ends = (found.xy + CORNER)[:, None] + times[:, None, None] * edges
+    return ImageMarker(
+        header=header,
+        ns="keypoints",
+        type=ImageMarker.LINE_LIST,
+        scale=1.0,
+        points=_points(ends.reshape(-1, 2)),
+        outline_colors=_colours(np.repeat(score_colours(found.scores), 6, axis=0)),
     )
 
 

@@ -157,8 +157,7 @@ class Rig:
             pictures.append(picture)
             masks.append(mask)
         # Only here, in the worker's thread: a live change must not meet a batch half way.
-        self._extractor.settings = values.detection()
-        self._extractor.resize = values.resize or None
+        values.apply(self._extractor)
         try:
             results = self._extractor.batch(pictures, masks)
         except Exception as error:

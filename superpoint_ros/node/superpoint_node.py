@@ -96,7 +96,8 @@ class SuperPointNode(LifecycleNode):
                 engine=values.engine,
                 precision=values.precision,
             )
-            self._extractor.settings = values.detection()
+            values.apply(self._extractor)
+            self._extractor.resize = None  # for cameras' images; this one may become too thin
             self._extractor(np.zeros((480, 640), np.uint8))
         except (ValueError, OSError, RuntimeError) as error:
             self._clean_up()

@@ -75,6 +75,12 @@ def _checked_range(_: Any, __: Any, value: tuple[float, float]) -> tuple[float, 
     help="Larger pictures are refused before they are decoded.",
 )
 @click.option(
+    "--scales",
+    default="matching",
+    show_default=True,
+    help="Sizes at which each goes through the network, relative to --resize: single, video, matching or numbers.",
+)
+@click.option(
     "--ratio",
     type=click.FloatRange(0, 1, min_open=True),
     help="Keep matches whose distance is below this part of that to the second nearest (Lowe).",
@@ -102,6 +108,7 @@ def match_command(
     resize: int,
     intensity_range: tuple[float, float],
     max_image_pixels: int,
+    scales: str,
     ratio: float | None,
     min_similarity: float | None,
     threshold: float,
@@ -114,7 +121,9 @@ def match_command(
     scale = scale_of(intensity_range)  # one for both, which may be of one camera
     pictures = [read_picture(path, scale, max_image_pixels) for path in (left, right)]
     try:
-        extractor = Extractor(weights, device, max_keypoints=max_keypoints, detection_threshold=detection_threshold)
+        extractor = Extractor(
+            weights, device, max_keypoints=max_keypoints, detection_threshold=detection_threshold, scales=scales
+        )
     except (ValueError, OSError, RuntimeError) as error:
         raise click.ClickException(str(error)) from None
     features = []

@@ -2,16 +2,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import superpoint_ros
 from superpoint_ros.features.extractor import Extractor, Features
 from superpoint_ros.network.checkpoint import DEFAULT_WEIGHTS, load_checkpoint
+from superpoint_ros.network.engines.engine import Resident
 from superpoint_ros.network.heatmap import DetectionSettings
 
 
@@ -255,6 +258,29 @@ def test_resized_keypoints_lie_where_those_of_the_whole_image_are(tiny_weights, 
     assert (nearest <= 2).mean() > 0.8
 
 
+def test_scales_are_source_pixels_to_a_network_pixel(tiny):
+    image = noise(60, 80)
+    for resize, scale in ((None, 1), (40, 2), (160, 0.5), ((60, 20), 2), ((30, 20), 8**0.5)):
+        f = tiny(resize=resize)(image)
+        assert len(f) > 0
+        np.testing.assert_allclose(f.scales, np.full(len(f), scale, np.float32))
+
+
+def test_features_made_without_scales_have_ones_and_those_of_another_length_are_refused():
+    parts = np.zeros((3, 2), np.float32), np.ones(3, np.float32), np.zeros((3, 8), np.float32), (20, 20)
+    np.testing.assert_array_equal(Features(*parts).scales, np.ones(3, np.float32))
+    with pytest.raises(ValueError, match=r"scales has shape \(2,\), expected \(3,\)"):
+        Features(*parts, scales=np.ones(2, np.float32))
+
+
+def test_rows_are_chosen_of_every_array(tiny):
+    f, some = tiny()(noise(60, 80)), np.array([7, 2, 2])
+    chosen = f.rows(some)
+    for name in ("xy", "scores", "descriptors", "scales"):
+        np.testing.assert_array_equal(getattr(chosen, name), getattr(f, name)[some])
+    assert chosen.size == f.size and chosen.on_device is None
+
+
 def test_an_image_that_resizing_makes_too_thin_is_refused(tiny):
     with pytest.raises(ValueError, match="64×20 resized to a longer side of 32 is 32×10 pixels"):
         tiny(resize=32)(noise(20, 64))
@@ -320,3 +346,102 @@ def test_a_bad_argument_is_refused_by_name(tiny_weights, arguments, sentence):
 def test_missing_weights_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="none.pth: no such weights file"):
         Extractor(tmp_path / "none.pth", device="cpu")
+
+
+# Levels
+
+
+def levels_alone(tiny, image, scales, **options):
+    """Each level as an extraction with `resize` of its own."""
+    sizes = [(round(image.shape[0] * scale), round(image.shape[1] * scale)) for scale in scales]
+    return [tiny(resize=size, **options)(image) for size in sizes]
+
+
+@pytest.mark.parametrize("scales", [(1.0, 0.7, 0.5), (1.4, 1.0), (0.5,), (1.0, 0.1)])
+@pytest.mark.parametrize("subpixel", [False, True])
+def test_levels_find_what_each_finds_alone(tiny, scales, subpixel):
+    image = noise(90, 120)
+    f = tiny(scales=scales, subpixel=subpixel, max_keypoints=10_000)(image)
+    alone = levels_alone(tiny, image, [scale for scale in scales if scale > 0.2], subpixel=subpixel)
+    assert len(f) == sum(len(level) for level in alone)
+    assert (np.diff(f.scores) <= 0).all()
+    for level in alone:
+        some = f.rows(np.flatnonzero(f.scales == level.scales[0]))
+        assert_same(some, level)
+
+
+def test_levels_share_the_keypoints_by_their_pixels(tiny):
+    image = noise(120, 160)
+    f = tiny(scales=(1.0, 0.5), max_keypoints=50)(image)
+    whole, half = levels_alone(tiny, image, (1.0, 0.5))
+    assert len(f) == 50 and len(whole) > 40 and len(half) > 10
+    for level, share in ((whole, 40), (half, 10)):
+        assert_same(f.rows(np.flatnonzero(f.scales == level.scales[0])), level.rows(np.arange(share)))
+
+
+@settings(max_examples=25)
+@given(
+    height=st.integers(16, 60),
+    width=st.integers(16, 60),
+    resize=st.sampled_from([None, 80, (40, 40)]),
+    scales=st.sampled_from([(1.0, 0.5), (1.4, 1.0, 0.7), (2.0,)]),
+)
+def test_keypoints_of_all_levels_lie_inside_the_image(tiny, height, width, resize, scales):
+    try:
+        f = tiny(border=0, subpixel=True, resize=resize, scales=scales)(noise(height, width))
+    except ValueError as error:
+        assert "both sides must have at least 16" in str(error)
+        return
+    assert len(f) > 0
+    assert (f.xy >= 0).all() and (f.xy <= np.array([width, height]) - 1).all()
+
+
+def test_keypoints_of_an_enlarged_image_without_a_border_lie_inside_it(tiny):
+    f = tiny(border=0, resize=(120, 160))(noise(60, 80))
+    assert f.xy.min() == 0 and (f.xy.max(axis=0) <= (79, 59)).all()
+
+
+def test_a_batch_with_levels_equals_each_image_alone(tiny):
+    extractor = tiny(scales=(1.0, 0.5, 0.3), max_keypoints=60)
+    images = [noise(60, 80, seed=1), noise(40, 100, seed=2), noise(60, 80, seed=3), noise(16, 16, seed=4)]
+    for image, together in zip(images, extractor.batch(images), strict=True):
+        assert_same(together, extractor(image))
+
+
+def test_masks_hold_at_every_level(tiny):
+    image, mask = noise(120, 160), np.zeros((120, 160), bool)
+    mask[30:90, 40:80] = True
+    [f] = tiny(scales=(1.0, 0.5)).batch([image], [mask])
+    assert set(f.scales) == {1.0, 2.0}
+    column, row = np.rint(f.xy).astype(int).T
+    assert mask[row, column].all()
+    with pytest.raises(ValueError, match="1 masks are given for 2 images"):
+        tiny().batch([image, image], [mask])
+
+
+def test_pictures_of_one_level_go_through_the_network_together(tiny_weights):
+    extractor, shapes = Extractor(tiny_weights, device="cpu", scales=(1.0, 0.5)), []
+    engine = extractor._engine
+    extractor._engine = lambda pictures, *rest: shapes.append([p.shape for p in pictures]) or engine(pictures, *rest)
+    extractor.batch([noise(64, 80), noise(64, 80)])
+    assert shapes == [[(64, 80)] * 2, [(32, 40)] * 2]
+
+
+def test_scales_can_be_replaced_between_images(tiny_weights):
+    extractor = Extractor(tiny_weights, device="cpu", scales="video")
+    assert len(set(extractor(noise(60, 80)).scales)) == 2
+    extractor.scales = (1.0,)
+    assert len(set(extractor(noise(60, 80)).scales)) == 1
+
+
+def test_descriptors_of_levels_stay_on_their_device_in_the_order_of_the_keypoints(tiny_weights):
+    extractor = Extractor(tiny_weights, device="cpu", scales=(1.0, 0.5), max_keypoints=40)
+    engine = extractor._engine
+
+    def resident(*arguments):
+        found = engine(*arguments)
+        return [replace(f, resident=Resident(f.descriptors, torch.from_numpy(f.descriptors.copy()))) for f in found]
+
+    extractor._engine = resident
+    f = extractor(noise(60, 80))
+    np.testing.assert_array_equal(f.on_device.numpy(), f.descriptors)

@@ -82,7 +82,8 @@ def test_descriptors_on_one_device_are_compared_there(monkeypatch):
 def test_a_selection_of_features_is_not_compared_by_what_the_device_has():
     f0, f1 = on_device(random_features(60)), on_device(random_features(60, seed=1))
     rows = np.random.default_rng(0).permutation(60)
-    selected = replace(f0, xy=f0.xy[rows], scores=f0.scores[rows], descriptors=f0.descriptors[rows])
+    chosen = {name: getattr(f0, name)[rows] for name in ("xy", "scores", "descriptors", "scales")}
+    selected = replace(f0, **chosen)
     assert selected.on_device is None
     np.testing.assert_array_equal(match(selected, f1), slow_match(selected, f1))
 

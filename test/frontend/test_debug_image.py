@@ -1,5 +1,7 @@
 """superpoint_ros/frontend/debug_image.py, on made-up features: no network needed."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from motion_scenes import SIZE, motion_of, scene
@@ -63,3 +65,12 @@ def test_a_blank_image_is_drawn_without_keypoints():
     none = Features(np.empty((0, 2), np.float32), np.empty(0, np.float32), np.empty((0, 16), np.float32), SIZE)
     canvas = draw(np.zeros(SIZE, np.uint8), none, motion_of(scene(), none), [], [])
     assert not canvas.any()
+
+
+def test_keypoints_of_coarser_levels_are_circles_as_large_as_their_pixels():
+    found = replace(scene(), scales=np.repeat([1, 4], [29, 1]).astype(np.float32))
+    canvas = draw(np.zeros(SIZE, np.uint8), found, motion_of(found), [], [])
+    x, y = np.rint(found.xy[29]).astype(int)
+    assert not canvas[y, x].any() and canvas[y, x + 6].any() and not canvas[y, x + 9].any()
+    x, y = np.rint(found.xy[0]).astype(int)
+    assert canvas[y, x].any() and not canvas[y, x + 5].any()

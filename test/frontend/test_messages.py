@@ -23,7 +23,8 @@ def features(count=50, dim=256, seed=0):
     descriptors = rng.normal(size=(count, dim)).astype(np.float32)
     descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
     xy = rng.uniform(0, 200, (count, 2)).astype(np.float32)
-    return Features(xy, np.sort(rng.random(count, np.float32))[::-1], descriptors, (240, 320))
+    scores, scales = np.sort(rng.random(count, np.float32))[::-1], rng.choice(np.float32([1, 2]), count)
+    return Features(xy, scores, descriptors, (240, 320), scales=scales)
 
 
 @pytest.mark.parametrize(
@@ -85,6 +86,7 @@ def test_a_ros_message_holds_the_features_exactly(count):
     message = deserialize_message(serialize_message(to_message(FeaturesMessage, fields)), FeaturesMessage)
     np.testing.assert_array_equal(np.column_stack([message.x, message.y]).reshape(count, 2), original.xy)
     np.testing.assert_array_equal(message.scores, original.scores)
+    np.testing.assert_array_equal(message.scale, original.scales)
     decoded = decode_descriptors(message.descriptors, message.descriptor_dim, message.descriptor_type)
     np.testing.assert_allclose(decoded, original.descriptors, atol=1e-7)
     assert list(message.track_ids) == list(range(count))

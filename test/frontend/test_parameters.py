@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from superpoint_ros.frontend.parameters import TABLE, Parameters, change
+from superpoint_ros.network.heatmap import DetectionSettings
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "config" / "superpoint.yaml"
@@ -51,6 +52,7 @@ def test_only_live_parameters_change_while_configured():
         other = ["x"] if row.default == ("",) else other
         other = max(other, row.metadata["limits"][0]) if row.metadata["limits"] else other
         other = row.metadata["choices"][-1] if row.metadata["choices"] else other
+        other = "1.0, 0.5" if name == "scales" else other
         other = not row.default if isinstance(row.default, bool) else other
         proposal = [SimpleNamespace(name=name, value=other)]
         current = Parameters(cameras=("left", "right") if name == "synchronise" else ("",))
@@ -63,3 +65,18 @@ def test_only_live_parameters_change_while_configured():
         else:
             with pytest.raises(ValueError, match="clean up first"):
                 change(current, proposal, configured=True)
+
+
+@pytest.mark.parametrize("scales", ["", "big", "0.5, 1.0", "1.0, 0.7, x"])
+def test_scales_that_cannot_be_are_refused_by_name(scales):
+    with pytest.raises(ValueError, match="^parameter 'scales' must be single, video, matching, or 1 to 8 numbers"):
+        change(Parameters(), [SimpleNamespace(name="scales", value=scales)], configured=True)
+
+
+def test_an_extractor_gets_what_the_parameters_say():
+    extractor = SimpleNamespace()
+    Parameters(max_keypoints=7, detection_threshold=0.1, nms_radius=2, border=1, subpixel=True).apply(extractor)
+    assert extractor.settings == DetectionSettings(7, 0.1, 2, 1, True)
+    assert (extractor.resize, extractor.scales) == (None, (1.0,))
+    Parameters(resize=320, scales="1.0, 0.7").apply(extractor)
+    assert (extractor.resize, extractor.scales) == (320, (1.0, 0.7))

@@ -1,5 +1,7 @@
 """superpoint_ros/node/annotations.py, on made-up features: no network needed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ from std_msgs.msg import Header
 
 from motion_scenes import motion_of, scene
 from superpoint_ros.frontend.debug_image import INLIER, segments
-from superpoint_ros.node.annotations import keypoint_marker, markers, motion_marker
+from superpoint_ros.node.annotations import RADIUS, keypoint_marker, markers, motion_marker
 
 
 @pytest.fixture
@@ -29,6 +31,17 @@ def test_foxglove_markers_count_pixels_from_the_corner(header):
     np.testing.assert_allclose(ends[:, 1], frames[1].xy[motion.matches[:, 1]] + 0.5)
     green = np.isclose([colour.g for colour in lines.outline_colors], INLIER[1] / 255)
     np.testing.assert_array_equal(green, motion.homography.inliers)
+
+
+def test_keypoints_of_coarser_levels_are_larger_in_foxglove(header):
+    found = replace(scene(), scales=np.repeat([0.5, 1], 15).astype(np.float32))
+    marker = keypoint_marker(header, found)
+    assert marker.type == marker.LINE_LIST and len(marker.outline_colors) == 30 * 6
+    ends = np.array([(p.x, p.y) for p in marker.points]).reshape(30, 6, 2, 2)
+    np.testing.assert_allclose(ends.mean(axis=(1, 2)), found.xy + 0.5, atol=1e-4)
+    radius = np.linalg.norm(ends - (found.xy + 0.5)[:, None, None], axis=-1)
+    np.testing.assert_allclose(radius[:15], RADIUS, rtol=1e-3)
+    np.testing.assert_allclose(radius[15:], 2 * RADIUS, rtol=1e-3)
 
 
 def test_rviz_markers_lie_on_the_rays_and_leave_out_what_has_none(header):

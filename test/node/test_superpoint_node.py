@@ -201,6 +201,20 @@ def test_live_parameters_change_the_next_frame(robot, active):
     assert max(robot.features[1].x) > 160
 
 
+def test_scales_change_live_and_every_position_says_how_coarse_it_is(robot, active):
+    from rclpy.parameter import Parameter
+
+    robot.show(image_message(photograph(), stamp=1))
+    assert active.set_parameters([Parameter("scales", value="1.0, 0.5")])[0].successful
+    robot.show(image_message(photograph(), stamp=2))
+    robot.spin_until(lambda: len(robot.features) == 2, "features")
+    one, two = robot.features
+    assert (set(one.scale), set(two.scale)) == ({1.0}, {1.0, 2.0})
+    assert len(one.scale) == len(one.x) and len(two.scale) == len(two.x)
+    refused = active.set_parameters([Parameter("scales", value="0.5, 1.0")])[0]
+    assert not refused.successful and "parameter 'scales' must be single, video, matching, or" in refused.reason
+
+
 def test_a_switched_off_output_is_not_published(robot, active):
     from rclpy.parameter import Parameter
 

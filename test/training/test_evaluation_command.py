@@ -27,7 +27,7 @@ from superpoint_training.evaluation.command import evaluate
 from superpoint_training.evaluation.detectors import CLASSIC, classic_detector, superpoint_detector
 from superpoint_training.evaluation.pairs import Pair, Views, hpatches_pairs
 from superpoint_training.evaluation.report import Evaluation, tables
-from superpoint_training.evaluation.run import Request
+from superpoint_training.evaluation.run import Request, _protocol, _sets
 from superpoint_training.evaluation.warps import KINDS, camera_homography, render, rotation_pairs
 
 
@@ -222,8 +222,8 @@ def test_the_report_holds_the_whole_protocol(report: Path) -> None:
 def test_only_real_pairs_are_measured_at_every_radius(report: Path) -> None:
     document = json.loads((report / "report.json").read_text())
     sets = document["protocol"]["sets"]
-    assert sets["hpatches"] == {"pairs": 2, "repeatability_nms": [4, 8]}
-    assert sets["warped"] == {"pairs": 4, "repeatability_nms": [4]}
+    assert sets["hpatches"] == {"pairs": 2, "size": 160, "keypoints": 200, "repeatability_nms": [4, 8]}
+    assert sets["warped"] == {"pairs": 4, "size": 160, "keypoints": 200, "repeatability_nms": [4]}
     assert "repeatability_nms8" in document["results"]["hpatches"]["Harris"]["all"]
     assert "repeatability_nms8" not in document["results"]["warped"]["Harris"]["all"]
 
@@ -241,6 +241,74 @@ def test_several_matching_radii_are_rows_of_one_report(report: Path, sequences: 
     assert [name.rpartition(", ")[2] for name in results] == ["NMS 4", "NMS 2"]
     assert two["all"]["keypoints"] > four["all"]["keypoints"]
     assert two["all"]["repeatability_nms4"] == four["all"]["repeatability_nms4"]
+
+
+def test_scales_are_rows_beside_each_other_on_native_and_zoomed_pairs_and_poses(
+    report: Path, sequences: Path, photographs: Path, tmp_path: Path
+) -> None:
+    numbers = [*np.diag([100.0, 100, 1]).ravel()] * 2 + [*np.eye(4).ravel()]
+    pair = f"1.png 2.png 0 0 {' '.join(map(str, numbers))}"
+    (sequences / "v_turned" / "pairs_with_gt.txt").write_text(pair)
+    result = run(
+        *("--weights", report.parent / "tiny.safetensors", "--hpatches", sequences, "--native", "--zoom", 2),
+        *("--scales", "single", "--scales", "1,0.5", "--pose", sequences / "v_turned", "--photos", photographs),
+        *(
+            "--pairs",
+            0,
+            "--rotation",
+            "none",
+            "--baselines",
+            "sift",
+            "--size",
+            160,
+            "--device",
+            "cpu",
+            "--out",
+            tmp_path,
+        ),
+    )
+    assert result.exit_code == 0, result.output
+    document = json.loads((tmp_path / "report.json").read_text())
+    names = list(document["protocol"]["detectors"])
+    assert names[1:] == [f"{names[0]}, scales 1 0.5", "SIFT"]
+    assert document["protocol"]["detectors"][names[1]]["scales"] == [1.0, 0.5]
+    assert list(document["results"]) == ["hpatches", "hpatches native", "zoom", "pose"]
+    sets = document["protocol"]["sets"]
+    assert [sets[name]["size"] for name in sets] == [160, None, None]
+    assert document["results"]["pose"]["SIFT"]["v_turned"]["pairs"] == 1
+    assert "pose: AUC at 5 / 10 / 20 degrees, 1 pairs" in result.output
+    assert len((tmp_path / "poses.csv").read_text().splitlines()) == 4
+    row = next(csv.DictReader((tmp_path / "pairs.csv").open()))
+    assert row["set"] == "hpatches"
+
+
+def write_hpatches(directory: Path, illumination: int, viewpoint: int) -> None:
+    """Sequences of six pictures, of the size of stamps."""
+    picture = np.random.default_rng(0).integers(0, 256, (36, 48), np.uint8)
+    for name in [f"i_{k}" for k in range(illumination)] + [f"v_{k}" for k in range(viewpoint)]:
+        (directory / name).mkdir(parents=True)
+        for k in range(1, 7):
+            cv2.imwrite(str(directory / name / f"{k}.png"), picture)
+            if k > 1:
+                np.savetxt(directory / name / f"H_1_{k}", np.eye(3))
+
+
+def test_the_papers_protocol_wants_all_of_hpatches(tmp_path: Path) -> None:
+    write_hpatches(tmp_path / "some", 57, 58)
+    result = run("--hpatches", tmp_path / "some", "--preset", "paper", "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "57 sequences i_* and 59 v_* with five homographies each; found 57 and 58 of them" in result.output
+
+
+def test_the_papers_protocol_has_two_sizes(tmp_path: Path) -> None:
+    write_hpatches(tmp_path / "all", 57, 59)
+    request = Request(weights=(), hpatches=tmp_path / "all", paper=True)
+    sets = _sets(request, [])
+    assert {name: len(pairs) for name, pairs in sets.items()} == {"hpatches 240×320": 580, "hpatches 480×640": 580}
+    small, large = (_protocol(request, name) for name in sets)
+    assert (small.keypoints, small.repeatability_keypoints, small.repeatability_nms) == (300, 300, (4, 8))
+    assert (large.keypoints, large.repeatability_nms) == (1000, ())
+    assert [pairs[0].load().reference.shape for pairs in sets.values()] == [(240, 320), (480, 640)]
 
 
 def test_without_any_descriptors_there_is_no_rotation_sweep(photographs: Path, tmp_path: Path) -> None:
@@ -326,7 +394,7 @@ def test_the_request_has_the_options_defaults(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ((), "nothing to evaluate: give --hpatches DIR, --photos DIR or --shapes N"),
+        ((), "nothing to evaluate: give --hpatches DIR, --photos DIR, --pose DIR or --shapes N"),
         (("--shapes", 1, "--weights", "gone.pth"), "gone.pth: no such weights file"),
         (("--shapes", 1, "--baselines", "surf"), "unknown baseline 'surf'; expected some of sift,"),
         (("--shapes", 1, "--baselines", "orb,orb"), "ORB is given twice"),
@@ -336,6 +404,10 @@ def test_the_request_has_the_options_defaults(tmp_path: Path) -> None:
         (("--shapes", 1, "--nms", "four"), "expected numbers with commas between them, got 'four'"),
         (("--shapes", 1, "--threshold", 2), "detection_threshold must be at least 0 and below 1"),
         (("--shapes", 1, "--keypoints", 0), "max_keypoints must be a whole number of at least 1"),
+        (("--shapes", 1, "--scales", "0.5,1"), "scales must be single, video, matching, or 1 to 8 numbers"),
+        (("--shapes", 1, "--scales", "single", "--scales", "1"), "is given twice"),
+        (("--shapes", 1, "--preset", "paper"), "give --hpatches DIR as well"),
+        (("--shapes", 1, "--native"), "give --hpatches DIR as well"),
         (("--shapes", 1, "--device", "tpu"), "device must be auto, cpu, cuda"),
     ],
 )
@@ -353,6 +425,7 @@ def test_bad_directories_get_one_clear_sentence(photographs: Path, tmp_path: Pat
     for arguments, sentence in (
         (("--hpatches", empty), "expected i_* or v_* (HPatches layout)"),
         (("--photos", empty), "no picture found"),
+        (("--pose", empty), "no pair found; expected pairs_with_gt.txt"),
         (("--photos", photographs, "--list", tmp_path / "list.txt"), "1 of 2 pictures not in"),
         (("--photos", photographs, "--kinds", "sepia"), "unknown kind of pair 'sepia'"),
         (("--list", tmp_path / "list.txt", "--shapes", 1), "give --photos DIR as well"),

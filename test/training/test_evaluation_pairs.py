@@ -21,6 +21,7 @@ from superpoint_training.evaluation.warps import (
     render,
     rotation_pairs,
     warped_pairs,
+    zoom_pairs,
 )
 from superpoint_training.homography import warp_points
 
@@ -284,3 +285,18 @@ def test_a_resized_picture_comes_with_its_map(tmp_path: Path) -> None:
     image, mapping = read_resized(tmp_path / "1.png", 200)
     assert image.shape == (150, 200)
     np.testing.assert_allclose(centroid(image), warp_points(np.array([[30.0, 20]]), mapping)[0], atol=0.1)
+
+
+def test_zoomed_pairs_show_the_file_closer_as_the_homography_says(tmp_path: Path) -> None:
+    size = (240, 320)
+    cv2.imwrite(str(tmp_path / "blob.png"), blob((165, 118), size, sigma=10))
+    pairs = zoom_pairs([tmp_path / "blob.png"], 12, seed=0)
+    assert {pair.kind for pair in pairs} == {"up to 2", "up to 3", "up to 4"}
+    for pair in pairs:
+        views = pair.load()
+        assert views.reference.shape == views.current.shape == (120, 160)
+        assert 1.5 <= views.changes["scale"] <= float(pair.kind[-1])
+        mapped = warp_points(centroid(views.reference)[None], views.homography)[0]
+        np.testing.assert_allclose(centroid(views.current), mapped, atol=1.5)
+        area = [np.count_nonzero(picture > 160) for picture in (views.reference, views.current)]
+        assert np.sqrt(area[1] / area[0]) == pytest.approx(views.changes["scale"], rel=0.15)

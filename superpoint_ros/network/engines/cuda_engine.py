@@ -32,8 +32,8 @@ from superpoint_ros.network.superpoint import fold_head_norms
 
 logger = logging.getLogger(__name__)
 
-PLANS = 8
-"""Shapes that are kept: four cameras in batches of one to four, at two sizes."""
+PLANS = 32
+"""Shapes that are kept: four cameras in batches of one to four, at two sizes, each at four scales."""
 
 WARM_UPS = 3
 """Runs before a capture, in which libraries choose algorithms and take their memory."""

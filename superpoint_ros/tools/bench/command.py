@@ -24,6 +24,9 @@ SIZES = "320x240,640x480,1280x720"
 @click.option("--weights", type=click.Path(dir_okay=False), help="Default: the package's.")
 @click.option("--device", default="auto", show_default=True)
 @click.option("--engine", "engines", multiple=True, type=click.Choice(ENGINES), help="Repeatable.")
+@click.option(
+    "--scales", multiple=True, default=["video", "matching"], show_default=True, help="Beside one scale. Repeatable."
+)
 @click.option("--threads", type=click.IntRange(1), help="Cores to use. Default: all there are.")
 @click.option("--json", "json_path", type=click.Path(dir_okay=False), help="Also write JSON here.")
 @click.option("--node", is_flag=True, help="Measure the ROS node, over DDS, instead.")
@@ -35,6 +38,7 @@ def bench_command(
     weights: str | None,
     device: str,
     engines: tuple[str, ...],
+    scales: tuple[str, ...],
     threads: int | None,
     json_path: str | None,
     node: bool,
@@ -52,7 +56,7 @@ def bench_command(
             raise click.ClickException(str(error)) from None
     else:
         try:
-            report = measure_all(_sizes(sizes), _numbers(batches), rounds, weights, device, engines, threads)
+            report = measure_all(_sizes(sizes), _numbers(batches), rounds, weights, device, engines, threads, scales)
         except (ValueError, OSError, RuntimeError) as error:
             raise click.ClickException(str(error)) from None
     if json_path:
@@ -67,6 +71,7 @@ def measure_all(
     device_name: str,
     names: tuple[str, ...],
     threads: int | None,
+    scales: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """Everything but the node, printed as it comes; returns what the JSON holds."""
     import torch
@@ -135,6 +140,7 @@ def measure_all(
     report["matching"] = measure.matching_times(engines[0], 1024, max(rounds, 20))
     parts = ", ".join(f"{key} {value:.2f}" for key, value in report["matching"].items())
     click.echo(f"\nTwo views at 640x480, ms: {parts}")
+    report["scales"] = _scales(weights, device_name, names[0], sizes, scales, rounds)
     report["descriptor_types"] = _descriptor_types(weights, device_name)
     return report
 
@@ -155,6 +161,28 @@ def _descriptor_types(weights: str | None, device_name: str) -> dict[str, Any]:
             f"within 3 px, on {len(pictures)} photographs"
         )
     return {kind: asdict(quality) for kind, quality in found.items()}
+
+
+def _scales(
+    weights: str | None, device: str, engine: str, sizes: list[tuple[int, int]], scales: tuple[str, ...], rounds: int
+) -> list[dict[str, Any]]:
+    from superpoint_ros.features.extractor import Extractor
+    from superpoint_ros.features.pyramid import check_scales
+    from superpoint_ros.tools.bench.measure import level_times
+
+    chosen = [(name, check_scales(name)) for name in scales]
+    extractor = Extractor(weights, device, engine=engine)
+    rows: list[dict[str, Any]] = []
+    click.echo(f"\n{'scales, beside one':22}{'size':>10}  one ms  all ms   x wall    x CPU  x pixels")
+    for size in sizes:
+        for name, each in chosen:
+            row = level_times(extractor, size, each, rounds)
+            rows.append({"scales": each, "size": size, "engine": extractor.engine, **row})
+            click.echo(
+                f"{name:22}{_name(size):>10}{row['single']:8.1f}{row['levels']:8.1f}{row['ratio']:9.2f}"
+                f"{row['cpu_ratio']:9.2f}{row['pixels']:10.2f}"
+            )
+    return rows
 
 
 def machine(device: Any) -> str:

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from superpoint_ros.features.extractor import Features
+from superpoint_ros.features.extractor import Extractor, Features
 from superpoint_ros.features.homography import estimate_homography
 from superpoint_ros.features.matching import match
+from superpoint_ros.features.pyramid import Size, level_sizes
 from superpoint_ros.network.checkpoint import Checkpoint
 from superpoint_ros.network.descriptors import sample_descriptors
 from superpoint_ros.network.engines.cpu_engine import CpuEngine
@@ -207,6 +208,37 @@ def matching_times(engine: Engine, count: int, rounds: int) -> dict[str, float]:
         **{f"{name}_cpu": float(value) for name, value in cpu.items()},
         "keypoints": float(min(len(f0), len(f1))),
         "matches": float(len(matches)),
+    }
+
+
+def level_times(extractor: Extractor, size: Size, scales: Sequence[float], rounds: int) -> dict[str, float]:
+    """What a picture at several scales costs beside one, taken in turns.
+
+    Returns milliseconds of `single` and `levels`, the medians over the rounds of their `ratio` and `cpu_ratio`, and
+    the ratio of their `pixels`, padding included.
+    """
+    picture = built_in_picture(size)
+    pixels = []
+    for each in ((1.0,), tuple(scales)):
+        padded = [-(-height // CELL) * -(-width // CELL) for height, width in level_sizes(size, each)]
+        pixels.append(sum(padded))
+
+    def extract(chosen: Sequence[float]) -> None:
+        extractor.scales = tuple(chosen)
+        extractor(picture)
+
+    tasks = [partial(extract, (1.0,)), partial(extract, scales)]
+    for task in tasks:
+        task()  # warms up
+    times = np.array([[_elapsed_at_rest(task) for task in tasks] for _ in range(rounds)])
+    single, levels = np.median(times[:, :, 0], axis=0) * 1e3
+    ratio, cpu_ratio = np.median(times[:, 1] / times[:, 0], axis=0)
+    return {
+        "single": float(single),
+        "levels": float(levels),
+        "ratio": float(ratio),
+        "cpu_ratio": float(cpu_ratio),
+        "pixels": pixels[1] / pixels[0],
     }
 
 

@@ -50,8 +50,7 @@ def extract_bag(task: Task, extractor: Extractor, progress: Callable[[int], obje
     Raises BagError, ValueError or OSError with a sentence if it cannot begin; what goes wrong later is in the report.
     """
     report = Report(task)
-    extractor.settings = task.values.detection()
-    extractor.resize = task.values.resize or None
+    task.values.apply(extractor)
     with ExitStack() as stack:
         bag = stack.enter_context(BagReader(task.bag))
         cameras = choose_cameras(bag, task.topics, task.values)

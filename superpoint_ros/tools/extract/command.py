@@ -45,6 +45,7 @@ UNUSED = {"synchronise": "every frame is extracted, with partners or without"}
 @click.option("--device", help="auto, cpu, cuda or cuda:N.")
 @click.option("--engine", type=click.Choice(ENGINES), help="What runs the network.")
 @click.option("--max-keypoints", type=click.IntRange(1), help="The strongest are kept.")
+@click.option("--scales", help="Sizes at which a picture goes through the network: single, video, matching or numbers.")
 @click.option("--storage", type=click.Choice(list(STORAGES)), default="mcap", show_default=True, help="Of OUT.")
 @click.option("--batch", type=click.IntRange(1), help="Images in a forward pass; 8 on CUDA, 1 on the CPU if left out.")
 @click.option("--resume", is_flag=True, help="Continue what an interrupted run has left in OUT.")
@@ -61,6 +62,7 @@ def extract_command(
     device: str | None,
     engine: str | None,
     max_keypoints: int | None,
+    scales: str | None,
     storage: str,
     batch: int | None,
     resume: bool,
@@ -77,7 +79,7 @@ def extract_command(
     with ending_at_once():
         from superpoint_ros.tools.extract.jobs import output_of, run_tasks, share
         from superpoint_ros.tools.extract.task import Task
-    options = {"weights": weights, "device": device, "engine": engine, "max_keypoints": max_keypoints}
+    options = {"weights": weights, "device": device, "engine": engine, "max_keypoints": max_keypoints, "scales": scales}
     try:
         given = {name: json.dumps(value) for name, value in options.items() if value is not None}
         values = read_parameters(params_file, {**_pairs(assignments), **given}, lambda text: click.echo(text, err=True))

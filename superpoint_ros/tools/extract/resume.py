@@ -79,7 +79,8 @@ class Past:
         descriptors = np.frombuffer(message.descriptors, "<f4").reshape(-1, message.descriptor_dim)
         xy = np.column_stack([message.x, message.y]).astype(np.float32).reshape(-1, 2)
         scores = np.asarray(message.scores, np.float32)
-        return stamp, Features(xy, scores, descriptors.astype(np.float32), (int(message.height), int(message.width)))
+        scales, size = np.asarray(message.scale, np.float32), (int(message.height), int(message.width))
+        return stamp, Features(xy, scores, descriptors.astype(np.float32), size, scales=scales)
 
     def _of(self, messages: list[Message]) -> Done:
         return Done(self._camera(messages[0]), messages[0].time, tuple(messages))

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from superpoint_ros.features.extractor import Features
 from superpoint_ros.features.homography import estimate_homography
+from superpoint_ros.features.image import Resize
 from superpoint_ros.features.matching import match
 from superpoint_ros.network.heatmap import DetectionSettings
 from superpoint_training.evaluation.detectors import Detector
@@ -31,7 +32,7 @@ CORRECT = (1.0, 3.0, 5.0)
 class PairProtocol:
     """How pairs are evaluated.
 
-    size                     longer side of every picture, pixels
+    size                     longer side of every picture or (height, width), pixels; None: as they are
     keypoints                at most, per picture
     detection_threshold      of networks; other detectors have their own
     border                   pixels in which nothing is detected
@@ -43,7 +44,7 @@ class PairProtocol:
     inlier_threshold         pixels, of the homography's robust estimation
     """
 
-    size: int = 640
+    size: Resize = 640
     keypoints: int = 1000
     detection_threshold: float = 0.005
     border: int = 4

@@ -58,6 +58,19 @@ class _List(click.ParamType):
     is_flag=True,
     help="Every two pictures of a sequence, not only the first with each.",
 )
+@click.option("--native", is_flag=True, help="Real pairs at the files' own size, too.")
+@click.option(
+    "--preset",
+    type=click.Choice(["paper"]),
+    help="paper: all of HPatches at 240×320 with 300 keypoints (repeatability), 480×640 with 1000 (homographies).",
+)
+@click.option("--pose", type=_DIRECTORY, help="Pairs with relative poses: pairs_with_gt.txt there, or in its folders.")
+@click.option(
+    "--pose-threshold",
+    type=click.FloatRange(0, min_open=True),
+    default=1.0,
+    help="Greatest distance of an inlier from its epipolar line, pixels.",
+)
 @click.option("--photos", type=_DIRECTORY, help="Photographs for warped pairs and the rotation sweep.")
 @click.option(
     "--list",
@@ -72,6 +85,7 @@ class _List(click.ParamType):
     default=ALL,
     help="Some of viewpoint, rotation, scale, illumination, noise, blur, strong; all.",
 )
+@click.option("--zoom", type=click.IntRange(0), default=0, help="How many pairs that zoom in by 1.5 to 4.")
 @click.option(
     "--rotation",
     type=_List(float),
@@ -94,6 +108,12 @@ class _List(click.ParamType):
     type=_List(int),
     default="4,8",
     help="Suppression radii for repeatability, pixels; warped pairs have the first only.",
+)
+@click.option(
+    "--scales",
+    multiple=True,
+    default=["single"],
+    help="Of networks: single, video, matching or numbers as in 1.0,0.7; repeatable, each is a row.",
 )
 @click.option("--subpixel", is_flag=True, help="Networks refine keypoints within the pixel.")
 @click.option(
@@ -123,6 +143,8 @@ def evaluate(
     threshold: float,
     nms: tuple[int, ...],
     subpixel: bool,
+    scales: tuple[str, ...],
+    preset: str | None,
     epsilon: float,
     inlier_threshold: float,
     out: Path,
@@ -132,10 +154,12 @@ def evaluate(
 
     Any number of weights files and OpenCV's SIFT, ORB, Harris, Shi-Tomasi and FAST run through the
     same code, on the same pictures, in one run: real pairs (--hpatches), pairs warped from
-    photographs and a rotation sweep (--photos), and the corners of synthetic shapes (--shapes).
+    photographs and a rotation sweep (--photos), relative poses (--pose), and the corners of synthetic
+    shapes (--shapes).
     Writes report.json with the whole protocol, report.md, pairs.csv and plots.
     """
     with ending_at_once():
+        from superpoint_ros.features.pyramid import check_scales
         from superpoint_training.evaluation.benchmark import PairProtocol
         from superpoint_training.evaluation.report import tables
         from superpoint_training.evaluation.run import Request, run_evaluation
@@ -152,7 +176,9 @@ def evaluate(
             inlier_threshold=inlier_threshold,
         )
         files = tuple(None if name == DEFAULT else Path(name) for name in weights)
-        evaluation = run_evaluation(Request(weights=files, protocol=protocol, **chosen), out)
+        levels = tuple(check_scales(each) for each in scales)
+        asked = Request(weights=files, protocol=protocol, scales=levels, paper=preset == "paper", **chosen)
+        evaluation = run_evaluation(asked, out)
     except (ValueError, OSError, RuntimeError) as error:
         raise click.ClickException(str(error)) from None
     click.echo(tables(evaluation))

@@ -57,14 +57,17 @@ class SuperPointDetector:
 
     described = True
 
-    def __init__(self, weights: Path, device: str = "auto", matched_nms: int = 4) -> None:
-        self._extractor = Extractor(weights, device=device)
+    def __init__(
+        self, weights: Path, device: str = "auto", matched_nms: int = 4, scales: tuple[float, ...] = (1.0,)
+    ) -> None:
+        self._extractor = Extractor(weights, device=device, scales=scales)
         self.name = self._extractor.weights_id
         self.matched_nms = matched_nms
         self.protocol: dict[str, Any] = {
             "weights_id": self._extractor.weights_id,
             "device": self._extractor.device,
             "engine": self._extractor.engine,
+            "scales": self._extractor.scales,
         }
 
     def __call__(self, image: Image, settings: DetectionSettings) -> Features:
@@ -121,9 +124,12 @@ class ClassicDetector:
 
 
 def superpoint_detector(
-    weights: str | os.PathLike[str] | None, device: str = "auto", matched_nms: int = 4
+    weights: str | os.PathLike[str] | None,
+    device: str = "auto",
+    matched_nms: int = 4,
+    scales: tuple[float, ...] = (1.0,),
 ) -> SuperPointDetector | HeatmapDetector:
-    """The detector of a weights file; None is the package's default.
+    """The detector of a weights file; None is the package's default. One without descriptors has no scales.
 
     Raises FileNotFoundError or ValueError for a bad file, RuntimeError for a missing device.
     """
@@ -131,7 +137,7 @@ def superpoint_detector(
     checkpoint = load_checkpoint(path)
     detector: SuperPointDetector | HeatmapDetector
     if checkpoint.architecture.descriptor_dim:
-        detector = SuperPointDetector(path, device, matched_nms)
+        detector = SuperPointDetector(path, device, matched_nms, scales)
     else:
         detector = HeatmapDetector(checkpoint.weights_id, checkpoint.build(), device, matched_nms)
     detector.protocol |= {
@@ -163,8 +169,7 @@ def choose(found: Features, settings: DetectionSettings) -> Features:
         kept = _suppress(xy, inside, found.size, settings)
     else:
         kept = np.flatnonzero(inside)[: settings.max_keypoints]
-    chosen = order[kept]
-    return Features(found.xy[chosen], found.scores[chosen], found.descriptors[chosen], found.size)
+    return found.rows(order[kept])
 
 
 def _suppress(

@@ -15,9 +15,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from superpoint_ros.features.image import resize_image, target_size
+from superpoint_ros.features.image import Resize, resize_image, target_size
 from superpoint_training.pictures import EXTENSIONS, read_picture
 
+HPATCHES = {"i_": 57, "v_": 59}
+"""Sequences of the whole benchmark."""
 HPATCHES_KINDS = {"i_": "illumination", "v_": "viewpoint"}
 
 
@@ -56,13 +58,13 @@ class Pair:
     load: Callable[[], Views]
 
 
-def hpatches_pairs(directory: Path, size: int, all_pairs: bool = False) -> list[Pair]:
+def hpatches_pairs(directory: Path, size: Resize, all_pairs: bool = False) -> list[Pair]:
     """The pairs of a directory in HPatches layout.
 
     directory  holds folders i_* (illumination changes) and v_* (viewpoint changes), each with
                pictures 1, 2 … of any usual suffix and a homography H_1_k, nine numbers, from
                picture 1 to each other picture k
-    size       longer side, in pixels, to which every picture is resized
+    size       to which every picture is resized: the longer side or (height, width) in pixels, None: as it is
     all_pairs  every two pictures of a folder, instead of the first with each other
 
     Raises ValueError that names what is missing or malformed.
@@ -73,8 +75,19 @@ def hpatches_pairs(directory: Path, size: int, all_pairs: bool = False) -> list[
     return [pair for folder in folders for pair in _sequence(folder, size, all_pairs)]
 
 
-def read_resized(path: Path, size: int) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-    """A picture, its longer side resized to `size`, and the (3, 3) map from the file's pixels.
+def check_complete(directory: Path) -> None:
+    """Raise ValueError unless a directory holds all of HPatches, 6 pictures a sequence."""
+    whole = [path.name for path in directory.glob("*") if len(list(path.glob("H_1_?"))) == 5]
+    found = {prefix: sum(name.startswith(prefix) for name in whole) for prefix in HPATCHES}
+    if found != HPATCHES:
+        raise ValueError(
+            f"{directory}: the paper's protocol is of all of HPatches, 57 sequences i_* and 59 v_* with five "
+            f"homographies each; found {found['i_']} and {found['v_']} of them"
+        )
+
+
+def read_resized(path: Path, size: Resize) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """A picture, resized as in `target_size`, and the (3, 3) map from the file's pixels.
 
     Raises ValueError that names the file, also for a picture too narrow for this size.
     """
@@ -92,7 +105,7 @@ def scaling(source: tuple[int, int], target: tuple[int, int]) -> NDArray[np.floa
     return np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]])
 
 
-def _sequence(folder: Path, size: int, all_pairs: bool) -> list[Pair]:
+def _sequence(folder: Path, size: Resize, all_pairs: bool) -> list[Pair]:
     pictures = {int(path.stem): path for path in sorted(folder.glob("*")) if _is_numbered_picture(path)}
     if 1 not in pictures or len(pictures) < 2:
         raise ValueError(f"{folder}: expected pictures 1, 2 … (png, ppm, jpg …), found {sorted(pictures)}")
@@ -107,7 +120,7 @@ def _sequence(folder: Path, size: int, all_pairs: bool) -> list[Pair]:
     return pairs
 
 
-def _load(reference: Path, current: Path, homography: NDArray[np.float64], size: int) -> Views:
+def _load(reference: Path, current: Path, homography: NDArray[np.float64], size: Resize) -> Views:
     first, first_scaling = read_resized(reference, size)
     second, second_scaling = read_resized(current, size)
     return Views(first, second, second_scaling @ homography @ np.linalg.inv(first_scaling))

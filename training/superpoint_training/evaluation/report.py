@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from superpoint_training.evaluation.benchmark import CORRECT, PairResult, summarise
+from superpoint_training.evaluation.pose import LIMITS, PoseResult, summarise_poses
 
 ALL = "all"
 
@@ -21,6 +22,7 @@ class Evaluation:
 
     protocol   what was done and with what: options, versions, seeds, detectors with their weights
     pairs      name of a set of pairs ("hpatches", "warped", "rotation") -> its results
+    poses      results of pairs with relative poses
     corners    what `evaluate_corners` returned; empty if it did not run
     skipped    pictures that could not be read, with the reason
     """
@@ -28,6 +30,7 @@ class Evaluation:
     protocol: dict[str, Any]
     pairs: dict[str, list[PairResult]] = field(default_factory=dict)
     corners: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    poses: list[PoseResult] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
 
     def detectors(self) -> list[str]:
@@ -55,13 +58,25 @@ class Evaluation:
                 detector: {kind: summarise(self.results(which, detector, kind)) for kind in (ALL, *self.kinds(which))}
                 for detector in self.detectors()
             }
+        if self.poses:
+            summary["pose"] = self._pose_summary()
         if self.corners:
             summary["shapes"] = self.corners
         return summary
 
+    def _pose_summary(self) -> dict[str, dict[str, dict[str, object]]]:
+        summary: dict[str, dict[str, dict[str, object]]] = {}
+        for detector in dict.fromkeys(result.detector for result in self.poses):
+            own = [result for result in self.poses if result.detector == detector]
+            groups = dict.fromkeys(result.group for result in own)
+            summary[detector] = {ALL: summarise_poses(own)}
+            for group in groups:
+                summary[detector][group] = summarise_poses([result for result in own if result.group == group])
+        return summary
+
 
 def write_report(evaluation: Evaluation, directory: Path) -> list[Path]:
-    """Write report.json, report.md and, if there are pairs, pairs.csv; returns what was written."""
+    """Write report.json, report.md and, if there are pairs, pairs.csv and poses.csv; returns what was written."""
     document = {
         "protocol": evaluation.protocol,
         "skipped": evaluation.skipped,
@@ -73,6 +88,9 @@ def write_report(evaluation: Evaluation, directory: Path) -> list[Path]:
     if evaluation.pairs:
         written.append(directory / "pairs.csv")
         _write_pairs(evaluation, written[-1])
+    if evaluation.poses:
+        written.append(directory / "poses.csv")
+        _write_poses(evaluation.poses, written[-1])
     return written
 
 
@@ -86,6 +104,8 @@ def tables(evaluation: Evaluation) -> str:
         else:
             parts.append(_pair_table(evaluation, which, summary[which]))
             parts.append(_kind_table(evaluation, which, summary[which]))
+    if evaluation.poses:
+        parts.append(_pose_table(summary["pose"]))
     if evaluation.corners:
         parts.append(_corner_table(evaluation))
     if evaluation.skipped:
@@ -130,6 +150,17 @@ def _rotation_table(evaluation: Evaluation, summary: dict[str, Any]) -> str:
         rows.append([detector, *(_number(share) for share in shares), _number(min(shares))])
     title = "rotation: share of homographies within 3 px, by angle"
     return _table(title, ["", *(f"{angle}°" for angle in angles), "worst"], rows) if rows else ""
+
+
+def _pose_table(summary: dict[str, dict[str, dict[str, Any]]]) -> str:
+    groups = list(next(iter(summary.values())))
+    rows = [
+        [detector, _number(means[ALL]["keypoints"], 0), *(_numbers(means[group]["auc"].values()) for group in groups)]
+        for detector, means in summary.items()
+    ]
+    pairs = next(iter(summary.values()))[ALL]["pairs"]
+    title = f"pose: AUC at {' / '.join(f'{limit:g}' for limit in LIMITS)} degrees, {pairs} pairs"
+    return _table(title, ["", "keypoints", *groups], rows)
 
 
 def _corner_table(evaluation: Evaluation) -> str:
@@ -193,6 +224,17 @@ def _write_pairs(evaluation: Evaluation, path: Path) -> None:
                 row.append(" ".join(f"{name}={value:.3f}" for name, value in result.changes.items()))
                 row += [f"{value:.9g}" for value in result.homography.ravel()]
                 writer.writerow(row)
+
+
+def _write_poses(results: Sequence[PoseResult], path: Path) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        names = ["keypoints_first", "keypoints_second", "matches", "inliers", "rotation_error", "translation_error"]
+        writer.writerow(["set", "pair", "detector", *names])
+        for result in results:
+            angles = f"{result.rotation_error:.4f}", f"{result.translation_error:.4f}"
+            row = result.group, result.pair, result.detector, *result.keypoints, result.matches, result.inliers, *angles
+            writer.writerow(row)
 
 
 def _finite(value: Any) -> Any:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +23,20 @@ from superpoint_training.evaluation.detectors import (
     classic_detector,
     superpoint_detector,
 )
-from superpoint_training.evaluation.pairs import Pair, hpatches_pairs
+from superpoint_training.evaluation.pairs import Pair, check_complete, hpatches_pairs
 from superpoint_training.evaluation.plots import write_failures, write_plots
+from superpoint_training.evaluation.pose import evaluate_poses, pose_pairs
 from superpoint_training.evaluation.report import Evaluation, write_report
 from superpoint_training.evaluation.warps import (
     KINDS,
     list_photographs,
     rotation_pairs,
     warped_pairs,
+    zoom_pairs,
 )
 
+PAPER_REPEATABILITY, PAPER_HOMOGRAPHY = (240, 320), (480, 640)
+"""Height and width to which DeTone et al. resize HPatches in sections 7.2 and 7.3."""
 ANGLES = (15.0, 30.0, 45.0, 60.0, 90.0, 135.0, 180.0)
 
 
@@ -42,12 +47,18 @@ class Request:
     weights          files; None is the package's default
     baselines        of `detectors.CLASSIC`
     hpatches         directory of real pairs in HPatches layout; `all_pairs` for every two pictures
-                     of a sequence
+                     of a sequence, `native` at the files' own size, too
+    paper            real pairs as the paper has them instead, in two sets: 240×320 with 300 keypoints for
+                     repeatability, 480×640 with 1000 for homographies; all of HPatches must be there
+    pose             directory of pairs with relative poses, see `pose.pose_pairs`
+    pose_threshold   pixels, as in `pose.estimate_pose`
     photos, names    directory of photographs, and a file that lists those to take
     pairs, kinds     how many pairs to warp, and their kinds, of `warps.KINDS`
+    zoom             how many pairs to zoom, see `warps.zoom_pairs`
     rotation         angles of the sweep, degrees, over `rotation_photos` photographs
     shapes           how many pictures of each synthetic shape
     match_nms        suppression radii of networks for matching, pixels; each is a row of its own
+    scales           of networks, see `Extractor`; each is a row of its own
     seed             of the warped pairs and the shapes
     device           where networks run
     """
@@ -56,21 +67,29 @@ class Request:
     baselines: tuple[str, ...] = tuple(CLASSIC)
     hpatches: Path | None = None
     all_pairs: bool = False
+    native: bool = False
+    paper: bool = False
+    pose: Path | None = None
+    pose_threshold: float = 1.0
     photos: Path | None = None
     names: Path | None = None
     pairs: int = 210
+    zoom: int = 0
     kinds: tuple[str, ...] = tuple(KINDS)
     rotation: tuple[float, ...] = ANGLES
     rotation_photos: int = 20
     shapes: int = 0
     match_nms: tuple[int, ...] = (4,)
+    scales: tuple[tuple[float, ...], ...] = ((1.0,),)
     seed: int = 0
     device: str = "auto"
     protocol: PairProtocol = PairProtocol()
 
     def __post_init__(self) -> None:
-        if not (self.hpatches or self.photos or self.shapes):
-            raise ValueError("nothing to evaluate: give --hpatches DIR, --photos DIR or --shapes N")
+        if not (self.hpatches or self.photos or self.pose or self.shapes):
+            raise ValueError("nothing to evaluate: give --hpatches DIR, --photos DIR, --pose DIR or --shapes N")
+        if (self.paper or self.native) and not self.hpatches:
+            raise ValueError("--preset paper and --native are of real pairs: give --hpatches DIR as well")
         if self.names and not self.photos:
             raise ValueError("--list names photographs of a directory: give --photos DIR as well")
         if self.weights and not self.match_nms:
@@ -92,13 +111,13 @@ def run_evaluation(request: Request, out: Path) -> Evaluation:
     evaluation = Evaluation(_describe(request, detectors, sets, corner_protocol))
     described = [detector for detector in detectors if detector.described]
     for which, pairs in sets.items():
-        evaluation.pairs[which] = _run_pairs(
-            which,
-            described if which == "rotation" else detectors,
-            pairs,
-            replace(request.protocol, repeatability_nms=_radii(request, which)),
-            evaluation.skipped,
-        )
+        chosen = described if which == "rotation" else detectors
+        evaluation.pairs[which] = _run_pairs(which, chosen, pairs, _protocol(request, which), evaluation.skipped)
+    if request.pose:
+        listed = pose_pairs(request.pose)
+        with tqdm(desc="pose", total=len(listed), unit="pair") as bar:
+            arguments = described, listed, request.protocol.settings, request.pose_threshold
+            evaluation.poses.extend(evaluate_poses(*arguments, bar.update))
     if request.shapes:
         with tqdm(desc="shapes", total=passes(corner_protocol, len(detectors)), unit="picture") as bar:
             evaluation.corners.update(evaluate_corners(detectors, corner_protocol, bar.update))
@@ -109,7 +128,7 @@ def run_evaluation(request: Request, out: Path) -> Evaluation:
             for which in sets:
                 name = re.sub(r"[^\w.@-]+", "_", f"worst_{which}_{detector.name}")
                 results = evaluation.results(which, detector.name)
-                write_failures(detector, sets[which], results, request.protocol, out / f"{name}.png")
+                write_failures(detector, sets[which], results, _protocol(request, which), out / f"{name}.png")
     return evaluation
 
 
@@ -117,9 +136,11 @@ def _detectors(request: Request) -> list[Detector]:
     """The detectors asked for, networks first; ValueError for one unknown or given twice."""
     found: list[Detector] = []
     for weights in request.weights:
-        for radius in request.match_nms:
-            detector = superpoint_detector(weights, request.device, radius)
+        for radius, scales in product(request.match_nms, request.scales):
+            detector = superpoint_detector(weights, request.device, radius, scales)
             detector.name += f", NMS {radius}" if len(request.match_nms) > 1 else ""
+            if detector.described and scales != (1.0,):
+                detector.name += f", scales {' '.join(f'{scale:g}' for scale in scales)}"
             found.append(detector)
     found += [classic_detector(key) for key in request.baselines]
     names = [detector.name for detector in found]
@@ -134,12 +155,21 @@ def _detectors(request: Request) -> list[Detector]:
 def _sets(request: Request, detectors: Sequence[Detector]) -> dict[str, list[Pair]]:
     size = request.protocol.size
     sets: dict[str, list[Pair]] = {}
-    if request.hpatches:
+    if request.hpatches and request.paper:
+        check_complete(request.hpatches)
+        for height, width in (PAPER_REPEATABILITY, PAPER_HOMOGRAPHY):
+            pairs = hpatches_pairs(request.hpatches, (height, width), request.all_pairs)
+            sets[_paper_set((height, width))] = pairs
+    elif request.hpatches:
         sets["hpatches"] = hpatches_pairs(request.hpatches, size, request.all_pairs)
+    if request.hpatches and request.native:
+        sets["hpatches native"] = hpatches_pairs(request.hpatches, None, request.all_pairs)
     if request.photos:
         photographs = list_photographs(request.photos, request.names)
         if request.pairs:
             sets["warped"] = warped_pairs(photographs, request.pairs, request.kinds, size, request.seed)
+        if request.zoom:
+            sets["zoom"] = zoom_pairs(photographs, request.zoom, request.seed)
         if request.rotation and any(detector.described for detector in detectors):
             step = max(len(photographs) // request.rotation_photos, 1)  # from all over the list
             turned = photographs[::step][: request.rotation_photos]
@@ -147,10 +177,21 @@ def _sets(request: Request, detectors: Sequence[Detector]) -> dict[str, list[Pai
     return sets
 
 
-def _radii(request: Request, which: str) -> tuple[int, ...]:
-    """Every radius is another run of the network, so that only real pairs get all of them."""
-    radii = request.protocol.repeatability_nms
-    return radii if which == "hpatches" else radii[:1]
+def _protocol(request: Request, which: str) -> PairProtocol:
+    """How a set is evaluated."""
+    protocol = request.protocol
+    if which == _paper_set(PAPER_REPEATABILITY):
+        return replace(protocol, size=PAPER_REPEATABILITY, keypoints=300, repeatability_keypoints=300)
+    if which == _paper_set(PAPER_HOMOGRAPHY):
+        return replace(protocol, size=PAPER_HOMOGRAPHY, keypoints=1000, repeatability_nms=())
+    # Every radius is another run of the network, so that only real pairs get all of them.
+    radii = protocol.repeatability_nms if which == "hpatches" else protocol.repeatability_nms[:1]
+    size = {"hpatches native": None, "zoom": None}.get(which, protocol.size)
+    return replace(protocol, size=size, repeatability_nms=radii)
+
+
+def _paper_set(size: tuple[int, int]) -> str:
+    return f"hpatches {size[0]}×{size[1]}"
 
 
 def _run_pairs(
@@ -165,8 +206,9 @@ def _run_pairs(
 
     # A sequence with a missing picture is not the benchmark it claims to be; a photograph can be
     # spared.
+    spared = None if which.startswith("hpatches") else skip
     with tqdm(desc=which, total=len(pairs), unit="pair") as bar:
-        results = evaluate_pairs(detectors, pairs, protocol, bar.update, None if which == "hpatches" else skip)
+        results = evaluate_pairs(detectors, pairs, protocol, bar.update, spared)
     if not results:
         raise ValueError(f"no pair could be read; the first: {skipped[0]}")
     return results
@@ -177,6 +219,11 @@ def _version() -> str:
         return version("superpoint_ros")
     except PackageNotFoundError:  # run from a checkout that is not installed
         return "unknown"
+
+
+def _described_set(protocol: PairProtocol, pairs: Sequence[Pair]) -> dict[str, Any]:
+    names = ("size", "keypoints", "repeatability_nms")
+    return {"pairs": len(pairs), **{name: getattr(protocol, name) for name in names}}
 
 
 def _describe(
@@ -192,9 +239,7 @@ def _describe(
             detector.name: detector.protocol | {"nms_for_matching": detector.matched_nms} for detector in detectors
         },
         "pairs": request.protocol.describe(),
-        "sets": {
-            which: {"pairs": len(pairs), "repeatability_nms": _radii(request, which)} for which, pairs in sets.items()
-        },
+        "sets": {which: _described_set(_protocol(request, which), pairs) for which, pairs in sets.items()},
         "versions": {
             "superpoint_ros": _version(),
             "torch": torch.__version__,
@@ -204,6 +249,12 @@ def _describe(
     }
     if request.hpatches:
         protocol["hpatches"] = {"directory": str(request.hpatches), "all_pairs": request.all_pairs}
+    if request.pose:
+        protocol["pose"] = {
+            "directory": str(request.pose),
+            "threshold": request.pose_threshold,
+            "estimator": "OpenCV USAC MAGSAC++, then least squares weighted by the keypoints' scales",
+        }
     if request.photos:
         protocol["photos"] = {
             "directory": str(request.photos),

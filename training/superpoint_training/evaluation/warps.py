@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from superpoint_ros.features.image import Resize, resize_image
 from superpoint_training.augmentation import Photometric, photometric
 from superpoint_training.evaluation.pairs import Pair, Views, read_resized, scaling
 from superpoint_training.pictures import EXTENSIONS, listed_names
@@ -31,6 +32,7 @@ UNCHANGED = Photometric(
 )
 """Nothing is done; with `share` 1 every effect that is not 0 here happens in every pair."""
 SUPERSAMPLING = 2
+ZOOM = (1.5, 4.0)
 
 
 @dataclass(frozen=True)
@@ -102,10 +104,10 @@ def list_photographs(directory: Path, names: Path | None = None) -> list[Path]:
     return [directory / name for name in listed]
 
 
-def warped_pairs(photographs: Sequence[Path], count: int, kinds: Sequence[str], size: int, seed: int) -> list[Pair]:
+def warped_pairs(photographs: Sequence[Path], count: int, kinds: Sequence[str], size: Resize, seed: int) -> list[Pair]:
     """Make `count` pairs, all photographs in turn, all kinds equally often.
 
-    kinds  of `KINDS`; ValueError for another. size: longer side, in pixels, of both views
+    kinds  of `KINDS`; ValueError for another. size: of both views, as in `target_size`
     """
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown or not kinds:
@@ -122,7 +124,7 @@ def warped_pairs(photographs: Sequence[Path], count: int, kinds: Sequence[str], 
     return pairs
 
 
-def rotation_pairs(photographs: Sequence[Path], angles: Sequence[float], size: int) -> list[Pair]:
+def rotation_pairs(photographs: Sequence[Path], angles: Sequence[float], size: Resize) -> list[Pair]:
     """Each photograph with itself turned about its centre by each angle; `kind` is the angle."""
     pairs = []
     for index, photograph in enumerate(photographs):
@@ -131,6 +133,31 @@ def rotation_pairs(photographs: Sequence[Path], angles: Sequence[float], size: i
             load = partial(_load_rotated, photograph, angle, size)
             pairs.append(Pair(name, str(photograph), f"{angle:g}", "photograph", name, load))
     return pairs
+
+
+def zoom_pairs(photographs: Sequence[Path], count: int, seed: int) -> list[Pair]:
+    """Make `count` pairs that zoom in by 1.5 to 4, with a little tilt and turn; `kind` says by how much.
+
+    Both views have half the side of the photograph's file, and the second is drawn from that: it shows what the
+    first one is too coarse for, up to a zoom of 2 as sharp as the file, beyond that a little less.
+    """
+    pairs = []
+    for index in range(count):
+        photograph = photographs[index % len(photographs)]
+        rng = np.random.default_rng((seed, index))
+        zoom = float(np.exp(rng.uniform(*np.log(ZOOM))))
+        changes = {
+            "scale": zoom,
+            "rotation": float(rng.uniform(-30, 30)),
+            "tilt": float(rng.uniform(0, 20)),
+            "axis": float(rng.uniform(0, 360)),
+        }
+        name = f"{index:04d} {photograph.name} zoom"
+        kind = next(f"up to {bound:g}" for bound in (2, 3, 4) if zoom <= bound)
+        shift = tuple(rng.uniform(-0.05, 0.05, 2).tolist())
+        load = partial(_load_zoomed, photograph, changes, shift)
+        pairs.append(Pair(name, str(photograph), kind, "photograph", name, load))
+    return sorted(pairs, key=lambda pair: pair.kind)
 
 
 def camera_homography(
@@ -166,14 +193,16 @@ def camera_homography(
     return np.asarray(homography / homography[2, 2], np.float64)
 
 
-def render(image: NDArray[np.uint8], homography: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """See an image through a homography, at its own size.
+def render(
+    image: NDArray[np.uint8], homography: NDArray[np.float64], size: tuple[int, int] | None = None
+) -> NDArray[np.uint8]:
+    """See an image through a homography, at a (height, width) or at its own size.
 
     Drawn at twice the size and averaged down, so that what shrinks does not alias. Outside the
     image it is continued by its reflection: a black border would be a corner that moves with the
     picture, or a line for matches to fail on.
     """
-    height, width = image.shape
+    height, width = size or image.shape
     large = (height * SUPERSAMPLING, width * SUPERSAMPLING)
     warped = cv2.warpPerspective(
         image,
@@ -185,7 +214,7 @@ def render(image: NDArray[np.uint8], homography: NDArray[np.float64]) -> NDArray
     return np.asarray(cv2.resize(warped, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _load_warped(photograph: Path, kind: str, size: int, seed: tuple[int, int]) -> Views:
+def _load_warped(photograph: Path, kind: str, size: Resize, seed: tuple[int, int]) -> Views:
     image, _ = read_resized(photograph, size)
     motion, light = KINDS[kind]
     rng = np.random.default_rng(seed)
@@ -201,7 +230,17 @@ def _load_warped(photograph: Path, kind: str, size: int, seed: tuple[int, int]) 
     return Views(image, photometric(rng, render(image, homography), light), homography, changes)
 
 
-def _load_rotated(photograph: Path, angle: float, size: int) -> Views:
+def _load_zoomed(photograph: Path, changes: dict[str, float], shift: tuple[float, float]) -> Views:
+    image, _ = read_resized(photograph, None)
+    whole = (image.shape[0], image.shape[1])
+    size = (whole[0] // 2, whole[1] // 2)
+    reference = resize_image(image, size)
+    homography = camera_homography(size, **changes, shift=(shift[0] * size[1], shift[1] * size[0]))
+    current = render(image, homography @ scaling(whole, size), size)
+    return Views(reference, current, homography, changes)
+
+
+def _load_rotated(photograph: Path, angle: float, size: Resize) -> Views:
     image, _ = read_resized(photograph, size)
     homography = camera_homography((image.shape[0], image.shape[1]), rotation=angle)
     return Views(image, render(image, homography), homography, {"rotation": angle})
