@@ -83,10 +83,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
 def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
     """Write our safetensors format; the file appears whole or not at all."""
     path = Path(path)
-    metadata = {
-        **checkpoint.metadata,
-        ARCHITECTURE_KEY: json.dumps(asdict(checkpoint.architecture)),
-    }
+    metadata = {**checkpoint.metadata, ARCHITECTURE_KEY: _architecture_text(checkpoint.architecture)}
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.state.items()}
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -128,6 +125,13 @@ def _read_torch(path: Path) -> Mapping[str, object]:
     if not isinstance(content, Mapping):
         raise ValueError(f"{path}: expected a mapping of names to tensors, found {type(content).__name__}")
     return content
+
+
+def _architecture_text(architecture: Architecture) -> str:
+    # What is as it always was stays unsaid, so that older versions read the file.
+    usual = asdict(Architecture())
+    fields = asdict(architecture)
+    return json.dumps({k: v for k, v in fields.items() if k not in ("norm_first", "stem") or v != usual[k]})
 
 
 def _parse_architecture(text: str, path: Path) -> Architecture:

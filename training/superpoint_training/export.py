@@ -14,7 +14,7 @@ import torch
 from superpoint_ros.network.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from superpoint_ros.network.engines import onnx_file
 from superpoint_ros.network.layouts import architecture_of
-from superpoint_ros.network.superpoint import SuperPoint
+from superpoint_ros.network.superpoint import Architecture, SuperPoint, fold_norms
 from superpoint_training.state import STATE_FILE, load_state
 
 
@@ -47,13 +47,21 @@ def read_state(path: Path) -> Checkpoint:
         averaged = state["average"].items()
         tensors = {key[len(stem) :]: value for key, value in averaged if key.startswith(stem)}
     facts = {"name": str(state["task"]), "steps": str(state["step"])}
-    return Checkpoint(architecture_of(tensors, str(path)), tensors, facts)
+    if "architecture" in state:
+        architecture = Architecture(**state["architecture"])
+    else:  # of a version whose networks tensors tell apart
+        architecture = architecture_of(tensors, str(path))
+    return Checkpoint(architecture, tensors, facts)
 
 
 def export_weights(path: Path, model: SuperPoint, metadata: Mapping[str, str]) -> str:
     """Write our safetensors file and return its weights id. `metadata` is added to name, date and
     source commit.
+
+    BatchNorms before a ReLU are folded: the file has plain convolutions, which every engine runs fastest.
     """
+    if model.architecture.norm_first:
+        model = fold_norms(copy.deepcopy(model).eval())
     facts = {
         "name": path.stem,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
