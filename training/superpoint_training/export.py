@@ -24,6 +24,9 @@ def export_file(source: Path, target: Path, facts: Sequence[str] = ()) -> str:
 
     facts  "key=value" pairs, added to the metadata that `source` has
 
+    BatchNorms before a ReLU are folded into their convolutions: the file is a plain network, which nothing but a
+    training can want with its norms.
+
     Raises ValueError or FileNotFoundError as `load_checkpoint`, ImportError and RuntimeError as
     `export_onnx`.
     """
@@ -34,7 +37,10 @@ def export_file(source: Path, target: Path, facts: Sequence[str] = ()) -> str:
     if target.suffix == ".onnx":
         worst = export_onnx(target, checkpoint.build())
         return f"{target}: written; ONNX Runtime and torch differ by at most {worst:.1g}"
-    weights_id = export_weights(target, checkpoint.build(), {**checkpoint.metadata, **added})
+    model = checkpoint.build()
+    if model.architecture.norm_first:
+        model = fold_norms(model)
+    weights_id = export_weights(target, model, {**checkpoint.metadata, **added})
     return f"{target}: {weights_id} written"
 
 
@@ -57,11 +63,7 @@ def read_state(path: Path) -> Checkpoint:
 def export_weights(path: Path, model: SuperPoint, metadata: Mapping[str, str]) -> str:
     """Write our safetensors file and return its weights id. `metadata` is added to name, date and
     source commit.
-
-    BatchNorms before a ReLU are folded: the file has plain convolutions, which every engine runs fastest.
     """
-    if model.architecture.norm_first:
-        model = fold_norms(copy.deepcopy(model).eval())
     facts = {
         "name": path.stem,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
