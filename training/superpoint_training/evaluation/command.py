@@ -45,6 +45,11 @@ class _List(click.ParamType):
     help="Weights file, or default; repeatable.",
 )
 @click.option(
+    "--map-weights",
+    multiple=True,
+    help="Weights file, or default, in whose features those of each --weights are looked for too; repeatable.",
+)
+@click.option(
     "--baselines",
     type=_List(),
     default=ALL,
@@ -116,6 +121,7 @@ class _List(click.ParamType):
 )
 def evaluate(
     weights: tuple[str, ...],
+    map_weights: tuple[str, ...],
     size: int,
     keypoints: int,
     threshold: float,
@@ -148,8 +154,10 @@ def evaluate(
             epsilon=epsilon,
             inlier_threshold=inlier_threshold,
         )
-        files = tuple(None if name == DEFAULT else Path(name) for name in weights)
-        evaluation = run_evaluation(Request(weights=files, protocol=protocol, **chosen), out)
+        files, maps = (
+            tuple(None if name == DEFAULT else Path(name) for name in names) for names in (weights, map_weights)
+        )
+        evaluation = run_evaluation(Request(weights=files, map_weights=maps, protocol=protocol, **chosen), out)
     except (ValueError, OSError, RuntimeError) as error:
         raise click.ClickException(str(error)) from None
     click.echo(tables(evaluation))
