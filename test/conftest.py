@@ -27,9 +27,11 @@ hypothesis.settings.load_profile("superpoint_ros")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _random_checkpoint(batch_norm: bool = False, descriptor_dim: int = 16) -> Checkpoint:
+def _random_checkpoint(
+    batch_norm: bool = False, descriptor_dim: int = 16, norm_first: bool = False, stem: int = 1
+) -> Checkpoint:
     """A network small enough to run in a millisecond, whose answers vary from pixel to pixel."""
-    architecture = Architecture((4, 4, 8, 8), 16, descriptor_dim, batch_norm)
+    architecture = Architecture((4, 4, 8, 8), 16, descriptor_dim, batch_norm, norm_first, stem)
     model = SuperPoint(architecture)
     generator = torch.Generator().manual_seed(0)
 
@@ -51,7 +53,8 @@ def _random_checkpoint(batch_norm: bool = False, descriptor_dim: int = 16) -> Ch
 
 @pytest.fixture(scope="session")
 def random_checkpoint() -> Callable[..., Checkpoint]:
-    """random_checkpoint(batch_norm=False, descriptor_dim=16): the same small weights each time."""
+    """random_checkpoint(batch_norm=False, descriptor_dim=16, norm_first=False, stem=1): the same small weights each
+    time."""
     return _random_checkpoint
 
 

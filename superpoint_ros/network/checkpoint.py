@@ -107,10 +107,7 @@ def _load(path: Path) -> Checkpoint:
 def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
     """Write our safetensors format; the file appears whole or not at all."""
     path = Path(path)
-    metadata = {
-        **checkpoint.metadata,
-        ARCHITECTURE_KEY: json.dumps(asdict(checkpoint.architecture)),
-    }
+    metadata = {**checkpoint.metadata, ARCHITECTURE_KEY: _architecture_text(checkpoint.architecture)}
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.state.items()}
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -180,6 +177,13 @@ def _other_kind(head: bytes) -> str:
     if re.match(rb"\x08[\x01-\x20](?:\x12|\x1a|\x22|\x28|\x32|\x3a|\x42|\x72)", head):
         return "it looks like an ONNX model; weights come from the checkpoint that it was exported from"
     return next((f"it is {name}" for begin, name in OTHERS.items() if head.startswith(begin)), "")
+
+
+def _architecture_text(architecture: Architecture) -> str:
+    # What is as it always was stays unsaid, so that older versions read the file.
+    usual = asdict(Architecture())
+    fields = asdict(architecture)
+    return json.dumps({k: v for k, v in fields.items() if k not in ("norm_first", "stem") or v != usual[k]})
 
 
 def _parse_architecture(text: str, path: Path) -> Architecture:

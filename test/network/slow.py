@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
@@ -43,6 +44,24 @@ def magic_leap(weights: Weights, image: Tensor) -> tuple[Tensor, Tensor]:
     x = F.relu(conv(weights, "conv4b", x))
     semi = conv(weights, "convPb", F.relu(conv(weights, "convPa", x)))
     desc = conv(weights, "convDb", F.relu(conv(weights, "convDa", x)))
+    return semi, desc / desc.norm(dim=1, keepdim=True)
+
+
+def stemmed(weights: Weights, image: Tensor) -> tuple[Tensor, Tensor]:
+    """As Magic Leap's, but the first layer sees each 2×2 block of pixels as four channels, and there is one max-pool
+    less; where there are BatchNorms, they come before the ReLU."""
+
+    def layer(name: str, x: Tensor) -> Tensor:
+        x = conv(weights, f"conv{name}", x)
+        return norm(weights, f"bn{name}", x) if f"bn{name}.weight" in weights else x
+
+    x = torch.cat([image[:, :, row::2, column::2] for row in (0, 1) for column in (0, 1)], dim=1)
+    for stage in (1, 2, 3, 4):
+        if stage > 2:
+            x = F.max_pool2d(x, kernel_size=2, stride=2)
+        x = F.relu(layer(f"{stage}b", F.relu(layer(f"{stage}a", x))))
+    semi = layer("Pb", F.relu(layer("Pa", x)))
+    desc = layer("Db", F.relu(layer("Da", x)))
     return semi, desc / desc.norm(dim=1, keepdim=True)
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from superpoint_ros.network.checkpoint import (
@@ -40,10 +41,12 @@ def refusal(path):
 # Our own format
 
 
-@pytest.mark.parametrize("batch_norm", [False, True])
+@pytest.mark.parametrize(
+    "options", [{}, {"batch_norm": True}, {"stem": 2}, {"batch_norm": True, "norm_first": True}], ids=str
+)
 @pytest.mark.parametrize("descriptor_dim", [0, 16])
-def test_a_saved_checkpoint_is_loaded_as_it_was(random_checkpoint, tmp_path, batch_norm, descriptor_dim):
-    checkpoint = random_checkpoint(batch_norm=batch_norm, descriptor_dim=descriptor_dim)
+def test_a_saved_checkpoint_is_loaded_as_it_was(random_checkpoint, tmp_path, options, descriptor_dim):
+    checkpoint = random_checkpoint(descriptor_dim=descriptor_dim, **options)
     metadata = {"name": "mine", "licence": "CC-BY-4.0", "training_data": "Grüße, 3 px"}
     checkpoint = Checkpoint(checkpoint.architecture, checkpoint.state, metadata)
     save_checkpoint(tmp_path / "mine.safetensors", checkpoint)
@@ -54,6 +57,13 @@ def test_a_saved_checkpoint_is_loaded_as_it_was(random_checkpoint, tmp_path, bat
     assert loaded.weights_id == checkpoint.weights_id
     assert_same_state(loaded.state, checkpoint.state)
     assert [file.name for file in tmp_path.iterdir()] == ["mine.safetensors"]
+
+
+def test_a_file_without_a_stem_says_what_older_versions_read(random_checkpoint, tmp_path):
+    save_checkpoint(tmp_path / "plain.safetensors", random_checkpoint())
+    with safe_open(tmp_path / "plain.safetensors", framework="pt") as file:
+        said = json.loads(file.metadata()["architecture"])
+    assert said == {"channels": [4, 4, 8, 8], "head_channels": 16, "descriptor_dim": 16, "batch_norm": False}
 
 
 def test_a_save_that_fails_leaves_the_old_file_and_no_other(random_checkpoint, tmp_path):
@@ -328,6 +338,7 @@ def test_building_from_wrong_tensors_is_refused_too(random_checkpoint):
         {"channels": [4, 4, 8, 8], "head_channels": -16, "descriptor_dim": 16},
         {"channels": [4, 4, 8, 8], "head_channels": 16, "descriptor_dim": 16.0},
         {"channels": [4, 4, 8, 8], "head_channels": 16, "attention": "yes"},
+        {"channels": [4, 4, 8, 8], "head_channels": 16, "stem": 4},
     ],
     ids=str,
 )

@@ -110,6 +110,17 @@ def test_two_input_channels_are_fed_the_same_grey(tmp_path, name, make, literal)
     assert_same_outputs(load_checkpoint(tmp_path / "two.pth"), literal, weights)
 
 
+def test_four_input_channels_are_a_stems(tmp_path, random_checkpoint):
+    weights = random_checkpoint(stem=2).state
+    torch.save(weights, tmp_path / "stem.pth")
+    checkpoint = load_checkpoint(tmp_path / "stem.pth")
+    assert checkpoint.architecture.stem == 2
+    image = torch.rand(1, 1, 48, 64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        for got, expected in zip(checkpoint.build()(image), slow.stemmed(weights, image), strict=True):
+            torch.testing.assert_close(got, expected, rtol=1e-4, atol=2e-5)
+
+
 @LAYOUTS
 @pytest.mark.parametrize("wrapper", [(), ("model",), ("state_dict",), ("model", "state_dict")], ids=str)
 @pytest.mark.parametrize("prefix", ["", "module.", "extractor.", "superpoint.", "keypoint_detector."])

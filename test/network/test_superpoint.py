@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from superpoint_ros.network.superpoint import Architecture, SuperPoint, fold_head_norms
+from superpoint_ros.network.superpoint import Architecture, SuperPoint, fold_norms
 
 from . import slow
 
@@ -15,6 +15,8 @@ NAMES_OF_RPAUTRAT = {
 
 def literal(checkpoint, image):
     """The same network, written out; with BatchNorm in rpautrat's names."""
+    if checkpoint.architecture.stem == 2:
+        return slow.stemmed(checkpoint.state, image)
     if not checkpoint.architecture.batch_norm:
         return slow.magic_leap(checkpoint.state, image)
     renamed = {}
@@ -31,10 +33,17 @@ def image():
     return torch.rand(2, 1, 40, 56, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize("batch_norm", [False, True], ids=["conv-ReLU", "conv-ReLU-BatchNorm"])
+KINDS = pytest.mark.parametrize(
+    "options",
+    [{}, {"batch_norm": True}, {"stem": 2}, {"batch_norm": True, "norm_first": True, "stem": 2}],
+    ids=["conv-ReLU", "conv-ReLU-BatchNorm", "stem", "stem and conv-BatchNorm-ReLU"],
+)
+
+
+@KINDS
 @torch.no_grad()
-def test_the_network_equals_its_layers_written_out(random_checkpoint, image, batch_norm):
-    checkpoint = random_checkpoint(batch_norm=batch_norm)
+def test_the_network_equals_its_layers_written_out(random_checkpoint, image, options):
+    checkpoint = random_checkpoint(**options)
     logits, descriptors = checkpoint.build()(image)
     expected_logits, expected_descriptors = literal(checkpoint, image)
     torch.testing.assert_close(logits, expected_logits, rtol=1e-4, atol=1e-5)
@@ -68,10 +77,10 @@ def test_magicpoint_has_logits_and_no_descriptors(random_checkpoint, image):
     assert not any("D" in name for name in model.state_dict())
 
 
-@pytest.mark.parametrize("batch_norm", [False, True], ids=["conv-ReLU", "conv-ReLU-BatchNorm"])
+@KINDS
 @torch.no_grad()
-def test_with_a_mask_a_picture_in_a_larger_batch_equals_itself_alone(random_checkpoint, image, batch_norm):
-    model = random_checkpoint(batch_norm=batch_norm).build()
+def test_with_a_mask_a_picture_in_a_larger_batch_equals_itself_alone(random_checkpoint, image, options):
+    model = random_checkpoint(**options).build()
     valid = torch.ones_like(image)
     valid[1, :, 24:] = 0
     valid[1, :, :, 32:] = 0
@@ -88,7 +97,7 @@ def test_with_a_mask_a_picture_in_a_larger_batch_equals_itself_alone(random_chec
 @torch.no_grad()
 def test_folding_the_head_norms_changes_outputs_by_rounding_only(random_checkpoint, image):
     checkpoint = random_checkpoint(batch_norm=True)
-    folded = fold_head_norms(checkpoint.build())
+    folded = fold_norms(checkpoint.build())
     names = set(folded.state_dict())
     assert not names & {f"bn{layer}.weight" for layer in ("Pa", "Pb", "Da", "Db")}
     assert {f"bn{n}{ab}.weight" for n in (1, 2, 3, 4) for ab in "ab"} <= names
@@ -97,14 +106,37 @@ def test_folding_the_head_norms_changes_outputs_by_rounding_only(random_checkpoi
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("options", [{}, {"batch_norm": True, "descriptor_dim": 0}], ids=str)
+@pytest.mark.parametrize("stem", [1, 2])
+def test_norms_before_the_relu_fold_into_plain_convolutions(random_checkpoint, image, stem):
+    checkpoint = random_checkpoint(batch_norm=True, norm_first=True, stem=stem)
+    folded = fold_norms(checkpoint.build())
+    assert folded.architecture == Architecture((4, 4, 8, 8), 16, 16, stem=stem)
+    plain = SuperPoint(folded.architecture).eval()
+    plain.load_state_dict(folded.state_dict())
+    for got, expected in zip(plain(image), checkpoint.build()(image), strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"batch_norm": True, "descriptor_dim": 0}, {"batch_norm": True, "norm_first": True, "descriptor_dim": 0}],
+    ids=str,
+)
 def test_folding_twice_or_where_there_is_nothing_to_fold_is_harmless(random_checkpoint, image, options):
     checkpoint = random_checkpoint(**options)
-    folded = fold_head_norms(fold_head_norms(checkpoint.build()))
+    folded = fold_norms(fold_norms(checkpoint.build()))
     torch.testing.assert_close(folded(image)[0], checkpoint.build()(image)[0], rtol=1e-4, atol=1e-5)
 
 
 def test_folding_a_model_in_training_is_refused():
     model = SuperPoint(Architecture((4, 4, 8, 8), 16, 16, batch_norm=True))
     with pytest.raises(ValueError, match="eval mode"):
-        fold_head_norms(model)
+        fold_norms(model)
+
+
+def test_a_stem_or_an_order_of_layers_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match="stem must be 1 or 2, got 3"):
+        Architecture(stem=3)
+    with pytest.raises(ValueError, match="norm_first asks for batch_norm"):
+        Architecture(norm_first=True)

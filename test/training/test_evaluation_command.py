@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from superpoint_training.evaluation.benchmark import (
     summarise,
 )
 from superpoint_training.evaluation.command import evaluate
-from superpoint_training.evaluation.detectors import CLASSIC, classic_detector, superpoint_detector
+from superpoint_training.evaluation.detectors import CLASSIC, CrossedDetectors, classic_detector, superpoint_detector
 from superpoint_training.evaluation.pairs import Pair, Views, hpatches_pairs
 from superpoint_training.evaluation.report import Evaluation, tables
 from superpoint_training.evaluation.run import Request, _protocol, _sets
@@ -115,6 +116,31 @@ def test_features_of_a_picture_are_computed_once_in_a_group(sequences: Path) -> 
     detector = Points("counted", xy, np.eye(3), error=0.0)
     evaluate_pairs([detector], [marked_pair(np.eye(3))] * 3, PairProtocol(repeatability_nms=()))
     assert detector.calls == 2
+
+
+def test_a_map_of_other_weights_has_the_first_picture_and_the_robots_have_the_second() -> None:
+    homography = camera_homography((100, 120), rotation=5)
+    xy = np.random.default_rng(0).uniform((25, 20), (95, 80), (60, 2))
+    of_map, robot = Points("map", xy, homography, error=7.0), Points("robot", xy, homography, error=2.0)
+    crossed = CrossedDetectors(of_map, robot)
+    assert crossed.name == "robot in a map of map"
+    (result,) = evaluate_pairs([crossed], [marked_pair(homography)], PairProtocol(size=120, repeatability_nms=()))
+    assert result.corner_error == pytest.approx(2.0, abs=0.05)
+    assert (of_map.calls, robot.calls) == (1, 1)
+
+
+def test_weights_are_looked_for_in_maps_of_others_where_descriptors_compare(tmp_path: Path, sequences: Path) -> None:
+    for name, dim in (("alike", 256), ("shorter", 16)):
+        model = SuperPoint(Architecture((4, 4, 8, 8), 8, dim)).eval()
+        checkpoint = Checkpoint(model.architecture, model.state_dict(), {"name": name})
+        save_checkpoint(tmp_path / f"{name}.safetensors", checkpoint)
+    options = ("--map-weights", "default", "--baselines", "none", "--hpatches", sequences, "--size", 320)
+    result = run("--weights", tmp_path / "alike.safetensors", *options, "--out", tmp_path / "report")
+    assert result.exit_code == 0, result.output
+    assert re.search(r"alike@\w+ in a map of superpoint_ros_2@", result.output)
+    result = run("--weights", tmp_path / "shorter.safetensors", *options, "--out", tmp_path / "refused")
+    assert result.exit_code != 0
+    assert "descriptors of 16 and 256 numbers" in result.output and "cannot be matched in a map" in result.output
 
 
 def test_sift_and_orb_are_right_on_easy_pairs(sequences: Path) -> None:

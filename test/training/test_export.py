@@ -1,4 +1,5 @@
 import json
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -51,12 +52,30 @@ def test_the_state_of_a_run_is_exported_averaged_where_it_averages(tmp_path, ave
         assert torch.equal(checkpoint.state[name], tensor)
 
 
+def test_norms_before_the_relu_are_exported_as_plain_convolutions(tmp_path) -> None:
+    architecture = replace(SLIM, norm_first=True, stem=2)
+    model = SuperPoint(architecture)
+    with torch.no_grad():
+        model(torch.rand(2, 1, 64, 64))  # statistics that are not the first ones
+    saved = {"task": "distill", "step": 7, "architecture": asdict(architecture), "average": None}
+    save_state(tmp_path / "state.pt", {**saved, "model": model.state_dict()})
+    export_file(tmp_path / "state.pt", tmp_path / "out.safetensors")
+    checkpoint = load_checkpoint(tmp_path / "out.safetensors")
+    assert checkpoint.architecture == replace(SLIM, batch_norm=False, stem=2)
+    image = torch.rand(1, 1, 40, 56)
+    with torch.no_grad():
+        for got, expected in zip(checkpoint.build()(image), model.eval()(image), strict=True):
+            torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_another_ending_is_refused_with_the_known_ones(tmp_path) -> None:
     with pytest.raises(ValueError, match=r"ends in \.safetensors or \.onnx"):
         export_file(tmp_path / "in.safetensors", tmp_path / "out.pth")
 
 
-@pytest.mark.parametrize("architecture", [SLIM, Architecture((4, 4, 8, 8), 16, 0, batch_norm=False)])
+@pytest.mark.parametrize(
+    "architecture", [SLIM, Architecture((4, 4, 8, 8), 16, 0), replace(SLIM, norm_first=True, stem=2)]
+)
 def test_onnx_gives_what_torch_gives_at_any_size(tmp_path, architecture) -> None:
     pytest.importorskip("onnx", reason="the extra `export` is not installed")
     runtime = pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")

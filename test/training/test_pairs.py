@@ -9,9 +9,10 @@ from superpoint_training.augmentation import Photometric
 from superpoint_training.config import PairsConfig
 from superpoint_training.homography import HomographyRange, warp_points
 from superpoint_training.labels import cell_mask
-from superpoint_training.pairs import PairSamples, view
+from superpoint_training.pairs import PairSamples, turn, view
 from superpoint_training.preview import target_points
 from superpoint_training.pseudo_labels import LabelFolder, Labels
+from superpoint_training.samples import TRAINING
 
 SIZE = (64, 80)
 TURNED = HomographyRange(crop=0.9, scale=(0.8, 1.3), rotation=180, distribution="uniform")
@@ -43,9 +44,9 @@ def test_a_sample_depends_on_seed_and_index_alone(samples) -> None:
     assert not torch.equal(samples[7]["image"], replace(samples, seed=1)[7]["image"])
 
 
-def test_every_picture_comes_once_a_round(samples) -> None:
+def test_every_picture_comes_once_a_round() -> None:
     for lap in range(3):
-        turns = [samples._turn(5 * lap + i) for i in range(5)]
+        turns = [turn(5 * lap + i, 5, 0, TRAINING) for i in range(5)]
         assert sorted(turns) == [0, 1, 2, 3, 4]
 
 
@@ -99,7 +100,7 @@ def test_a_shrunk_view_is_averaged_and_stays_in_place() -> None:
 
 
 def test_a_picture_that_went_bad_is_replaced_by_the_next(samples) -> None:
-    turn = samples._turn(2)
-    samples.pictures[turn].write_bytes(b"damaged")
+    damaged = samples.pictures[turn(2, 5, 0, TRAINING)]
+    damaged.write_bytes(b"damaged")
     fresh = PairSamples(samples.pictures, samples.labels, CONFIG, seed=0)
     assert fresh[2]["image"].shape == (2, *SIZE)

@@ -5,7 +5,7 @@ from superpoint_training.recipe import config_yaml, load_config, parse_config, r
 
 
 def test_every_named_recipe_loads() -> None:
-    assert recipe_names() == ["gpu", "paper", "rotation", "small"]
+    assert recipe_names() == ["fast", "gpu", "paper", "rotation", "small"]
     for name in recipe_names():
         assert isinstance(load_config(name), Config)
 
@@ -60,7 +60,7 @@ def test_values_that_do_not_fit_are_refused_by_name(override: str, message: str)
 
 def test_an_unknown_recipe_is_refused_with_the_known_ones(tmp_path) -> None:
     with pytest.raises(
-        ValueError, match="unknown recipe 'large'; expected gpu, paper, rotation, small or a .yaml file"
+        ValueError, match="unknown recipe 'large'; expected fast, gpu, paper, rotation, small or a .yaml file"
     ):
         load_config("large")
     with pytest.raises(ValueError, match="no such recipe file"):

@@ -114,7 +114,7 @@ def localisable(
 
 def inference_network(model: SuperPoint, device: torch.device) -> Network:
     """A network to run on many views: on a CPU in ncnn where it is installed and a descriptor head is there, as its
-    graph has both. Twice as fast as torch; it sees pictures rounded to 256 grey levels and gives no descriptors.
+    graph has both. Twice as fast as torch; it sees pictures rounded to 256 grey levels.
     """
     model = model.eval()
     if device.type == "cpu" and model.architecture.descriptor_dim:
@@ -125,9 +125,10 @@ def inference_network(model: SuperPoint, device: torch.device) -> Network:
         else:
             fast = NcnnNetwork(model, torch.get_num_threads())
 
-            def each(pictures: Tensor) -> tuple[Tensor, None]:
+            def each(pictures: Tensor) -> tuple[Tensor, Tensor]:
                 grey = (pictures[:, 0] * 255).round().to(torch.uint8).numpy()
-                return torch.stack([torch.from_numpy(fast(picture)[0]) for picture in grey]), None
+                logits, dense = zip(*map(fast, grey), strict=True)
+                return torch.from_numpy(np.stack(logits)), torch.from_numpy(np.stack(dense))
 
             return each
     return cast(Network, model.to(device, memory_format=torch.channels_last))  # type: ignore[call-overload]

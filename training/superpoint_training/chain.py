@@ -7,16 +7,21 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tqdm import tqdm
+
 from superpoint_ros.network.checkpoint import load_checkpoint
+from superpoint_ros.network.superpoint import Architecture, SuperPoint
 from superpoint_training.adaptation import adapt
 from superpoint_training.config import Config
+from superpoint_training.distillation import distillation_task
 from superpoint_training.evaluation.benchmark import PairProtocol
 from superpoint_training.evaluation.report import tables
 from superpoint_training.evaluation.run import ANGLES, Request, run_evaluation
 from superpoint_training.export import export_weights
+from superpoint_training.initial import adoptable
 from superpoint_training.magicpoint import magicpoint_task
 from superpoint_training.pictures import find_pictures, listed_names, split
 from superpoint_training.processes import Processes
@@ -51,7 +56,7 @@ def run_magicpoint(
     config: Config, out: Path, here: Processes, budget: Budget, resume: bool, start: Path | None = None
 ) -> Path:
     """Train MagicPoint on Synthetic Shapes; returns `out`/magicpoint.safetensors."""
-    initial = None if start is None else load_checkpoint(start).build()
+    initial = _start(start, replace(config.network, descriptor_dim=0), here)
     return _train(magicpoint_task(config, initial), config, out, here, budget, resume, {"data": "Synthetic Shapes"})
 
 
@@ -97,10 +102,44 @@ def run_superpoint(
 ) -> Path:
     """Train SuperPoint on what `run_adapt` left in `data`; returns `out`/superpoint.safetensors."""
     pictures, labels = labelled_pictures(data)
-    initial = None if start is None else load_checkpoint(start).build()
+    initial = _start(start, config.network, here)
     out.mkdir(parents=True, exist_ok=True)
     task = superpoint_task(config, pictures, read_list(data / HELD_OUT), labels, out, initial)
     return _train(task, config, out, here, budget, resume, {"data": f"{len(pictures)} pictures"})
+
+
+def run_distill(
+    config: Config,
+    teacher: Path,
+    sources: Sequence[Path],
+    out: Path,
+    here: Processes,
+    budget: Budget,
+    resume: bool,
+    start: Path | None = None,
+    held_out: Path | None = None,
+) -> Path:
+    """Teach a network what `teacher` answers on pictures; returns `out`/distill.safetensors. `out` also gets
+    pictures.txt, held_out.txt and the frames of bags.
+
+    held_out  as for `run_adapt`
+
+    Raises ValueError for a teacher without descriptors, or with ones of another length than the student's.
+    """
+    checkpoint = load_checkpoint(teacher)
+    given, asked = checkpoint.architecture.descriptor_dim, config.network.descriptor_dim
+    if given != asked:
+        found = f"descriptors of {given} dimensions" if given else "no descriptors"
+        raise ValueError(f"{teacher}: has {found}; expected {asked}, as in network.descriptor_dim")
+    initial = _start(start, config.network, here)
+    if here.leads and not (resume and (out / PICTURES).is_file()):
+        out.mkdir(parents=True, exist_ok=True)
+        _write_lists(config, sources, out, held_out)
+    here.wait()
+    pictures, kept = read_list(out / PICTURES), read_list(out / HELD_OUT)
+    task = distillation_task(config, pictures, kept, checkpoint.build(), out, here, initial)
+    facts = {"data": f"{len(pictures)} pictures", "teacher": checkpoint.weights_id}
+    return _train(task, config, out, here, budget, resume, facts)
 
 
 def run_all(
@@ -202,10 +241,25 @@ def _listed(names: Path, pictures: Sequence[Path]) -> set[Path]:
     return set(found.values())
 
 
+def _start(path: Path | None, architecture: Architecture, here: Processes) -> SuperPoint | None:
+    """The network to start from; says what is taken over. Raises ValueError, naming the file, if it does not fit."""
+    if path is None:
+        return None
+    checkpoint = load_checkpoint(path)
+    try:
+        *parts, last = adoptable(architecture, checkpoint.architecture)
+    except ValueError as error:
+        raise ValueError(f"{path}: cannot be started from, {error}") from None
+    if here.leads:
+        new = "; the descriptor head is new" if architecture.descriptor_dim and last == "detector" else ""
+        tqdm.write(f"Starts from {checkpoint.weights_id}: {', '.join(parts)} and {last}{new}.")
+    return checkpoint.build()
+
+
 def _train(
     task: Task, config: Config, out: Path, here: Processes, budget: Budget, resume: bool, facts: Mapping[str, str]
 ) -> Path:
-    stage = config.magicpoint if task.name == "magicpoint" else config.superpoint
+    stage = {"magicpoint": config.magicpoint, "superpoint": config.superpoint, "distill": config.distill}[task.name]
     if here.leads:
         out.mkdir(parents=True, exist_ok=True)
         (out / "config.yaml").write_text(config_yaml(config))

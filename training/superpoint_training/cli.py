@@ -55,19 +55,24 @@ def _sentences() -> Iterator[None]:
         raise click.ClickException(str(error)) from None
 
 
-def _recipe(command: Callable[..., None]) -> Callable[..., None]:
-    """--recipe and KEY=VALUE, handed over as `config`."""
+def _recipe(usual: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """--recipe, `usual` if none is given, and KEY=VALUE, handed over as `config`."""
 
-    @click.option("--recipe", default="small", show_default=True, help="paper, small, gpu, or a YAML file.")
-    @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-    @wraps(command)
-    def wrapped(recipe: str, overrides: tuple[str, ...], **options: Any) -> None:
-        with _sentences():
-            from superpoint_training.recipe import load_config
+    def decorated(command: Callable[..., None]) -> Callable[..., None]:
+        names = "paper, small, gpu, rotation, fast, or a YAML file."
 
-            command(config=load_config(recipe, overrides), **options)
+        @click.option("--recipe", default=usual, show_default=True, help=names)
+        @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+        @wraps(command)
+        def wrapped(recipe: str, overrides: tuple[str, ...], **options: Any) -> None:
+            with _sentences():
+                from superpoint_training.recipe import load_config
 
-    return wrapped
+                command(config=load_config(recipe, overrides), **options)
+
+        return wrapped
+
+    return decorated
 
 
 def _running(command: Callable[..., None]) -> Callable[..., None]:
@@ -88,7 +93,7 @@ def _running(command: Callable[..., None]) -> Callable[..., None]:
 
 _out = click.option("--out", type=NEW, required=True, help="Folder for everything that is written.")
 _resume = click.option("--resume", is_flag=True, help="Go on with what --out holds.")
-_start = click.option("--start", type=FILE, help="Weights file to start from.")
+_start = click.option("--start", type=FILE, help="Weights file to start from; its encoder and detector must fit.")
 _images = click.option(
     "--images", "sources", type=SOURCE, multiple=True, required=True,
     help="Folder, .txt list, picture or bag (mcap, sqlite3); repeatable.",
@@ -102,7 +107,7 @@ _held_out = click.option(
 @_out
 @_resume
 @_start
-@_recipe
+@_recipe("small")
 @_running
 def magicpoint(config: Config, out: Path, here: Processes, budget: Budget, resume: bool, start: Path | None) -> None:
     """Train the detector on Synthetic Shapes; writes OUT/magicpoint.safetensors."""
@@ -116,7 +121,7 @@ def magicpoint(config: Config, out: Path, here: Processes, budget: Budget, resum
 @_images
 @_held_out
 @_out
-@_recipe
+@_recipe("small")
 @_running
 def adapt(
     config: Config,
@@ -146,7 +151,7 @@ def adapt(
 @_out
 @_resume
 @_start
-@_recipe
+@_recipe("small")
 @_running
 def superpoint(
     config: Config, data: Path, out: Path, here: Processes, budget: Budget, resume: bool, start: Path | None
@@ -157,12 +162,40 @@ def superpoint(
     _done(here, run_superpoint(config, data, out, here, budget, resume, start))
 
 
+@main.command()
+@click.option("--teacher", default="default", show_default=True, help="Weights file, or default: the package's own.")
+@_images
+@_held_out
+@_out
+@_resume
+@_start
+@_recipe("fast")
+@_running
+def distill(
+    config: Config,
+    teacher: str,
+    sources: tuple[Path, ...],
+    held_out: Path | None,
+    out: Path,
+    here: Processes,
+    budget: Budget,
+    resume: bool,
+    start: Path | None,
+) -> None:
+    """Teach a small network what a large one answers; writes OUT/distill.safetensors."""
+    from superpoint_ros.network.checkpoint import DEFAULT_WEIGHTS
+    from superpoint_training.chain import run_distill
+
+    path = DEFAULT_WEIGHTS if teacher == "default" else Path(teacher)
+    _done(here, run_distill(config, path, sources, out, here, budget, resume, start, held_out))
+
+
 @main.command("all")
 @_images
 @_held_out
 @_out
 @_resume
-@_recipe
+@_recipe("small")
 @_running
 def whole_chain(
     config: Config,
@@ -201,7 +234,7 @@ def export(weights: Path, target: Path, facts: tuple[str, ...]) -> None:
 @click.option("--labels", "data", type=FOLDER, help="What `adapt` wrote; for labels and pairs.")
 @click.option("--count", type=click.IntRange(1), default=24, show_default=True, help="Samples on the sheet.")
 @click.option("--out", type=NEW, required=True, help="PNG file.")
-@_recipe
+@_recipe("small")
 def preview(config: Config, stage: str, data: Path | None, count: int, out: Path) -> None:
     """Draw a contact sheet of a stage's samples with their labels.
 

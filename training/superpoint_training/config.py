@@ -31,7 +31,7 @@ class Optimisation:
     """How one stage is trained.
 
     steps          of the optimiser
-    batch_size     pictures (MagicPoint) or pairs (SuperPoint) a step, over all processes together
+    batch_size     pictures (MagicPoint), pairs (SuperPoint) or views (distillation) a step, over all processes together
     learning_rate  of Adam, at its highest
     weight_decay   decoupled (AdamW)
     schedule       "constant", or "cosine" down to nothing at the last step or at the end of the
@@ -180,6 +180,49 @@ class LossConfig:
 
 
 @dataclass(frozen=True)
+class DistillationConfig:
+    """What teacher and student see, and what the student is asked for.
+
+    size         (height, width) of a view, multiples of 8
+    scale        (least, greatest) side of a view's pixel, in pixels of the picture
+    perspective  greatest keystone of a view, as a share of its side
+    rotation     greatest in-plane rotation, degrees; 180 for every direction
+    degraded     share of the views that the student sees worse than they are, 0 to 1
+    photometric  how much worse; the teacher's are as they are
+    weight       of the descriptors' cosine distance, beside the detector's divergence
+    views        homographies over which the teacher's heatmap is averaged besides the view itself; 0: its single pass
+    homography   from which those are drawn
+    batch        views in one forward pass of the teacher, where there is an average
+    border       pixels at a view's edge that don't count for it
+    """
+
+    size: tuple[int, int] = (192, 192)
+    scale: tuple[float, float] = (0.35, 1.5)
+    perspective: float = 0.1
+    rotation: float = 180.0
+    degraded: float = 0.75
+    photometric: Photometric = Photometric()
+    weight: float = 2.0
+    views: int = 0
+    homography: HomographyRange = HomographyRange()
+    batch: int = 25
+    border: int = 3
+
+    def __post_init__(self) -> None:
+        _check_size(self.size)
+        _at_least(self, 0, "weight", "views", "border")
+        _at_least(self, 1, "batch")
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise ValueError(f"scale must be two sides above 0, the lower first, got {self.scale}")
+        if not 0 <= self.perspective < 0.5:
+            raise ValueError(f"perspective must be at least 0 and below 0.5, got {self.perspective}")
+        if not 0 <= self.rotation <= 180:
+            raise ValueError(f"rotation must be between 0 and 180 degrees, got {self.rotation}")
+        if not 0 <= self.degraded <= 1:
+            raise ValueError(f"degraded must be between 0 and 1, got {self.degraded}")
+
+
+@dataclass(frozen=True)
 class InputConfig:
     """Pictures and bags.
 
@@ -192,6 +235,7 @@ class InputConfig:
     intensity_range
                  values of 16-bit and float pictures and frames that become black and white; (0, 0): found from each
                  picture, and from the frames of a bag as the node does it
+    memory       megabytes of decoded pictures that each process of `distill` keeps
     """
 
     longer_side: int = 640
@@ -200,10 +244,11 @@ class InputConfig:
     topics: tuple[str, ...] = ()
     held_out: float = 0.02
     intensity_range: tuple[float, float] = AUTOMATIC
+    memory: int = 0
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "every")
-        _at_least(self, 0, "longer_side", "min_change")
+        _at_least(self, 0, "longer_side", "min_change", "memory")
         if not 0 <= self.held_out < 1:
             raise ValueError(f"held_out must be at least 0 and below 1, got {self.held_out}")
         low, high = self.intensity_range
@@ -282,6 +327,8 @@ class Config:
     pairs: PairsConfig = PairsConfig()
     loss: LossConfig = LossConfig()
     superpoint: Optimisation = Optimisation()
+    distillation: DistillationConfig = DistillationConfig()
+    distill: Optimisation = Optimisation()
     evaluation: EvaluationConfig = EvaluationConfig()
     run: RunConfig = RunConfig()
     about: AboutConfig = AboutConfig()

@@ -14,7 +14,7 @@ import torch
 from superpoint_ros.network.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from superpoint_ros.network.engines import onnx_file
 from superpoint_ros.network.layouts import architecture_of
-from superpoint_ros.network.superpoint import SuperPoint
+from superpoint_ros.network.superpoint import Architecture, SuperPoint, fold_norms
 from superpoint_training.state import STATE_FILE, load_state
 
 
@@ -23,6 +23,9 @@ def export_file(source: Path, target: Path, facts: Sequence[str] = ()) -> str:
     sentence about it.
 
     facts  "key=value" pairs, added to the metadata that `source` has
+
+    BatchNorms before a ReLU are folded into their convolutions: the file is a plain network, which nothing but a
+    training can want with its norms.
 
     Raises ValueError or FileNotFoundError as `load_checkpoint`, ImportError and RuntimeError as
     `export_onnx`.
@@ -34,7 +37,10 @@ def export_file(source: Path, target: Path, facts: Sequence[str] = ()) -> str:
     if target.suffix == ".onnx":
         worst = export_onnx(target, checkpoint.build())
         return f"{target}: written; ONNX Runtime and torch differ by at most {worst:.1g}"
-    weights_id = export_weights(target, checkpoint.build(), {**checkpoint.metadata, **added})
+    model = checkpoint.build()
+    if model.architecture.norm_first:
+        model = fold_norms(model)
+    weights_id = export_weights(target, model, {**checkpoint.metadata, **added})
     return f"{target}: {weights_id} written"
 
 
@@ -47,7 +53,11 @@ def read_state(path: Path) -> Checkpoint:
         averaged = state["average"].items()
         tensors = {key[len(stem) :]: value for key, value in averaged if key.startswith(stem)}
     facts = {"name": str(state["task"]), "steps": str(state["step"])}
-    return Checkpoint(architecture_of(tensors, str(path)), tensors, facts)
+    if "architecture" in state:
+        architecture = Architecture(**state["architecture"])
+    else:  # of a version whose networks tensors tell apart
+        architecture = architecture_of(tensors, str(path))
+    return Checkpoint(architecture, tensors, facts)
 
 
 def export_weights(path: Path, model: SuperPoint, metadata: Mapping[str, str]) -> str:

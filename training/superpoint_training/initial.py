@@ -13,7 +13,7 @@ from superpoint_training.labels import DUSTBIN
 def initial_network(architecture: Architecture, start: SuperPoint | None = None) -> SuperPoint:
     """A new network, with the weights of `start` where there is one.
 
-    Raises ValueError if no layer of `start` fits.
+    Raises ValueError if `start` does not fit (`adoptable`).
     """
     model = new_network(architecture)
     if start is not None:
@@ -35,15 +35,28 @@ def new_network(architecture: Architecture) -> SuperPoint:
     return model
 
 
-def adopt(model: SuperPoint, start: SuperPoint) -> list[str]:
-    """Take over the tensors of `start` whose name and shape agree, and return their names.
+def adopt(model: SuperPoint, start: SuperPoint) -> None:
+    """Take over the encoder, the detector, and the descriptor head where both have the same, as `adoptable` says."""
+    heads = adoptable(model.architecture, start.architecture)
+    adopted = {name: tensor for name, tensor in start.state_dict().items() if _part(name) in heads}
+    model.load_state_dict(adopted, strict=False)
 
-    So MagicPoint's detector becomes SuperPoint's. Raises ValueError if there are none, as then `start` is of another
-    architecture.
+
+def adoptable(ours: Architecture, theirs: Architecture) -> tuple[str, ...]:
+    """Which of "encoder", "detector" and "descriptor head" a network takes over from another one.
+
+    So MagicPoint's detector becomes SuperPoint's. Raises ValueError unless encoder and detector fit as a whole: in a
+    network that takes over a part of them, the other part makes noise of it.
     """
-    ours, theirs = model.state_dict(), start.state_dict()
-    shared = [name for name, tensor in theirs.items() if name in ours and ours[name].shape == tensor.shape]
-    if not any(name.endswith("weight") for name in shared):
-        raise ValueError(f"nothing to start from: {start.architecture} shares no layer with {model.architecture}")
-    model.load_state_dict({name: theirs[name] for name in shared}, strict=False)
-    return shared
+    for name in ("channels", "head_channels", "batch_norm", "norm_first", "stem"):
+        found, expected = getattr(theirs, name), getattr(ours, name)
+        if found != expected:
+            raise ValueError(f"its {name} is {found}; expected {expected}, as in network.{name}")
+    same = bool(ours.descriptor_dim) and ours.descriptor_dim == theirs.descriptor_dim
+    return ("encoder", "detector", "descriptor head")[: 3 if same else 2]
+
+
+def _part(name: str) -> str:
+    """Which part a tensor belongs to, by its layer: `convDb.weight` to the descriptor head."""
+    layer = name.partition(".")[0].removeprefix("conv").removeprefix("bn")
+    return {"P": "detector", "D": "descriptor head"}.get(layer[0], "encoder")

@@ -56,7 +56,7 @@ class PairSamples(Dataset[Batch]):
     def __getitem__(self, index: int) -> Batch:
         cv2.setNumThreads(1)
         rng = np.random.default_rng((self.seed, self.stream, index))
-        number, picture = self._folder.read(self._turn(index))
+        number, picture = self._folder.read(turn(index, len(self.pictures), self.seed, self.stream))
         found = LabelFolder(self.labels).read(self.pictures[number]).xy.astype(np.float64)
         config, size = self.config, self.config.size
         fit = _fit((picture.shape[0], picture.shape[1]), size)
@@ -79,10 +79,11 @@ class PairSamples(Dataset[Batch]):
             "matched": torch.from_numpy(matched),
         }
 
-    def _turn(self, index: int) -> int:
-        """Which picture is sample `index`'s: a new permutation each time round."""
-        lap, place = divmod(index, len(self.pictures))
-        return int(_permutation(self.seed, self.stream, lap, len(self.pictures))[place])
+
+def turn(index: int, count: int, seed: int, stream: int) -> int:
+    """Which of `count` pictures is sample `index`'s: a new permutation each time round."""
+    lap, place = divmod(index, count)
+    return int(_permutation(seed, stream, lap, count)[place])
 
 
 def view(picture: NDArray[np.uint8], move: Array, size: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:

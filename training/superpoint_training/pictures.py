@@ -70,12 +70,16 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
 class PictureFolder:
     """Pictures by number, the unreadable ones skipped, counted and named once.
 
+    memory  megabytes of read pictures that are kept for the next time
+
     Raises ValueError on reading when ten in a row are bad, as that is no accident.
     """
 
-    def __init__(self, paths: Sequence[Path]) -> None:
+    def __init__(self, paths: Sequence[Path], memory: int = 0) -> None:
         self.paths = list(paths)
         self.bad: dict[Path, str] = {}
+        self._kept: dict[int, NDArray[np.uint8]] = {}
+        self._room = memory * 1_000_000
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -84,14 +88,21 @@ class PictureFolder:
         """The number and picture of `number`, or of the next one that can be read."""
         for step in range(min(10, len(self.paths))):
             candidate = (number + step) % len(self.paths)
+            if candidate in self._kept:
+                return candidate, self._kept[candidate]
             path = self.paths[candidate]
             if path in self.bad:
                 continue
             try:
-                return candidate, read_picture(path)
+                picture = read_picture(path)
             except BadPicture as error:
                 self.bad[path] = str(error)
                 tqdm.write(f"{error}; skipped, {len(self.bad)} so far")
+            else:
+                if picture.nbytes <= self._room:
+                    self._room -= picture.nbytes
+                    self._kept[candidate] = picture
+                return candidate, picture
         raise ValueError(f"{self.paths[number]}: this picture and the nine after it cannot be read")
 
 

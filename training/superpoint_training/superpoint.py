@@ -4,7 +4,7 @@ sections 3.4 and 6).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -12,7 +12,7 @@ import torch
 from superpoint_ros.network.checkpoint import Checkpoint, save_checkpoint
 from superpoint_ros.network.descriptors import sample_descriptors
 from superpoint_ros.network.superpoint import SuperPoint
-from superpoint_training.config import Config, LossConfig
+from superpoint_training.config import Config, LossConfig, RunConfig
 from superpoint_training.evaluation.benchmark import PairProtocol, evaluate_pairs, summarise
 from superpoint_training.evaluation.detectors import SuperPointDetector
 from superpoint_training.evaluation.warps import warped_pairs
@@ -39,17 +39,31 @@ def superpoint_task(
 
     held_out  pictures for validation; none: no validation
     folder    where the weights under validation are written to
-    start     a network whose weights are taken over where name and shape agree, as MagicPoint's are
+    start     a network whose weights are taken over, as MagicPoint's are (`initial.adoptable`)
     """
     torch.manual_seed(config.run.seed)
     model = initial_network(config.network, start)
     shown = PairSamples(pictures, labels, config.pairs, config.run.seed, VALIDATION)
-    size = max(config.pairs.size)
-    pairs = (
-        warped_pairs(held_out, config.run.validation_samples, VALIDATION_KINDS, size, config.run.seed)
-        if held_out
-        else []
+    return Task(
+        name="superpoint",
+        model=model,
+        samples=PairSamples(pictures, labels, config.pairs, config.run.seed, label_sigma=config.loss.label_sigma),
+        loss=lambda forward, batch: superpoint_loss(forward, batch, config.loss),
+        validate=pair_validation(held_out, max(config.pairs.size), config.run, folder),
+        unit="pairs",
+        pictures=lambda network: {"detections": detections_sheet(network, [shown[i]["image"][:1] for i in range(8)])},
     )
+
+
+def pair_validation(
+    held_out: Sequence[Path], size: int, run: RunConfig, folder: Path
+) -> Callable[[SuperPoint], dict[str, float]]:
+    """A function that measures a network (in eval mode) on pairs warped from pictures, `size` pixels on the longer
+    side; without pictures it has no figures.
+
+    folder  where the weights under validation are written to
+    """
+    pairs = warped_pairs(held_out, run.validation_samples, VALIDATION_KINDS, size, run.seed) if held_out else []
 
     def validate(network: SuperPoint) -> dict[str, float]:
         if not pairs:
@@ -60,15 +74,7 @@ def superpoint_task(
         figures = summarise(evaluate_pairs([detector], pairs, PairProtocol(size=size), skip=lambda *_: None))
         return _flat(figures)
 
-    return Task(
-        name="superpoint",
-        model=model,
-        samples=PairSamples(pictures, labels, config.pairs, config.run.seed, label_sigma=config.loss.label_sigma),
-        loss=lambda forward, batch: superpoint_loss(forward, batch, config.loss),
-        validate=validate,
-        unit="pairs",
-        pictures=lambda network: {"detections": detections_sheet(network, [shown[i]["image"][:1] for i in range(8)])},
-    )
+    return validate
 
 
 def superpoint_loss(forward: Forward, batch: Batch, settings: LossConfig) -> dict[str, tuple[float, Share]]:

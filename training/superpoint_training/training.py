@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
 
@@ -228,6 +228,7 @@ class _Loop:
             self.folder / STATE_FILE,
             {
                 "task": self.task.name,
+                "architecture": asdict(self.model.architecture),
                 "step": self.step,
                 "seconds": self.seconds,
                 "usual_loss": self.usual_loss,

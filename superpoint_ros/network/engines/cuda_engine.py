@@ -28,7 +28,7 @@ from superpoint_ros.network.engines.cache import cache_folder, checkpoint_key
 from superpoint_ros.network.engines.engine import Extraction, Masks, Resident, hidden, require_descriptors
 from superpoint_ros.network.engines.onnx_file import cached_onnx
 from superpoint_ros.network.heatmap import DetectionSettings, heatmap_from_logits, refine
-from superpoint_ros.network.superpoint import fold_head_norms
+from superpoint_ros.network.superpoint import fold_norms
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class TorchNetwork:
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
         self.dtype = dtype
-        model = fold_head_norms(checkpoint.build()).to(device, dtype)
+        model = fold_norms(checkpoint.build()).to(device, dtype)
         self._model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def __call__(self, image: Tensor) -> tuple[Tensor, Tensor]:

@@ -31,7 +31,7 @@ from superpoint_ros.network.superpoint import (
     DESCRIPTOR_LAYERS,
     DETECTOR_LAYERS,
     SuperPoint,
-    fold_head_norms,
+    fold_norms,
 )
 
 Map = NDArray[np.float32]
@@ -66,7 +66,9 @@ class NcnnNetwork:
     """
 
     def __init__(self, model: SuperPoint, threads: int) -> None:
-        model = fold_head_norms(model)
+        model = fold_norms(model)
+        if model.architecture.stem > 1:
+            raise ValueError("a network with a stem is not run in ncnn yet; expected engine torch or an ONNX one")
         self._stages = [_Net(_stage_graph(model, stage)) for stage in (1, 2, 3)]
         self._stages.append(_Net(_last_graph(model)))
         architecture = model.architecture

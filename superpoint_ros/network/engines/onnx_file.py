@@ -13,7 +13,7 @@ import torch
 
 from superpoint_ros.network.checkpoint import Checkpoint
 from superpoint_ros.network.engines.cache import cached, checkpoint_key
-from superpoint_ros.network.superpoint import SuperPoint, fold_head_norms
+from superpoint_ros.network.superpoint import SuperPoint, fold_norms
 
 OPSET = 17
 
@@ -30,7 +30,7 @@ def export_onnx(path: str | os.PathLike[str], model: SuperPoint) -> None:
     import onnx  # noqa: F401  torch's exporter asks for it only when it has finished
 
     path = Path(path)
-    model = fold_head_norms(model.eval()).cpu()
+    model = fold_norms(model.eval()).cpu()
     model = model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     outputs = ["logits"] + ["descriptors"] * bool(model.architecture.descriptor_dim)
     axes = {"image": {0: "batch", 2: "height", 3: "width"}}

@@ -82,7 +82,7 @@ def measure_all(
     from superpoint_ros.network.engines.engine import choose_device
     from superpoint_ros.network.engines.parity import Engine
     from superpoint_ros.network.heatmap import DetectionSettings
-    from superpoint_ros.network.superpoint import fold_head_norms
+    from superpoint_ros.network.superpoint import fold_norms
     from superpoint_ros.tools.bench import measure
     from superpoint_ros.tools.bench.reference import Reference
 
@@ -123,7 +123,7 @@ def measure_all(
                 )
             click.echo(f"{'floor':22}{_name(size):>10}{batch:6}{floor * batch:9.1f}")
             report["whole"].append({"engine": "floor", "size": size, "batch": batch, "wall": floor})
-    single = fold_head_norms(checkpoint.build()).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    single = fold_norms(checkpoint.build()).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     half = copy.deepcopy(single).half()
     click.echo(f"\n{'stages, wall ms':22}{'size':>10}")
     everyone: list[Engine | Reference] = [reference, *engines]

@@ -44,9 +44,15 @@ def outputs(checkpoint, picture):
 
 
 @pytest.mark.parametrize("size", [(16, 16), (24, 200), (120, 88), (136, 168)])
-@pytest.mark.parametrize("batch_norm", [False, True])
-def test_a_network_computes_what_torch_computes(name, random_checkpoint, size, batch_norm):
-    checkpoint = random_checkpoint(batch_norm=batch_norm)
+@pytest.mark.parametrize(
+    "options", [{}, {"batch_norm": True}, {"stem": 2}, {"batch_norm": True, "norm_first": True, "stem": 2}], ids=str
+)
+def test_a_network_computes_what_torch_computes(name, random_checkpoint, size, options):
+    checkpoint = random_checkpoint(**options)
+    if name == "ncnn" and checkpoint.architecture.stem > 1:
+        with pytest.raises(ValueError, match="a network with a stem is not run in ncnn yet"):
+            load_network(name, checkpoint, 1)
+        return
     picture = np.random.default_rng(0).integers(0, 256, size, np.uint8)
     for threads in (1, 2):
         logits, dense = load_network(name, checkpoint, threads)(picture)

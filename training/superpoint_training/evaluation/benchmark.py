@@ -13,7 +13,7 @@ from superpoint_ros.features.homography import estimate_homography
 from superpoint_ros.features.image import Resize
 from superpoint_ros.features.matching import match
 from superpoint_ros.network.heatmap import DetectionSettings
-from superpoint_training.evaluation.detectors import Detector
+from superpoint_training.evaluation.detectors import CrossedDetectors, Detector
 from superpoint_training.evaluation.metrics import (
     area_under_curve,
     homography_error,
@@ -175,11 +175,15 @@ class _FeatureCache:
 
 
 def _evaluate(detector: Detector, pair: Pair, views: Views, protocol: PairProtocol, cache: _FeatureCache) -> PairResult:
+    first, second = detector, detector
+    if isinstance(detector, CrossedDetectors):
+        first, second = detector.of_map, detector.of_robot
+
     def extract(radius: int) -> tuple[Features, Features]:
         settings = protocol.settings(radius)
         return (
-            cache.extract(detector, pair.reference, views.reference, settings),
-            cache.extract(detector, pair.current, views.current, settings),
+            cache.extract(first, pair.reference, views.reference, settings),
+            cache.extract(second, pair.current, views.current, settings),
         )
 
     truth = views.homography

@@ -47,6 +47,11 @@ class _List(click.ParamType):
     help="Weights file, or default; repeatable.",
 )
 @click.option(
+    "--map-weights",
+    multiple=True,
+    help="Weights file, or default, in whose features those of each --weights are looked for too; repeatable.",
+)
+@click.option(
     "--baselines",
     type=_List(),
     default=ALL,
@@ -138,6 +143,7 @@ class _List(click.ParamType):
 )
 def evaluate(
     weights: tuple[str, ...],
+    map_weights: tuple[str, ...],
     size: int,
     keypoints: int,
     threshold: float,
@@ -175,9 +181,13 @@ def evaluate(
             epsilon=epsilon,
             inlier_threshold=inlier_threshold,
         )
-        files = tuple(None if name == DEFAULT else Path(name) for name in weights)
+        files, maps = (
+            tuple(None if name == DEFAULT else Path(name) for name in names) for names in (weights, map_weights)
+        )
         levels = tuple(check_scales(each) for each in scales)
-        asked = Request(weights=files, protocol=protocol, scales=levels, paper=preset == "paper", **chosen)
+        asked = Request(
+            weights=files, map_weights=maps, protocol=protocol, scales=levels, paper=preset == "paper", **chosen
+        )
         evaluation = run_evaluation(asked, out)
     except (ValueError, OSError, RuntimeError) as error:
         raise click.ClickException(str(error)) from None

@@ -62,6 +62,7 @@ class SuperPointDetector:
     ) -> None:
         self._extractor = Extractor(weights, device=device, scales=scales)
         self.name = self._extractor.weights_id
+        self.descriptor_dim = self._extractor.descriptor_dim
         self.matched_nms = matched_nms
         self.protocol: dict[str, Any] = {
             "weights_id": self._extractor.weights_id,
@@ -73,6 +74,25 @@ class SuperPointDetector:
     def __call__(self, image: Image, settings: DetectionSettings) -> Features:
         self._extractor.settings = settings
         return self._extractor(image)
+
+
+class CrossedDetectors:
+    """Two networks whose features are matched with each other's: a map made with one, a robot that runs the other.
+
+    The first picture of a pair is the map's.
+    """
+
+    described = True
+
+    def __init__(self, of_map: Detector, of_robot: Detector) -> None:
+        self.of_map, self.of_robot = of_map, of_robot
+        self.name = f"{of_robot.name} in a map of {of_map.name}"
+        self.matched_nms = of_robot.matched_nms
+        self.protocol: dict[str, Any] = {"first picture": of_map.protocol, "second picture": of_robot.protocol}
+
+    def __call__(self, image: Image, settings: DetectionSettings) -> Features:
+        """The robot's, for who has one picture only."""
+        return self.of_robot(image, settings)
 
 
 class HeatmapDetector:

@@ -19,7 +19,9 @@ from superpoint_training.evaluation.benchmark import PairProtocol, PairResult, e
 from superpoint_training.evaluation.corners import CornerProtocol, evaluate_corners, passes
 from superpoint_training.evaluation.detectors import (
     CLASSIC,
+    CrossedDetectors,
     Detector,
+    SuperPointDetector,
     classic_detector,
     superpoint_detector,
 )
@@ -45,6 +47,8 @@ class Request:
     """What to evaluate, and on what.
 
     weights          files; None is the package's default
+    map_weights      a file, or None for the package's default: each of `weights` is matched with its features too,
+                     the first picture of a pair being this one's; () for none
     baselines        of `detectors.CLASSIC`
     hpatches         directory of real pairs in HPatches layout; `all_pairs` for every two pictures
                      of a sequence, `native` at the files' own size, too
@@ -64,6 +68,7 @@ class Request:
     """
 
     weights: tuple[Path | None, ...] = (None,)
+    map_weights: tuple[Path | None, ...] = ()
     baselines: tuple[str, ...] = tuple(CLASSIC)
     hpatches: Path | None = None
     all_pairs: bool = False
@@ -119,8 +124,9 @@ def run_evaluation(request: Request, out: Path) -> Evaluation:
             arguments = described, listed, request.protocol.settings, request.pose_threshold
             evaluation.poses.extend(evaluate_poses(*arguments, bar.update))
     if request.shapes:
-        with tqdm(desc="shapes", total=passes(corner_protocol, len(detectors)), unit="picture") as bar:
-            evaluation.corners.update(evaluate_corners(detectors, corner_protocol, bar.update))
+        single = [detector for detector in detectors if not isinstance(detector, CrossedDetectors)]
+        with tqdm(desc="shapes", total=passes(corner_protocol, len(single)), unit="picture") as bar:
+            evaluation.corners.update(evaluate_corners(single, corner_protocol, bar.update))
     write_report(evaluation, out)
     write_plots(evaluation, out)
     for detector in described:
@@ -142,6 +148,7 @@ def _detectors(request: Request) -> list[Detector]:
             if detector.described and scales != (1.0,):
                 detector.name += f", scales {' '.join(f'{scale:g}' for scale in scales)}"
             found.append(detector)
+    found += _crossed(request, found)
     found += [classic_detector(key) for key in request.baselines]
     names = [detector.name for detector in found]
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -149,6 +156,24 @@ def _detectors(request: Request) -> list[Detector]:
         raise ValueError(
             f"{twice[0]} is given twice: two weights files hold the same tensors, or a baseline or radius is repeated"
         )
+    return found
+
+
+def _crossed(request: Request, robots: Sequence[Detector]) -> list[Detector]:
+    """Each of the networks in a map of each of `request.map_weights`; ValueError where descriptors do not compare."""
+    found: list[Detector] = []
+    for weights in request.map_weights:
+        of_map = superpoint_detector(weights, request.device, request.match_nms[0])
+        for robot in robots:
+            if robot.name == of_map.name:
+                continue
+            theirs, ours = (d.descriptor_dim if isinstance(d, SuperPointDetector) else 0 for d in (of_map, robot))
+            if not ours or ours != theirs:
+                raise ValueError(
+                    f"{robot.name} cannot be matched in a map of {of_map.name}: "
+                    f"descriptors of {ours} and {theirs} numbers"
+                )
+            found.append(CrossedDetectors(of_map, robot))
     return found
 
 
