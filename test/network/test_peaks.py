@@ -15,7 +15,7 @@ from superpoint_ros.network.dense_peaks import (
 )
 from superpoint_ros.network.descriptors import sample_descriptors
 from superpoint_ros.network.heatmap import DetectionSettings, flat, heatmap_from_logits, strongest_each, suppress
-from superpoint_ros.network.peaks import heatmap_of, sample
+from superpoint_ros.network.peaks import cells_of, heatmap_of, sample, strongest_peaks
 
 from . import slow
 
@@ -87,13 +87,46 @@ def test_both_find_the_same_blank_areas():
     assert torch.equal(flat(image), flat_dense(image))
 
 
+@pytest.mark.parametrize("limit", [1, 7, 40, 5000])
+@pytest.mark.parametrize("border", [0, 6])
+@pytest.mark.parametrize("levels", [None, 3, 40])
+def test_the_strongest_keypoints_are_those_of_suppression_among_all_candidates(limit, border, levels):
+    heatmap = random_maps(levels, (1, 88, 96))[0].numpy()
+    heatmap[:, :3] += 1  # many strong ones that the border takes away
+    kept = slow.suppress(np.where(heatmap > 0.2, heatmap, 0), 4)
+    y, x = np.nonzero(kept)
+    inside = (y >= border) & (x >= border) & (y < 88 - border) & (x < 96 - border)
+    y, x = y[inside], x[inside]
+    order = np.argsort(-kept[y, x], kind="stable")[:limit]
+    xy, scores = strongest_peaks(heatmap, 0.2, 4, border, limit)
+    np.testing.assert_array_equal(xy, np.stack([x, y], axis=1)[order])
+    np.testing.assert_array_equal(scores, kept[y, x][order])
+
+
 def test_the_heatmap_and_samples_of_one_picture_equal_those_of_a_batch():
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn((1, 65, 5, 7), generator=generator) * 4
     np.testing.assert_allclose(heatmap_of(logits[0].numpy()), heatmap_from_logits(logits)[0].numpy(), rtol=1e-5)
     dense = torch.nn.functional.normalize(torch.randn((1, 16, 5, 7), generator=generator), dim=1)
     xy = torch.rand((1, 50, 2), generator=generator) * torch.tensor([56.0, 40.0]) - 0.5
-    found = sample(dense[0].numpy(), xy[0].numpy())
+    xy[0, :4] = torch.tensor([[0.0, 0.0], [55.0, 39.0], [55.0, 0.0], [3.5, 35.5]])
+    lengths = np.random.default_rng(0).uniform(0.1, 9, (5, 7, 1)).astype(np.float32)
+    found = sample(cells_of(dense[0].numpy()) * lengths, xy[0].numpy())
     np.testing.assert_allclose(found, sample_descriptors(dense, xy)[0].numpy(), atol=1e-5)
     for row, (x, y) in zip(found, xy[0].tolist(), strict=True):
         np.testing.assert_allclose(row, slow.bilinear(dense[0].numpy(), x, y), atol=1e-5)
+
+
+@pytest.mark.parametrize("cells", [(2, 2), (2, 9), (9, 2)])
+def test_the_smallest_pictures_are_sampled_alike(cells):
+    dense = torch.nn.functional.normalize(
+        torch.randn((1, 8, *cells), generator=torch.Generator().manual_seed(1)), dim=1
+    )
+    y, x = np.mgrid[0 : 8 * cells[0], 0 : 8 * cells[1]].reshape(2, -1).astype(np.float32)
+    xy = np.stack([x, y], axis=1)
+    expected = sample_descriptors(dense, torch.from_numpy(xy)[None])[0].numpy()
+    np.testing.assert_allclose(sample(cells_of(dense[0].numpy()), xy), expected, atol=1e-5)
+
+
+def test_nothing_is_sampled_where_there_are_no_keypoints():
+    assert sample(np.ones((3, 4, 16), np.float32), np.empty((0, 2), np.float32)).shape == (0, 16)

@@ -127,7 +127,7 @@ def inference_network(model: SuperPoint, device: torch.device) -> Network:
 
             def each(pictures: Tensor) -> tuple[Tensor, Tensor]:
                 grey = (pictures[:, 0] * 255).round().to(torch.uint8).numpy()
-                logits, dense = zip(*map(fast, grey), strict=True)
+                logits, dense = zip(*map(fast.logits_and_descriptors, grey), strict=True)
                 return torch.from_numpy(np.stack(logits)), torch.from_numpy(np.stack(dense))
 
             return each

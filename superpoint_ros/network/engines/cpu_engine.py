@@ -12,10 +12,11 @@ from superpoint_ros.network.checkpoint import Checkpoint
 from superpoint_ros.network.engines.engine import Extraction, Masks, require_descriptors
 from superpoint_ros.network.engines.onnx_file import cached_onnx
 from superpoint_ros.network.heatmap import DetectionSettings, refine
-from superpoint_ros.network.peaks import FLAT_RADIUS, blank, heatmap_of, sample, strongest_peaks
+from superpoint_ros.network.peaks import FLAT_RADIUS, blank, sample, strongest_peaks
 
 Map = NDArray[np.float32]
 Network = Callable[[NDArray[np.uint8]], tuple[Map, Map]]
+"""(H, W) uint8 grey, H and W multiples of 8, to the heatmap (H, W) and cells' descriptors (H/8, W/8, D) of any length."""
 
 PACKAGES = {
     "ncnn": ("ncnn",),
@@ -62,25 +63,26 @@ class CpuEngine:
         settings: DetectionSettings,
     ) -> Extraction:
         picture = np.ascontiguousarray(picture)
-        logits, dense = self.network(picture)
-        xy, heatmap = self.locate(logits, picture, size, settings, mask)
+        heatmap, cells = self.network(picture)
+        xy, heatmap = self.locate(heatmap, picture, size, settings, mask)
         scores = heatmap[xy[:, 1], xy[:, 0]]
         points = xy.astype(np.float32)
         if settings.subpixel:
             maps = torch.from_numpy(heatmap)[None], torch.from_numpy(xy)[None]
             points = refine(*maps, torch.tensor([size]))[0].numpy()
-        return Extraction(points, scores, sample(dense, points))
+        return Extraction(points, scores, sample(cells, points))
 
     @staticmethod
     def locate(
-        logits: Map,
+        heatmap: Map,
         picture: NDArray[np.uint8],
         size: tuple[int, int],
         settings: DetectionSettings,
         mask: NDArray[np.bool_] | None = None,
     ) -> tuple[NDArray[np.int64], Map]:
-        """(N, 2) pixels x and y, the strongest first, and the (H, W) heatmap they come from."""
-        heatmap = heatmap_of(logits)[: size[0], : size[1]]
+        """(N, 2) pixels x and y, the strongest first, and the (H, W) heatmap they come from, zero where
+        none may be: the one given, or a part of it, changed in place."""
+        heatmap = heatmap[: size[0], : size[1]]
         heatmap[blank(picture[: size[0], : size[1]], FLAT_RADIUS)] = 0
         if mask is not None:
             heatmap[~mask[: size[0], : size[1]]] = 0

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from superpoint_ros.network.peaks import cells_of, heatmap_of
 from superpoint_ros.network.superpoint import CELL
 
 Map = NDArray[np.float32]
@@ -21,7 +22,7 @@ OUTPUTS = ("logits", "descriptors")
 
 
 class OnnxRuntimeNetwork:
-    """As `SuperPoint.forward` for one picture, in ONNX Runtime (MIT) on the CPU.
+    """As `cpu_engine.Network`, in ONNX Runtime (MIT) on the CPU.
 
     content  an ONNX file of `onnx_file`
     threads  how many cores to use
@@ -39,9 +40,9 @@ class OnnxRuntimeNetwork:
         self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
     def __call__(self, picture: NDArray[np.uint8]) -> tuple[Map, Map]:
-        """(H, W) uint8, multiples of 8, to logits (65, H/8, W/8) and descriptors (D, H/8, W/8)."""
+        """(H, W) uint8, multiples of 8, to heatmap (H, W) and descriptors (H/8, W/8, D)."""
         logits, dense = self._session.run(OUTPUTS, {"image": _image(picture)})
-        return logits[0], dense[0]
+        return heatmap_of(logits[0]), cells_of(dense[0])
 
 
 class OnnxRuntimeOnDevice:
@@ -102,7 +103,7 @@ def tensorrt_providers(device: torch.device, half: bool, folder: Path) -> list[A
 
 
 class OpenVinoNetwork:
-    """As `SuperPoint.forward` for one picture, in OpenVINO (Apache-2.0) on the CPU.
+    """As `cpu_engine.Network`, in OpenVINO (Apache-2.0) on the CPU.
 
     content  an ONNX file of `onnx_file`
     threads  how many cores to use
@@ -122,11 +123,11 @@ class OpenVinoNetwork:
         self._lock = threading.Lock()
 
     def __call__(self, picture: NDArray[np.uint8]) -> tuple[Map, Map]:
-        """(H, W) uint8, multiples of 8, to logits (65, H/8, W/8) and descriptors (D, H/8, W/8)."""
+        """(H, W) uint8, multiples of 8, to heatmap (H, W) and descriptors (H/8, W/8, D)."""
         with self._lock:
             found = self._request.infer({"image": _image(picture)})
-            logits, dense = (np.array(found[name][0]) for name in OUTPUTS)
-        return logits, dense
+            # copies: the request's own memory is written anew by the next call
+            return heatmap_of(found[OUTPUTS[0]][0]), cells_of(found[OUTPUTS[1]][0])
 
 
 def _image(picture: NDArray[np.uint8]) -> Map:

@@ -146,11 +146,11 @@ def _cpu_stages(
     settings: DetectionSettings,
     watch: _Stopwatch,
 ) -> None:
-    logits, dense = engine.network(picture)
+    heatmap, cells = engine.network(picture)
     watch("network")
-    xy, _ = engine.locate(logits, picture, picture.shape, settings)
+    xy, _ = engine.locate(heatmap, picture, picture.shape, settings)
     watch("NMS + top-k")
-    sample(dense, xy.astype(np.float32))
+    sample(cells, xy.astype(np.float32))
     watch("sampling")
 
 
@@ -164,11 +164,8 @@ def _our_stages(
     grey = torch.from_numpy(picture)[None].to(engine.device)
     extent = torch.tensor([picture.shape], device=engine.device)
     watch("upload")
-    if isinstance(engine, CpuEngine):
-        logits, dense = (torch.from_numpy(output)[None] for output in engine.network(picture))
-    else:
-        image = (grey[:, None].to(next(model.parameters()).dtype) / 255).contiguous(memory_format=torch.channels_last)
-        logits, dense = model(image)
+    image = (grey[:, None].to(next(model.parameters()).dtype) / 255).contiguous(memory_format=torch.channels_last)
+    logits, dense = model(image)
     watch("network")
     heatmap = heatmap_from_logits(logits).masked_fill_(flat(grey, extent), 0)
     found = detect(heatmap, extent, settings)

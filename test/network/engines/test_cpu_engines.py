@@ -15,7 +15,7 @@ from superpoint_ros.network.engines.choice import agreeing, installed, make_engi
 from superpoint_ros.network.engines.cpu_engine import PACKAGES, CpuEngine, load_network
 from superpoint_ros.network.engines.engine import TorchEngine
 from superpoint_ros.network.engines.parity import built_in_picture, check, compare
-from superpoint_ros.network.heatmap import DetectionSettings
+from superpoint_ros.network.heatmap import DetectionSettings, heatmap_from_logits
 
 CPU = torch.device("cpu")
 LOGGER = "superpoint_ros.network"
@@ -35,30 +35,32 @@ def name(request):
 
 
 def outputs(checkpoint, picture):
+    """Heatmap and cells' descriptors of unit length, by torch."""
     with torch.inference_mode():
         logits, dense = checkpoint.build()(torch.from_numpy(picture)[None, None].float() / 255)
-    return logits[0].numpy(), dense[0].numpy()
+    return heatmap_from_logits(logits)[0].numpy(), dense[0].permute(1, 2, 0).numpy()
+
+
+def unit(cells):
+    return cells / np.linalg.norm(cells, axis=2, keepdims=True)
 
 
 # Each engine
 
 
+KINDS = [{}, {"batch_norm": True}, {"stem": 2}, {"batch_norm": True, "norm_first": True, "stem": 2}]
+
+
 @pytest.mark.parametrize("size", [(16, 16), (24, 200), (120, 88), (136, 168)])
-@pytest.mark.parametrize(
-    "options", [{}, {"batch_norm": True}, {"stem": 2}, {"batch_norm": True, "norm_first": True, "stem": 2}], ids=str
-)
+@pytest.mark.parametrize("options", KINDS, ids=str)
 def test_a_network_computes_what_torch_computes(name, random_checkpoint, size, options):
     checkpoint = random_checkpoint(**options)
-    if name == "ncnn" and checkpoint.architecture.stem > 1:
-        with pytest.raises(ValueError, match="a network with a stem is not run in ncnn yet"):
-            load_network(name, checkpoint, 1)
-        return
     picture = np.random.default_rng(0).integers(0, 256, size, np.uint8)
     for threads in (1, 2):
-        logits, dense = load_network(name, checkpoint, threads)(picture)
-        expected_logits, expected_dense = outputs(checkpoint, picture)
-        np.testing.assert_allclose(logits, expected_logits, rtol=1e-3, atol=1e-4)
-        np.testing.assert_allclose(dense, expected_dense, atol=1e-4)
+        heatmap, cells = load_network(name, checkpoint, threads)(picture)
+        expected_heatmap, expected_cells = outputs(checkpoint, picture)
+        np.testing.assert_allclose(heatmap, expected_heatmap, rtol=1e-3, atol=1e-6)
+        np.testing.assert_allclose(unit(cells), expected_cells, atol=1e-4)
 
 
 def test_a_norm_that_falls_does_not_trade_places_with_the_max_pool(name, random_checkpoint):
@@ -66,8 +68,8 @@ def test_a_norm_that_falls_does_not_trade_places_with_the_max_pool(name, random_
     for layer in ("1b", "3b"):
         checkpoint.state[f"bn{layer}.weight"][::2] *= -1
     picture = built_in_picture((48, 64))
-    logits, _ = load_network(name, checkpoint, 1)(picture)
-    np.testing.assert_allclose(logits, outputs(checkpoint, picture)[0], rtol=1e-3, atol=1e-4)
+    heatmap, _ = load_network(name, checkpoint, 1)(picture)
+    np.testing.assert_allclose(heatmap, outputs(checkpoint, picture)[0], rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("changes", [{}, {"subpixel": True}, {"nms_radius": 0, "border": 0}])
