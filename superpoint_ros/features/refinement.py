@@ -1,0 +1,322 @@
+"""Matches refined by the pictures: to less than a tenth of a pixel, where the heatmap ends at half of one.
+
+The patch about a keypoint of the first picture, warped as the matches around it say, is aligned with the
+second by Lucas-Kanade in its inverse compositional form (Baker and Matthews, "Lucas-Kanade 20 Years On",
+IJCV 2004), gain, offset and blur free. What does not come back when aligned the other way is left alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from superpoint_ros.features.extractor import Features
+from superpoint_ros.features.image import as_grey
+
+Floats = NDArray[np.float32]
+
+RADIUS = 6
+"""Pixels: a patch is 13 × 13, about as much as the network's 8 × 8 cell and its nearest see."""
+ROUNDS = 5
+"""Of Lucas-Kanade at most; what moves by less than SETTLED is done earlier."""
+SETTLED = 0.01
+MAXIMUM_SHIFT = 2.0
+"""Pixels (of the level) from the keypoint: further away it would be another corner."""
+MAXIMUM_RETURN = 0.25
+"""Pixels: a match that aligned backwards ends further from where it began is not the same thing seen twice."""
+MINIMUM_CORRELATION = 0.75
+"""Between the patches when aligned."""
+MAXIMUM_DEVIATION = 0.25
+"""Pixels: expected of the position, from the patch's gradients and what is left between the patches."""
+GAIN = (0.2, 5.0)
+"""By which one patch may be brighter than the other."""
+NEIGHBOURS = 12
+"""Matches whose affinity warps a patch."""
+TRUST = (16.0, 8.0, 4.0)
+"""Pixels: what a neighbour may be off before it counts half, round by round."""
+MAXIMUM_STRETCH = 5.0
+"""Of a patch, in any direction: what is seen so differently is not compared."""
+
+
+@dataclass(frozen=True)
+class Levels:
+    """A grey picture and its halves, made ready to take patches from.
+
+    pixels    (h, w) uint8: the levels side by side, each half as large as the one before
+    size      (height, width) of the source image
+    finest    level of the first: a pixel of level n is 2**n source pixels
+    corners   (K, 2) x and y of each level's first pixel in `pixels`
+    extents   (K, 2) width and height of each level
+    allowed   (h, w) bool, where a patch may be centred; None: everywhere
+    """
+
+    pixels: NDArray[np.uint8]
+    size: tuple[int, int]
+    finest: int
+    corners: NDArray[np.float32]
+    extents: NDArray[np.float32]
+
+
+def levels_of(image: NDArray[np.uint8], finest: int = 0, coarsest: int = 2) -> Levels:
+    """The levels `finest` to `coarsest` of an image, as `Extractor` takes it; fewer where one is too small."""
+    grey = as_grey(image)
+    size = (grey.shape[0], grey.shape[1])
+    pictures = []
+    for level in range(coarsest + 1):
+        if level:
+            height, width = grey.shape[0] // 2, grey.shape[1] // 2
+            if min(height, width) < 4 * RADIUS:
+                break
+            # whole pixels only, so that pixel x of the half is the mean of 2x and 2x + 1
+            grey = np.asarray(cv2.resize(grey[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA))
+        if level >= finest or min(grey.shape) < 8 * RADIUS:
+            pictures.append((level, grey))
+    height, width = pictures[0][1].shape[0], sum(picture.shape[1] for _, picture in pictures)
+    pixels = np.zeros((height, width), np.uint8)
+    corners, extents, x = [], [], 0
+    for _, picture in pictures:
+        # two pictures are seldom equally sharp, and interpolation is nearly exact only for smooth ones
+        pixels[: picture.shape[0], x : x + picture.shape[1]] = cv2.GaussianBlur(picture, (5, 5), 0.8)
+        corners.append((x, 0))
+        extents.append((picture.shape[1], picture.shape[0]))
+        x += picture.shape[1]
+    return Levels(pixels, size, pictures[0][0], np.array(corners, np.float32), np.array(extents, np.float32))
+
+
+def refine_matches(
+    f0: Features,
+    f1: Features,
+    matches: NDArray[np.int32],
+    images: tuple[NDArray[np.uint8] | Levels, NDArray[np.uint8] | Levels],
+    limit: int | None = None,
+) -> tuple[Floats, NDArray[np.bool_]]:
+    """Where the points of `f0` are in the second picture, more exactly than the keypoints of `f1` tell.
+
+    matches  (M, 2) integers, rows of `f0` and `f1`
+    images   those that the features are from, as `Extractor` takes them, or their `levels_of`
+    limit    refine at most so many, evenly picked
+
+    Returns (M, 2) float32, pixels of the second image, and (M,) bool, which were refined; the others
+    keep their keypoint's position. A match is left alone if its patch reaches beyond a picture, has too
+    little texture, differs too much, or ends more than 2 px (of the scale where it was found) away.
+    Raises ValueError if a picture has not the size of its features.
+    """
+    a, b = (image if isinstance(image, Levels) else levels_of(image) for image in images)
+    for levels, features in ((a, f0), (b, f1)):
+        if levels.size != features.size:
+            raise ValueError(f"the picture's size is {levels.size}, that of its features {features.size}")
+    positions = f1.xy[matches[:, 1]].astype(np.float32)
+    refined = np.zeros(len(matches), bool)
+    if len(matches) < 3:
+        return positions, refined
+    points0 = f0.xy[matches[:, 0]].astype(np.float32)
+    step = 1 if limit is None else max(1, -(-len(matches) // limit))
+    some = slice(None, None, step)
+    affinities = local_affinities(points0, positions)[some]
+    scales = f1.scales[matches[some, 1]]
+    moved, deviation = align(a, b, points0[some], positions[some], affinities, scales)
+    refined[some] = np.isfinite(deviation)
+    positions[some] = moved
+    return positions, refined
+
+
+def local_affinities(points0: Floats, points1: Floats) -> Floats:
+    """How the surroundings of each match are warped, (M, 2, 2) float32, from its nearest matches.
+
+    points0, points1  (M, 2) float32, M at least 3
+
+    Robust: the neighbours are weighted by how well they fit, first with all matches, then among
+    themselves; what they leave open follows the affinity of all.
+    """
+    found, _ = cv2.estimateAffine2D(points0, points1, method=cv2.RANSAC, ransacReprojThreshold=20.0, maxIters=200)
+    overall = np.eye(2, 3, dtype=np.float32) if found is None else found.astype(np.float32)
+    if not _sane(overall[None, :, :2])[0]:
+        overall = np.eye(2, 3, dtype=np.float32)
+    k = min(NEIGHBOURS + 1, len(points0))
+    index = cv2.flann_Index(np.ascontiguousarray(points0), {"algorithm": 4})  # 4: a KD-tree, exact
+    near, _ = index.knnSearch(np.ascontiguousarray(points0), k, params={})
+    there, here = points0[near], points1[near]  # (M, k, 2)
+    left = here - there @ overall[:, :2].T - overall[:, 2]
+    left -= np.median(left, axis=1, keepdims=True)
+    spread = np.square(there - there.mean(axis=1, keepdims=True)).sum(axis=(1, 2)) / k
+    prior = np.eye(2, dtype=np.float32) * (0.5 * spread + 1)[:, None, None]
+    affinities = np.broadcast_to(overall[:, :2], (len(near), 2, 2))
+    for trust in TRUST:
+        weights = (1 / (1 + np.square(left).sum(axis=2, keepdims=True) / trust**2)).astype(np.float32)
+        total = weights.sum(axis=1, keepdims=True)
+        from_middle = there - (weights * there).sum(axis=1, keepdims=True) / total
+        to_middle = here - (weights * here).sum(axis=1, keepdims=True) / total
+        weighted = (weights * from_middle).transpose(0, 2, 1)
+        moments = weighted @ from_middle + prior
+        across = (weighted @ to_middle).transpose(0, 2, 1) + overall[:, :2] @ prior
+        affinities = across @ _inverse(moments)
+        left = to_middle - from_middle @ affinities.transpose(0, 2, 1)
+    return np.where(_sane(affinities)[:, None, None], affinities, overall[:, :2])
+
+
+def align(
+    a: Levels, b: Levels, points0: Floats, points1: Floats, affinities: Floats, scales: Floats
+) -> tuple[Floats, Floats]:
+    """Find the surroundings of points of the first picture in the second.
+
+    points0, points1  (M, 2) float32, where they are in the first, and about where in the second
+    affinities        (M, 2, 2) float32, how their surroundings are warped
+    scales            (M,) source pixels of the second picture to a pixel in which to compare
+
+    Returns the positions in the second, (M, 2) float32, and their expected deviations along x and y
+    together, (M,) float32, source pixels; infinite where a point was left where it was.
+    """
+    level1 = _level(scales, b)
+    zoom = np.sqrt(np.maximum(np.abs(_determinant(affinities)), 1e-6))
+    level0 = _level(2.0**level1 / zoom, a)
+    unit0, unit1 = (np.exp2(level).astype(np.float32)[:, None] for level in (level0, level1))
+    inverse = _inverse(affinities) * (unit1 / unit0)[:, :, None]
+    place0 = (points0 + 0.5) / unit0 - 0.5
+    place1 = (points1 + 0.5) / unit1 - 0.5
+    # the patch and a margin: of one for the gradient, in the second also for the way there
+    fits = _within(a, level0, place0, np.abs(inverse).sum(axis=2) * (RADIUS + 1))
+    fits &= _within(b, level1, place1, np.float32(RADIUS + 2 + MAXIMUM_SHIFT)) & _sane(affinities)
+    chosen = np.flatnonzero(fits)
+    moved = np.array(points1, np.float32)
+    deviation = np.full(len(points1), np.inf, np.float32)
+    if len(chosen) == 0:
+        return moved, deviation
+    corner0, corner1 = a.corners[level0[chosen] - a.finest], b.corners[level1[chosen] - b.finest]
+    patches = _warped(a.pixels, place0[chosen] + corner0, inverse[chosen])
+    places, expected, good = _align(patches, b.pixels, place1[chosen] + corner1)
+    good &= np.abs(places - corner1 - place1[chosen]).max(axis=1) <= MAXIMUM_SHIFT
+    chosen, places, corner1, expected = chosen[good], places[good], corner1[good], expected[good]
+    moved[chosen] = (places - corner1 + 0.5) * unit1[chosen] - 0.5
+    deviation[chosen] = expected * unit1[chosen, 0]
+    return moved, deviation
+
+
+_SIDE = 2 * RADIUS + 1
+_ALONG = np.arange(-RADIUS, RADIUS + 1, dtype=np.float32)
+_GRID = np.stack(np.meshgrid(*[np.arange(-RADIUS - 1, RADIUS + 2, dtype=np.float32)] * 2)).reshape(2, -1)
+_WEIGHTS = np.exp(-np.add.outer(_ALONG**2, _ALONG**2).reshape(-1) / (2 * (0.6 * RADIUS) ** 2))
+_WEIGHTS = (_WEIGHTS / _WEIGHTS.sum()).astype(np.float32)
+"""Of a patch's pixels: the middle counts most, so that a wrong warp or a strange border matters less."""
+_STABLE = np.eye(4, dtype=np.float32) * 1e-3
+
+
+def _align(patches: Floats, pixels: NDArray[np.uint8], places: Floats) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+    """Lucas-Kanade of (M, side + 2, side + 2) patches, from `places` on.
+
+    Returns places, expected deviations in pixels, and which are good.
+    """
+    count = len(patches)
+    basis, template = _basis(patches)
+    gram = _gram(basis)
+    inverse = np.linalg.inv(gram + _STABLE)
+    solver = inverse @ (basis * _WEIGHTS)
+    windows = sliding_window_view(pixels, (_SIDE + 1, _SIDE + 1))
+    begin, places, going = places, places.copy(), np.arange(count)
+    for _ in range(ROUNDS):
+        seen = _interpolated(windows, places[going] - RADIUS)
+        step = np.einsum("mkp,mp->mk", solver if len(going) == count else solver[going], seen - template[going])
+        step = step[:, :2] / np.clip(1 + step[:, 2:3], *GAIN)
+        places[going] = np.clip(places[going] - step, begin[going] - 3, begin[going] + 3)
+        going = going[np.abs(step).max(axis=1) > SETTLED]
+        if len(going) == 0:
+            break
+    margin = sliding_window_view(pixels, (_SIDE + 3, _SIDE + 3))
+    around = _interpolated(margin, places - RADIUS - 1, _SIDE + 2)
+    back, seen = _basis(around.reshape(count, _SIDE + 2, _SIDE + 2))
+    apart = seen - template
+    fit = np.einsum("mkp,mp->mk", solver, apart)
+    gain = 1 + fit[:, 2]
+    apart -= (apart @ _WEIGHTS)[:, None]
+    left = (np.square(apart) @ _WEIGHTS) - np.einsum("mk,mkl,ml->m", fit, gram, fit)
+    contrast = np.square(seen - (seen @ _WEIGHTS)[:, None]) @ _WEIGHTS
+    correlation = 1 - np.maximum(left, 0) / np.maximum(contrast, 1e-6)
+    # neighbouring pixels of a smoothed picture share their noise: a patch has a quarter as many of its own
+    noise = (np.maximum(left, 0) + 0.5) * np.square(_WEIGHTS).sum() * 4
+    expected = np.sqrt(noise * (inverse[:, 0, 0] + inverse[:, 1, 1])) / np.clip(gain, *GAIN)
+    slope = np.einsum("mkp,mp->mk", back * _WEIGHTS, -apart)
+    returned = np.linalg.solve(_gram(back) + _STABLE, slope[:, :, None])[:, :2, 0]
+    good = (np.abs(returned).max(axis=1) <= MAXIMUM_RETURN) & (correlation >= MINIMUM_CORRELATION**2)
+    good &= (gain > GAIN[0]) & (gain < GAIN[1]) & (expected <= MAXIMUM_DEVIATION)
+    return places, expected.astype(np.float32), good
+
+
+def _warped(pixels: NDArray[np.uint8], places: Floats, inverse: Floats) -> Floats:
+    """Patches (M, side + 2, side + 2) about `places`, each seen through its affinity."""
+    maps = inverse @ _GRID + places[:, :, None]
+    maps = maps.transpose(1, 0, 2).reshape(2, -1, _SIDE + 2)
+    patches = np.empty(maps.shape[1:], np.float32)
+    source = pixels.astype(np.float32)
+    rows = 30000 // (_SIDE + 2) * (_SIDE + 2)  # OpenCV's limit is 2^15 rows
+    for begin in range(0, len(patches), rows):
+        some = slice(begin, begin + rows)
+        patches[some] = cv2.remap(source, maps[0, some], maps[1, some], cv2.INTER_LINEAR)
+    return patches.reshape(-1, _SIDE + 2, _SIDE + 2)
+
+
+def _interpolated(windows: NDArray[np.uint8], corners: Floats, side: int = _SIDE) -> Floats:
+    """Patches (M, side²) whose first pixel is at `corners`, bilinear; exact, where cv2.remap knows 1/32 px."""
+    whole = np.floor(corners)
+    part = (corners - whole)[:, :, None, None].astype(np.float32)
+    x, y = whole.astype(np.intp).T
+    window = windows[y, x].astype(np.float32)
+    along = window[:, :, :-1] + part[:, 0] * (window[:, :, 1:] - window[:, :, :-1])
+    return np.asarray(along[:, :-1] + part[:, 1] * (along[:, 1:] - along[:, :-1])).reshape(len(corners), -1)
+
+
+def _basis(patches: Floats) -> tuple[Floats, Floats]:
+    """How a patch changes with x, with y, with gain and with blur (the Laplacian), (M, 4, side²), and the patch itself.
+
+    Without their means, so that an offset changes nothing.
+    """
+    count = len(patches)
+    basis = np.empty((count, 4, _SIDE, _SIDE), np.float32)
+    np.subtract(patches[:, 1:-1, 2:], patches[:, 1:-1, :-2], out=basis[:, 0])
+    np.subtract(patches[:, 2:, 1:-1], patches[:, :-2, 1:-1], out=basis[:, 1])
+    basis[:, :2] *= 0.5
+    basis[:, 2] = patches[:, 1:-1, 1:-1]
+    np.subtract(patches[:, 1:-1, 2:] + patches[:, 1:-1, :-2], 4 * basis[:, 2], out=basis[:, 3])
+    basis[:, 3] += patches[:, 2:, 1:-1] + patches[:, :-2, 1:-1]
+    flat = basis.reshape(count, 4, -1)
+    template = flat[:, 2].copy()
+    flat -= (flat @ _WEIGHTS)[:, :, None]
+    return flat, template
+
+
+def _gram(basis: Floats) -> Floats:
+    return np.asarray((basis * _WEIGHTS) @ basis.transpose(0, 2, 1))
+
+
+def _level(scales: Floats, levels: Levels) -> NDArray[np.intp]:
+    wanted = np.floor(np.log2(np.maximum(scales, 1)) + 1e-3).astype(np.intp)
+    return np.clip(wanted, levels.finest, levels.finest + len(levels.extents) - 1)
+
+
+def _within(levels: Levels, level: NDArray[np.intp], places: Floats, margin: Floats | np.float32) -> NDArray[np.bool_]:
+    last = levels.extents[level - levels.finest] - 1
+    return np.asarray(((places >= margin) & (places <= last - margin)).all(axis=1))
+
+
+def _sane(affinities: Floats) -> NDArray[np.bool_]:
+    """Neither mirrored nor stretched beyond what is compared."""
+    determinant = _determinant(affinities)
+    squares = np.square(affinities).sum(axis=(1, 2))
+    largest = np.sqrt((squares + np.sqrt(np.maximum(squares**2 - 4 * determinant**2, 0))) / 2)
+    return (determinant > 0) & (largest < MAXIMUM_STRETCH) & (determinant > largest / MAXIMUM_STRETCH)
+
+
+def _determinant(matrices: Floats) -> Floats:
+    return np.asarray(matrices[:, 0, 0] * matrices[:, 1, 1] - matrices[:, 0, 1] * matrices[:, 1, 0])
+
+
+def _inverse(matrices: Floats) -> Floats:
+    """Of (M, 2, 2); nothing useful where there is none."""
+    determinant = _determinant(matrices)
+    determinant = np.where(np.abs(determinant) > 1e-12, determinant, 1e-12)
+    turned = np.empty_like(matrices)
+    turned[:, 0, 0], turned[:, 1, 1] = matrices[:, 1, 1], matrices[:, 0, 0]
+    turned[:, 0, 1], turned[:, 1, 0] = -matrices[:, 0, 1], -matrices[:, 1, 0]
+    return np.asarray(turned / determinant[:, None, None], np.float32)
