@@ -72,7 +72,9 @@ def levels_of(image: NDArray[np.uint8], finest: int = 0, coarsest: int = 2) -> L
             if min(height, width) < 4 * RADIUS:
                 break
             # whole pixels only, so that pixel x of the half is the mean of 2x and 2x + 1
-            grey = np.asarray(cv2.resize(grey[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA))
+            grey = np.asarray(
+                cv2.resize(grey[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA)
+            )
         if level >= finest or min(grey.shape) < 8 * RADIUS:
             pictures.append((level, grey))
     height, width = pictures[0][1].shape[0], sum(picture.shape[1] for _, picture in pictures)
