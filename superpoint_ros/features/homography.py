@@ -309,8 +309,9 @@ def _corner_deviation(
 
     With A the derivative of the mapped inliers by the eight parameters, the covariance of the
     parameters is σ² (AᵀA)⁻¹ (Hartley and Zisserman, "Multiple View Geometry", section 5.2), and a
-    corner's follows with its own derivative; σ and the derivatives are by each match's scale. Points on a line or in a small region leave directions
-    undetermined: infinite or huge. A match's influence is its part of the trace of A (AᵀA)⁻¹ Aᵀ.
+    corner's follows with its own derivative; each match counts by its scale. Points on a line or in a
+    small region leave directions undetermined: infinite or huge. A match's influence is its part of
+    the trace of A (AᵀA)⁻¹ Aᵀ.
     """
     normalise = _normalisation(size)
     scaled = matrix @ np.linalg.inv(normalise)
