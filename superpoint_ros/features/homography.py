@@ -6,15 +6,35 @@ robust estimator", CVPR 2020), then least squares over all inliers.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
-from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from superpoint_ros.features.extractor import Features
+from superpoint_ros.features.fit import (
+    Pairs,
+    corner_deviation,
+    image_corners,
+    jacobians,
+    normalised,
+    project,
+    root_mean_square,
+    towards_least_squares,
+)
+from superpoint_ros.features.refinement import Levels, Pictures, align, levels_of_both
+
+__all__ = [
+    "Homography",
+    "HomographyStatus",
+    "corner_error",
+    "estimate_homography",
+    "image_corners",
+    "project",
+    "unknown_homography",
+]
 
 DEGREES = 8
 """Of freedom of a homography; a match gives two equations, so that four determine one."""
@@ -48,12 +68,15 @@ MAXIMUM_CORNER_DEVIATION = 0.02
 """Of the image diagonal: above this standard deviation a mapped image corner is a guess."""
 MAXIMUM_STRETCH = 32
 """Of any direction at any place, and of its inverse: beyond it an image is flattened, not seen."""
-INLIERS_PER_DOUBT = 20
-"""One inlier in so many may be there by chance: what only the most influential ones determine is
-not known. Without this, 10 of 360 sets (100 matches in a line, a corner or a patch and up to as
-many wrong ones) passed for homographies; with it none, and 502 instead of 503 of 560 true ones."""
-KEYPOINT_DEVIATION = 0.5
-"""Pixels of the network: the least assumed error of a match; a perfect fit of a few points proves nothing."""
+
+ALIGNED = 200
+"""Inliers about which pictures are aligned at most, evenly picked; the time grows with them."""
+MINIMUM_ALIGNED = 0.4
+"""Part of them that must agree about the refined homography, or it stays what it was."""
+ALIGNED_DEVIATION = 0.03
+"""Pixels: no patch is trusted more than this."""
+OUTLYING = 3.0
+"""Times the median error beyond which an aligned match is left out."""
 
 
 class HomographyStatus(IntEnum):
@@ -73,34 +96,45 @@ class Homography:
              entry 1; NaN unless `status` is OK
     inliers  (M,) bool, which matches agree with it; all False unless OK
     rmse     pixels, root mean square of the inliers' reprojection error in the second image; NaN
-             unless OK
+             unless OK; if `refined`, of those inliers that were, at their refined positions
     status   OK, TOO_FEW_MATCHES or DEGENERATE
+    refined  whether the pictures themselves were aligned
     """
 
     matrix: NDArray[np.float64]
     inliers: NDArray[np.bool_]
     rmse: float
     status: HomographyStatus
+    refined: bool = False
 
 
-def estimate_homography(f0: Features, f1: Features, matches: NDArray[np.int32], threshold: float = 3.0) -> Homography:
+def estimate_homography(
+    f0: Features,
+    f1: Features,
+    matches: NDArray[np.int32],
+    threshold: float = 3.0,
+    images: Pictures | None = None,
+) -> Homography:
     """Estimate the homography from `f0` to `f1`, robustly and deterministically.
 
     matches    (M, 2) integers, rows of `f0` and `f1`
     threshold  pixels, reprojection error up to which a match is an inlier where keypoints are as exact
                as a pixel; it grows with the match's scale, see `match_scales`
+    images     those that the features are from, as `Extractor` takes them, or their `levels_of`: the
+               pictures are aligned about some of the inliers, where the homography says, and it is
+               fitted to what comes out, if that is more exact; None: it is not
 
     TOO_FEW_MATCHES: fewer than MINIMUM_MATCHES. DEGENERATE: the inliers do not determine a homography
     that a camera could have seen: too few of them, on a line, in one corner (so that the mapped
     image corners are mere extrapolation), the result mirrors or folds the image, or nearly as many
     of the other matches agree about another one, as with a pattern that repeats. Raises ValueError for
-    indices out of range or a bad threshold.
+    indices out of range, a bad threshold, or pictures of another size than their features.
     """
     matches = np.asarray(matches)
     _check_arguments(f0, f1, matches, threshold)
     if len(matches) < MINIMUM_MATCHES:
         return unknown_homography(HomographyStatus.TOO_FEW_MATCHES, len(matches))
-    pairs = _Pairs(
+    pairs = Pairs(
         f0.xy[matches[:, 0]].astype(np.float64),
         f1.xy[matches[:, 1]].astype(np.float64),
         f0.scales[matches[:, 0]].astype(np.float64),
@@ -115,33 +149,18 @@ def estimate_homography(f0: Features, f1: Features, matches: NDArray[np.int32], 
     if (
         inliers.sum() < max(min(MINIMUM_INLIERS, len(matches)), MINIMUM_SHARE * len(matches))
         or not _keeps_orientation_at(matrix, pairs.points0[inliers])
-        or _corner_deviation(matrix, pairs.points0[inliers], errors[inliers], scales[inliers], f0.size)
+        or corner_deviation(matrix, pairs.some(inliers), scales[inliers])
         > MAXIMUM_CORNER_DEVIATION * float(np.hypot(*f1.size))
         or _ambiguous(pairs, errors > APART * threshold * scales, int(inliers.sum()), threshold)
     ):
         return unknown_homography(HomographyStatus.DEGENERATE, len(matches))
-    return Homography(matrix, inliers, _root_mean_square(errors[inliers]), HomographyStatus.OK)
+    found = Homography(matrix, inliers, root_mean_square(errors[inliers]), HomographyStatus.OK)
+    return found if images is None else _refined(found, pairs, threshold, *levels_of_both(images, (f0, f1)))
 
 
 def unknown_homography(status: HomographyStatus, matches: int) -> Homography:
     """What is reported when there is no homography: a NaN matrix and no inliers."""
     return Homography(np.full((3, 3), np.nan), np.zeros(matches, bool), np.nan, status)
-
-
-def project(matrix: NDArray[np.float64], points: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Map (N, 2) points by a (3, 3) homography.
-
-    Returns (N, 2) float64, infinite where a point goes to infinity.
-    """
-    mapped = points @ matrix[:, :2].T + matrix[:, 2]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(mapped[:, :2] / mapped[:, 2:])
-
-
-def image_corners(size: tuple[int, int]) -> NDArray[np.float64]:
-    """The centres of an image's corner pixels, (4, 2) float64, clockwise from the top left."""
-    height, width = size
-    return np.array([[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]], np.float64)
 
 
 def corner_error(estimate: NDArray[np.float64], truth: NDArray[np.float64], size: tuple[int, int]) -> float:
@@ -151,41 +170,6 @@ def corner_error(estimate: NDArray[np.float64], truth: NDArray[np.float64], size
     """
     corners = image_corners(size)
     return float(np.linalg.norm(project(estimate, corners) - project(truth, corners), axis=1).mean())
-
-
-@dataclass(frozen=True)
-class _Pairs:
-    """Matches as points, (M, 2) float64, and the scales at which they were found, (M,) float64.
-
-    size  (height, width) of the first image
-    """
-
-    points0: NDArray[np.float64]
-    points1: NDArray[np.float64]
-    scales0: NDArray[np.float64]
-    scales1: NDArray[np.float64]
-    size: tuple[int, int]
-
-    def some(self, chosen: Any) -> _Pairs:
-        """Those of an index."""
-        parts = self.points0[chosen], self.points1[chosen], self.scales0[chosen], self.scales1[chosen]
-        return _Pairs(*parts, self.size)
-
-    def errors(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Reprojection error of each match in the second image, pixels."""
-        apart = project(matrix, self.points0) - self.points1
-        return np.asarray(np.hypot(apart[:, 0], apart[:, 1]))
-
-    def match_scales(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-        """How many times as inexact each match is as one of keypoints of scale 1, (M,), at least 1.
-
-        Both keypoints are as exact as a pixel of the network where they were found; the first one's
-        error is magnified with the image, its square by the Jacobian's determinant, det(H)/w³.
-        """
-        depth = self.points0 @ matrix[2, :2] + matrix[2, 2]
-        area = np.abs(np.linalg.det(matrix)) / np.maximum(np.abs(depth), 1e-6) ** 3
-        squares = (self.scales1**2 + area * self.scales0**2) / (1 + area)
-        return np.asarray(np.sqrt(np.maximum(squares, 1)))
 
 
 def _check_arguments(f0: Features, f1: Features, matches: NDArray[np.int32], threshold: float) -> None:
@@ -198,13 +182,13 @@ def _check_arguments(f0: Features, f1: Features, matches: NDArray[np.int32], thr
         raise ValueError(f"threshold must be a positive number of pixels, got {threshold!r}")
 
 
-def _robust_fit(pairs: _Pairs, threshold: float, iterations: int = 5000) -> NDArray[np.float64] | None:
+def _robust_fit(pairs: Pairs, threshold: float, iterations: int = 5000) -> NDArray[np.float64] | None:
     some = pairs.some(slice(None, None, -(-len(pairs.points0) // CONSENSUS)))
     typical = threshold * float(np.median(np.maximum(some.scales1, 1)))
     found, _ = cv2.findHomography(
         some.points0, some.points1, cv2.USAC_MAGSAC, typical, maxIters=iterations, confidence=0.9999
     )
-    matrix = _normalised(found)
+    matrix = normalised(found)
     settled = np.zeros(len(pairs.points0), bool)
     for _ in range(REFITS):
         if matrix is None:
@@ -214,12 +198,11 @@ def _robust_fit(pairs: _Pairs, threshold: float, iterations: int = 5000) -> NDAr
         if 2 * inliers.sum() < DEGREES or (inliers == settled).all():
             return matrix
         settled = inliers
-        chosen = pairs.some(inliers)
-        matrix = _towards_least_squares(matrix, chosen.points0, chosen.points1, 1 / scales[inliers], pairs.size)
+        matrix = towards_least_squares(matrix, pairs.some(inliers), scales[inliers])
     return matrix
 
 
-def _ambiguous(pairs: _Pairs, others: NDArray[np.bool_], inliers: int, threshold: float) -> bool:
+def _ambiguous(pairs: Pairs, others: NDArray[np.bool_], inliers: int, threshold: float) -> bool:
     """Whether nearly as many of the `others`, (M,) bool, agree about another homography.
 
     They are not looked at where all of them would be too few: nearly always from frame to frame.
@@ -238,41 +221,55 @@ def _ambiguous(pairs: _Pairs, others: NDArray[np.bool_], inliers: int, threshold
     return not _leads(inliers, int(agree.sum()))
 
 
+def _refined(found: Homography, pairs: Pairs, threshold: float, a: Levels, b: Levels) -> Homography:
+    """The homography fitted to where patches about some inliers really are; as it was if that is no better."""
+    rows = np.flatnonzero(found.inliers)
+    rows = rows[:: -(-len(rows) // ALIGNED)]
+    needed = max(MINIMUM_INLIERS, MINIMUM_ALIGNED * len(rows))
+    rows, aligned, deviations = _aligned(found.matrix, pairs, rows, a, b)
+    matrix, agree = found.matrix, np.ones(len(rows), bool)
+    for _ in range(REFITS):
+        if agree.sum() < needed:
+            return found
+        refit = towards_least_squares(matrix, aligned.some(agree), deviations[agree])
+        if refit is None or not _keeps_orientation(refit, pairs.size):
+            return found
+        matrix, errors = refit, aligned.errors(refit) / deviations
+        agree = errors <= OUTLYING * max(float(np.median(errors)), 1.0)
+    rows, aligned, deviations = rows[agree], aligned.some(agree), deviations[agree]
+    rmse, own, scales = root_mean_square(aligned.errors(matrix)), pairs.some(found.inliers), pairs.match_scales(matrix)
+    if (
+        len(rows) < needed
+        or rmse >= root_mean_square(pairs.some(rows).errors(found.matrix))
+        or corner_deviation(matrix, aligned, deviations) >= corner_deviation(found.matrix, own, scales[found.inliers])
+    ):
+        return found
+    points1 = pairs.points1.copy()
+    points1[rows] = aligned.points1
+    inliers = replace(pairs, points1=points1).errors(matrix) <= threshold * scales
+    return Homography(matrix, inliers, rmse, found.status, refined=True)
+
+
+def _aligned(
+    matrix: NDArray[np.float64], pairs: Pairs, rows: NDArray[np.intp], a: Levels, b: Levels
+) -> tuple[NDArray[np.intp], Pairs, NDArray[np.float64]]:
+    """Those of `rows` whose patches could be aligned, as they are then, with their deviations in pixels."""
+    chosen = pairs.some(rows)
+    moved, deviations = align(
+        a,
+        b,
+        chosen.points0.astype(np.float32),
+        project(matrix, chosen.points0).astype(np.float32),
+        jacobians(matrix, chosen.points0).astype(np.float32),
+        chosen.scales1.astype(np.float32),
+    )
+    good = np.isfinite(deviations)
+    aligned = replace(chosen.some(good), points1=moved[good].astype(np.float64))
+    return rows[good], aligned, np.maximum(deviations[good].astype(np.float64), ALIGNED_DEVIATION)
+
+
 def _leads(first: int, second: int) -> bool:
     return second < MAXIMUM_SECOND * first and first - second > LEAD * np.sqrt(first + second)
-
-
-def _towards_least_squares(
-    matrix: NDArray[np.float64],
-    points0: NDArray[np.float64],
-    points1: NDArray[np.float64],
-    weights: NDArray[np.float64],
-    size: tuple[int, int],
-) -> NDArray[np.float64] | None:
-    """One step of Gauss-Newton to the least weighted reprojection error; None where the points leave it open.
-
-    MAGSAC++ is within a pixel of its end, where a step leaves less than a hundredth of one.
-    """
-    normalise = _normalisation(size)
-    scaled = _normalised(matrix @ np.linalg.inv(normalise))
-    if scaled is None:
-        return None
-    mapped, terms = _derivative(scaled, project(normalise, points0))
-    terms *= weights
-    products = terms @ ((points1 - mapped) * weights[:, None])
-    slope = np.concatenate([products[:3, 0], products[:3, 1], products[3:5, 0] + products[5:, 1]])
-    try:
-        step = np.linalg.solve(_gram(terms), slope)
-    except np.linalg.LinAlgError:
-        return None
-    return _normalised((scaled + np.append(step, 0).reshape(3, 3)) @ normalise)
-
-
-def _normalised(found: Any) -> NDArray[np.float64] | None:
-    """What OpenCV found, None or a matrix, with a last entry of 1; None where that cannot be."""
-    if found is None or not np.isfinite(found).all() or abs(found[2, 2]) < 1e-9:
-        return None
-    return np.asarray(found / found[2, 2], np.float64)
 
 
 def _keeps_orientation(matrix: NDArray[np.float64], size: tuple[int, int]) -> bool:
@@ -296,85 +293,3 @@ def _keeps_orientation_at(matrix: NDArray[np.float64], points: NDArray[np.float6
     area = np.abs(xx * yy - xy * yx)
     largest = np.sqrt((squares + np.sqrt(np.maximum(squares**2 - 4 * area**2, 0))) / 2)
     return bool((largest < MAXIMUM_STRETCH).all() and (area > largest / MAXIMUM_STRETCH).all())
-
-
-def _corner_deviation(
-    matrix: NDArray[np.float64],
-    points: NDArray[np.float64],
-    errors: NDArray[np.float64],
-    scales: NDArray[np.float64],
-    size: tuple[int, int],
-) -> float:
-    """The largest standard deviation of a mapped image corner, in pixels, from match errors.
-
-    With A the derivative of the mapped inliers by the eight parameters, the covariance of the
-    parameters is σ² (AᵀA)⁻¹ (Hartley and Zisserman, "Multiple View Geometry", section 5.2), and a
-    corner's follows with its own derivative; each match counts by its scale. Points on a line or in a
-    small region leave directions undetermined: infinite or huge. A match's influence is its part of
-    the trace of A (AᵀA)⁻¹ Aᵀ.
-    """
-    normalise = _normalisation(size)
-    scaled = matrix @ np.linalg.inv(normalise)
-    _, terms = _derivative(scaled, project(normalise, points))
-    terms /= scales
-    gram = _gram(terms)
-    basis = _inverse_root(gram)
-    if basis is None:
-        return np.inf
-    doubted = _influence(terms, basis).argsort(kind="stable")[len(points) - len(points) // INLIERS_PER_DOUBT :]
-    basis = _inverse_root(gram - _gram(terms[:, doubted]))
-    if basis is None:
-        return np.inf
-    _, corners = _derivative(scaled, project(normalise, image_corners(size)))
-    deviation = max(_root_mean_square(errors / scales), KEYPOINT_DEVIATION)
-    return deviation * float(np.sqrt(_influence(corners, basis).max()))
-
-
-def _root_mean_square(errors: NDArray[np.float64]) -> float:
-    return float(np.sqrt(np.mean(errors**2))) if len(errors) else np.nan
-
-
-def _inverse_root(gram: NDArray[np.float64]) -> NDArray[np.float64] | None:
-    """B with B Bᵀ = G⁻¹; None where G is singular."""
-    values, vectors = np.linalg.eigh(gram)
-    return None if values[0] <= values[-1] * 1e-12 else np.asarray(vectors / np.sqrt(values))
-
-
-def _normalisation(size: tuple[int, int]) -> NDArray[np.float64]:
-    """Maps an image of `size` to -1 … 1, where equations are well conditioned."""
-    return np.array([[2 / size[1], 0, -1], [0, 2 / size[0], -1], [0, 0, 1]])
-
-
-def _derivative(
-    matrix: NDArray[np.float64], points: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The mapped points (N, 2), and the terms (7, N) of their derivatives by the matrix's first eight entries.
-
-    With terms (a, b, c) of heights 3, 2, 2 the derivative of x is (a, 0, b) and that of y is (0, a, c).
-    """
-    mapped = matrix[:, :2] @ points.T + matrix[:, 2:]
-    terms = np.empty((7, len(points)))
-    np.divide(1.0, mapped[2], out=terms[2])
-    np.multiply(points.T, terms[2], out=terms[:2])
-    places = mapped[:2] * terms[2]
-    np.multiply(terms[:2], -places[0], out=terms[3:5])
-    np.multiply(terms[:2], -places[1], out=terms[5:])
-    return places.T, terms
-
-
-def _gram(terms: NDArray[np.float64]) -> NDArray[np.float64]:
-    """AᵀA, (8, 8), of a derivative in `terms`."""
-    products = terms @ terms.T
-    gram = np.zeros((8, 8))
-    gram[:3, :3] = gram[3:6, 3:6] = products[:3, :3]
-    gram[:3, 6:], gram[3:6, 6:] = products[:3, 3:5], products[:3, 5:]
-    gram[6:, :6] = gram[:6, 6:].T
-    gram[6:, 6:] = products[3:5, 3:5] + products[5:, 5:]
-    return gram
-
-
-def _influence(terms: NDArray[np.float64], basis: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Squared length (N,) of each point's derivatives, x and y together, in a basis (8, 8) of the parameters."""
-    x = basis[:3].T @ terms[:3] + basis[6:].T @ terms[3:5]
-    y = basis[3:6].T @ terms[:3] + basis[6:].T @ terms[5:]
-    return np.asarray((x * x + y * y).sum(axis=0))

@@ -93,11 +93,24 @@ def levels_of(image: NDArray[np.uint8], finest: int = 0, coarsest: int = 2) -> L
     return Levels(pixels, size, pictures[0][0], np.array(corners, np.float32), np.array(extents, np.float32))
 
 
+Pictures = tuple[NDArray[np.uint8] | Levels, NDArray[np.uint8] | Levels]
+"""Two images, as `Extractor` takes them, or their `levels_of`."""
+
+
+def levels_of_both(images: Pictures, features: tuple[Features, Features]) -> tuple[Levels, Levels]:
+    """The levels of both images; ValueError if one has not the size of its features."""
+    a, b = (image if isinstance(image, Levels) else levels_of(image) for image in images)
+    for levels, found in zip((a, b), features, strict=True):
+        if levels.size != found.size:
+            raise ValueError(f"the picture's size is {levels.size}, that of its features {found.size}")
+    return a, b
+
+
 def refine_matches(
     f0: Features,
     f1: Features,
     matches: NDArray[np.int32],
-    images: tuple[NDArray[np.uint8] | Levels, NDArray[np.uint8] | Levels],
+    images: Pictures,
     limit: int | None = None,
 ) -> tuple[Floats, NDArray[np.bool_]]:
     """Where the points of `f0` are in the second picture, more exactly than the keypoints of `f1` tell.
@@ -111,10 +124,7 @@ def refine_matches(
     little texture, differs too much, or ends more than 2 px (of the scale where it was found) away.
     Raises ValueError if a picture has not the size of its features.
     """
-    a, b = (image if isinstance(image, Levels) else levels_of(image) for image in images)
-    for levels, features in ((a, f0), (b, f1)):
-        if levels.size != features.size:
-            raise ValueError(f"the picture's size is {levels.size}, that of its features {features.size}")
+    a, b = levels_of_both(images, (f0, f1))
     positions = f1.xy[matches[:, 1]].astype(np.float32)
     refined = np.zeros(len(matches), bool)
     if len(matches) < 3:
