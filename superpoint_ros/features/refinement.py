@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from superpoint_ros.features.extractor import Features
 from superpoint_ros.features.image import as_grey
+from superpoint_ros.features.neighbours import determinants, inverses, local_motion, sane
 
 Floats = NDArray[np.float32]
 
@@ -38,12 +39,6 @@ MAXIMUM_DEVIATION = 0.25
 """Pixels: expected of the position, from the patch's gradients and what is left between the patches."""
 GAIN = (0.2, 5.0)
 """By which one patch may be brighter than the other."""
-NEIGHBOURS = 12
-"""Matches whose affinity warps a patch."""
-TRUST = (16.0, 8.0, 4.0)
-"""Pixels: what a neighbour may be off before it counts half, round by round."""
-MAXIMUM_STRETCH = 5.0
-"""Of a patch, in any direction: what is seen so differently is not compared."""
 
 
 @dataclass(frozen=True)
@@ -132,63 +127,12 @@ def refine_matches(
     points0 = f0.xy[matches[:, 0]].astype(np.float32)
     step = 1 if limit is None else max(1, -(-len(matches) // limit))
     some = slice(None, None, step)
-    affinities = local_affinities(points0, positions)[some]
+    affinities = local_motion(points0, positions).affinities[some]
     scales = f1.scales[matches[some, 1]]
     moved, deviation = align(a, b, points0[some], positions[some], affinities, scales)
     refined[some] = np.isfinite(deviation)
     positions[some] = moved
     return positions, refined
-
-
-def local_affinities(points0: Floats, points1: Floats) -> Floats:
-    """How the surroundings of each match are warped, (M, 2, 2) float32, from its nearest matches.
-
-    points0, points1  (M, 2) float32, M at least 3
-
-    Robust: the neighbours are weighted by how well they fit, first with all matches, then among
-    themselves; what they leave open follows the affinity of all.
-    """
-    found, _ = cv2.estimateAffine2D(points0, points1, method=cv2.RANSAC, ransacReprojThreshold=20.0, maxIters=200)
-    overall = np.eye(2, 3, dtype=np.float32) if found is None else found.astype(np.float32)
-    if not _sane(overall[None, :, :2])[0]:
-        overall = np.eye(2, 3, dtype=np.float32)
-    # Rows of (k, M) arrays, neighbour by neighbour: numpy is slow along short axes.
-    near = _nearest(points0, min(NEIGHBOURS + 1, len(points0)))
-    (there_x, there_y), (here_x, here_y) = points0.T[:, near], points1.T[:, near]
-    (a, b), (c, d) = overall[:, :2]
-    left_x = here_x - a * there_x - b * there_y - overall[0, 2]
-    left_y = here_y - c * there_x - d * there_y - overall[1, 2]
-    # as if a few more said what all say together, for where the others lie in a row
-    prior = 1 + 0.04 * (np.square(there_x - there_x.mean(axis=0)) + np.square(there_y - there_y.mean(axis=0))).sum(
-        axis=0
-    )
-    for trust in TRUST:
-        weights = 1 / (1 + (left_x**2 + left_y**2) / np.float32(trust**2))
-        weights /= weights.sum(axis=0)
-        from_x, from_y, to_x, to_y = (
-            part - (weights * part).sum(axis=0) for part in (there_x, there_y, here_x, here_y)
-        )
-        weighted_x, weighted_y = weights * from_x, weights * from_y
-        share = prior / len(near)
-        xx, yy = (weighted_x * from_x).sum(axis=0) + share, (weighted_y * from_y).sum(axis=0) + share
-        xy = (weighted_x * from_y).sum(axis=0)
-        area = xx * yy - xy * xy
-        rows = []
-        for to, along, across in ((to_x, a, b), (to_y, c, d)):
-            x = (weighted_x * to).sum(axis=0) + share * along
-            y = (weighted_y * to).sum(axis=0) + share * across
-            rows.append(((x * yy - y * xy) / area, (y * xx - x * xy) / area))
-        (ax, bx), (cx, dx) = rows
-        left_x = to_x - ax * from_x - bx * from_y
-        left_y = to_y - cx * from_x - dx * from_y
-    affinities = np.stack([ax, bx, cx, dx], axis=1).reshape(-1, 2, 2)
-    return np.where(_sane(affinities)[:, None, None], affinities, overall[:, :2])
-
-
-def _nearest(points: Floats, k: int) -> NDArray[np.int32]:
-    """The k nearest of (M, 2) points to each, itself included: (k, M)."""
-    index = cv2.flann_Index(np.ascontiguousarray(points), {"algorithm": 4})  # type: ignore[attr-defined]
-    return np.ascontiguousarray(index.knnSearch(np.ascontiguousarray(points), k, params={})[0].T)  # 4: KD-tree, exact
 
 
 def align(
@@ -204,15 +148,15 @@ def align(
     together, (M,) float32, source pixels; infinite where a point was left where it was.
     """
     level1 = _level(scales, b)
-    zoom = np.sqrt(np.maximum(np.abs(_determinant(affinities)), 1e-6))
+    zoom = np.sqrt(np.maximum(np.abs(determinants(affinities)), 1e-6))
     level0 = _level(2.0**level1 / zoom, a)
     unit0, unit1 = (np.exp2(level).astype(np.float32)[:, None] for level in (level0, level1))
-    inverse = _inverse(affinities) * (unit1 / unit0)[:, :, None]
+    inverse = inverses(affinities) * (unit1 / unit0)[:, :, None]
     place0 = (points0 + 0.5) / unit0 - 0.5
     place1 = (points1 + 0.5) / unit1 - 0.5
     # the patch and a margin: of one for the gradient, in the second also for the way there
     fits = _within(a, level0, place0, np.abs(inverse).sum(axis=2) * (RADIUS + 1))
-    fits &= _within(b, level1, place1, np.float32(RADIUS + 2 + FARTHEST)) & _sane(affinities)
+    fits &= _within(b, level1, place1, np.float32(RADIUS + 2 + FARTHEST)) & sane(affinities)
     chosen = np.flatnonzero(fits)
     moved = np.array(points1, np.float32)
     deviation = np.full(len(points1), np.inf, np.float32)
@@ -296,7 +240,7 @@ def _returned(around: Floats, apart: Floats) -> Floats:
     weighted = gradient * _WEIGHTS
     squares = weighted @ gradient.transpose(0, 2, 1) + _STABLE[:2, :2]
     slope = np.einsum("mkp,mp->mk", weighted, apart)
-    return np.asarray(np.abs(np.einsum("mkl,ml->mk", _inverse(squares), slope)).max(axis=1))
+    return np.asarray(np.abs(np.einsum("mkl,ml->mk", inverses(squares), slope)).max(axis=1))
 
 
 def _warped(source: Floats, places: Floats, inverse: Floats) -> Floats:
@@ -339,25 +283,3 @@ def _level(scales: NDArray[np.floating], levels: Levels) -> NDArray[np.intp]:
 def _within(levels: Levels, level: NDArray[np.intp], places: Floats, margin: Floats | np.float32) -> NDArray[np.bool_]:
     last = levels.extents[level - levels.finest] - 1
     return np.asarray(((places >= margin) & (places <= last - margin)).all(axis=1))
-
-
-def _sane(affinities: Floats) -> NDArray[np.bool_]:
-    """Neither mirrored nor stretched beyond what is compared."""
-    determinant = _determinant(affinities)
-    squares = np.square(affinities).sum(axis=(1, 2))
-    largest = np.sqrt((squares + np.sqrt(np.maximum(squares**2 - 4 * determinant**2, 0))) / 2)
-    return (determinant > 0) & (largest < MAXIMUM_STRETCH) & (determinant > largest / MAXIMUM_STRETCH)
-
-
-def _determinant(matrices: Floats) -> Floats:
-    return np.asarray(matrices[:, 0, 0] * matrices[:, 1, 1] - matrices[:, 0, 1] * matrices[:, 1, 0])
-
-
-def _inverse(matrices: Floats) -> Floats:
-    """Of (M, 2, 2); nothing useful where there is none."""
-    determinant = _determinant(matrices)
-    determinant = np.where(np.abs(determinant) > 1e-12, determinant, 1e-12)
-    turned = np.empty_like(matrices)
-    turned[:, 0, 0], turned[:, 1, 1] = matrices[:, 1, 1], matrices[:, 0, 0]
-    turned[:, 0, 1], turned[:, 1, 0] = -matrices[:, 0, 1], -matrices[:, 1, 0]
-    return np.asarray(turned / determinant[:, None, None], np.float32)

@@ -11,7 +11,7 @@ import pytest
 from superpoint_ros.features.extractor import Features
 from superpoint_ros.features.fit import project
 from superpoint_ros.features.homography import corner_error, estimate_homography
-from superpoint_ros.features.refinement import levels_of, local_affinities, refine_matches
+from superpoint_ros.features.refinement import levels_of, refine_matches
 
 HEIGHT, WIDTH = SIZE = (360, 480)
 
@@ -228,35 +228,6 @@ def test_a_picture_of_another_size_is_refused_with_both():
     picture = as_picture(seen(np.eye(3)))
     with pytest.raises(ValueError, match=r"^the picture's size is \(360, 240\), that of its features \(360, 480\)$"):
         refine_matches(f0, f1, in_order(len(f0)), (picture, picture[:, :240]))
-
-
-# The warp of a patch
-
-
-def slow_affinity(points0, points1, row):
-    near = np.argsort(np.linalg.norm(points0 - points0[row], axis=1))[:13]
-    there, here = points0[near] - points0[near].mean(axis=0), points1[near] - points1[near].mean(axis=0)
-    return np.linalg.lstsq(there, here, rcond=None)[0].T
-
-
-def test_affinities_are_those_of_the_nearest_matches():
-    rng = np.random.default_rng(0)
-    points = rng.uniform(0, 400, (200, 2)).astype(np.float32)
-    bent = points + np.stack([8 * np.sin(points[:, 1] / 60), 8 * np.cos(points[:, 0] / 60)], axis=1).astype(np.float32)
-    found = local_affinities(points, bent)
-    assert found.shape == (200, 2, 2)
-    expected = np.stack([slow_affinity(points, bent, row) for row in range(200)])
-    assert np.median(np.abs(found - expected)) < 0.02
-
-
-def test_affinities_survive_wrong_matches():
-    rng = np.random.default_rng(0)
-    points = rng.uniform(0, 400, (200, 2)).astype(np.float32)
-    turn = np.array([[0.5, -0.9], [0.9, 0.5]], np.float32)
-    moved = points @ turn.T + np.float32(30)
-    moved[::4] = rng.uniform(0, 400, (50, 2))
-    found = local_affinities(points, moved)
-    assert np.quantile(np.abs(found - turn).max(axis=(1, 2)), 0.95) < 0.05
 
 
 # Of a homography
