@@ -11,6 +11,9 @@ from superpoint_ros.features.extractor import Features
 
 Floats = NDArray[np.float32]
 
+BLOCK = 2**24
+"""Similarities that are held at a time, 64 MB: 4096 × 4096 in one piece, 65536 × 65536 in 256."""
+
 
 def match(
     f0: Features, f1: Features, ratio: float | None = None, min_similarity: float | None = None
@@ -61,13 +64,20 @@ def nearest_on_device(d0: Tensor, d1: Tensor) -> Tensor:
     """The nearest row of (M, D) `d1` to each row of (N, D) `d0`, without a step that waits for the device.
 
     Returns (4, N) float32: the row, 1 if the two are each other's nearest, their similarity, and that
-    to the second nearest.
+    to the second nearest. At most BLOCK similarities are held at a time.
     """
-    similarity = d0 @ d1.T
-    best, forward = similarity.max(dim=1)
-    mutual = similarity.argmax(dim=0)[forward] == torch.arange(len(d0), device=d0.device)
-    second = similarity.scatter(1, forward[:, None], -2.0).amax(dim=1)
-    return torch.stack([forward.float(), mutual.float(), best, second])
+    rows, step = torch.arange(len(d0), device=d0.device), _rows_at_a_time(len(d1))
+    forward, best, second = torch.empty_like(rows), d0.new_empty(len(d0)), d0.new_empty(len(d0))
+    backward, highest = rows.new_zeros(len(d1)), d0.new_full((len(d1),), -torch.inf)
+    for begin in range(0, len(d0), step):
+        some = slice(begin, begin + step)
+        similarity = d0[some] @ d1.T
+        best[some], forward[some] = similarity.max(dim=1)
+        above, row = similarity.max(dim=0)
+        backward = torch.where(above > highest, row + begin, backward)  # of equal ones the first
+        highest = torch.maximum(highest, above)
+        second[some] = similarity.scatter_(1, forward[some, None], -2.0).amax(dim=1)
+    return torch.stack([forward.float(), (backward[forward] == rows).float(), best, second])
 
 
 def _unpack(packed: Floats) -> tuple[NDArray[np.intp], NDArray[np.bool_], Floats, Floats]:
@@ -77,19 +87,29 @@ def _unpack(packed: Floats) -> tuple[NDArray[np.intp], NDArray[np.bool_], Floats
 
 def _nearest(d0: Floats, d1: Floats, second: bool) -> tuple[NDArray[np.intp], NDArray[np.bool_], Floats, Floats]:
     """What `nearest_on_device` packs; the similarity to the second nearest only if it is asked for."""
-    similarity = _product(d0, d1)
-    forward = similarity.argmax(axis=1)
-    rows = np.arange(len(d0))
-    best = similarity[rows, forward]
-    # numpy's argmax down the columns takes 5 ms of 1024 × 1024, its max 0.2.
-    mutual = best == similarity.max(axis=0)[forward]
+    rows, step = np.arange(len(d0)), _rows_at_a_time(len(d1))
+    forward, best, runner_up = np.empty(len(d0), np.intp), np.empty(len(d0), np.float32), np.empty(len(d0), np.float32)
+    highest = np.full(len(d1), -np.inf, np.float32)
+    for begin in range(0, len(d0), step):
+        some = slice(begin, begin + step)
+        similarity = _product(d0[some], d1)
+        here = np.arange(len(similarity))
+        forward[some] = similarity.argmax(axis=1)
+        best[some] = similarity[here, forward[some]]
+        # numpy's argmax down the columns takes 5 ms of 1024 × 1024, its max 0.2.
+        np.maximum(highest, similarity.max(axis=0), out=highest)
+        if second:
+            similarity[here, forward[some]] = -2
+            runner_up[some] = similarity.max(axis=1)
+    mutual = best == highest[forward]
     first = np.zeros(len(d1), np.intp)
     first[forward[mutual][::-1]] = rows[mutual][::-1]
     mutual &= first[forward] == rows
-    if second:
-        similarity[rows, forward] = -2
-        return forward, mutual, best, similarity.max(axis=1)
-    return forward, mutual, best, best
+    return forward, mutual, best, runner_up if second else best
+
+
+def _rows_at_a_time(columns: int) -> int:
+    return max(1, BLOCK // columns)
 
 
 def _product(d0: Floats, d1: Floats) -> Floats:

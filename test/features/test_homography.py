@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -170,18 +172,26 @@ def test_the_two_images_may_differ_in_size():
     assert corner_error(found.matrix, scale, SIZE) < 0.05
 
 
-def test_four_spread_matches_are_enough():
-    corners = np.array([[10, 10], [310, 12], [300, 230], [15, 225.0]])
-    found = estimate(corners, project(camera_motion(0.1), corners))
+def test_six_spread_matches_are_enough():
+    points = np.array([[10, 10], [310, 12], [300, 230], [15, 225.0], [150, 20], [170, 220]])
+    found = estimate(points, project(camera_motion(0.1), points))
     assert found.status == OK
     assert corner_error(found.matrix, camera_motion(0.1), SIZE) < 0.1
+
+
+def test_a_few_matches_with_much_noise_never_pass():
+    # Four always fit; of such sets 57 passed when four were enough.
+    rng = np.random.default_rng(0)
+    for _ in range(400):
+        points = rng.uniform((10, 10), (310, 230), (int(rng.integers(4, 8)), 2))
+        assert estimate(points, points + rng.normal(size=points.shape) * 40).status != OK
 
 
 # What cannot
 
 
-@pytest.mark.parametrize("count", [0, 1, 3])
-def test_fewer_than_four_matches_are_too_few(count):
+@pytest.mark.parametrize("count", [0, 1, 3, 4, 5])
+def test_fewer_than_six_matches_are_too_few(count):
     points = spread(count)
     assert_unknown(estimate(points, points), TOO_FEW, count)
 
@@ -225,7 +235,7 @@ DEGENERATE_SETS = {
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("make", DEGENERATE_SETS.values(), ids=DEGENERATE_SETS)
-@pytest.mark.parametrize("count", [4, 5, 8, 40, 300])
+@pytest.mark.parametrize("count", [6, 8, 40, 300])
 def test_a_degenerate_set_is_recognised(make, count):
     assert_unknown(estimate(*make(count)), DEGENERATE, count)
 
@@ -264,6 +274,124 @@ def test_wrong_matches_elsewhere_do_not_turn_a_degenerate_set_into_a_homography(
         points = np.vstack([make(100, seed), spread(wrong, seed + 500)])
         moved = np.vstack([make(100, seed) + 4 + noise, spread(wrong, seed + 900)])
         assert_unknown(estimate(points, moved), DEGENERATE, 100 + wrong)
+
+
+def test_as_many_matches_of_another_homography_make_it_ambiguous():
+    # as where a pattern repeats: the same points, a period further
+    rng = np.random.default_rng(0)
+    for first, second, status in [(60, 50, DEGENERATE), (60, 20, OK), (300, 230, DEGENERATE), (300, 170, OK)]:
+        points = spread(first + second)
+        moved = points + rng.normal(size=points.shape) * 0.5 + (4, 3)
+        moved[first:] += (24, 0)
+        found = estimate(points, moved)
+        assert found.status == status
+        assert found.inliers[:first].all() == (status == OK)
+
+
+def test_what_water_mirrors_makes_nothing_ambiguous():
+    points = spread(120)
+    moved = points + 2
+    moved[:60] = project(MIRROR, points[:60])
+    found = estimate(points, moved)
+    assert found.status == OK
+    assert found.inliers[60:].all() and found.inliers[:60].mean() < 0.1
+
+
+def test_a_small_share_of_many_matches_is_chance():
+    points = spread(1000)
+    moved = spread(1000, 1)
+    moved[:30] = points[:30] + 2
+    assert estimate(points, moved).status == DEGENERATE
+
+
+def pattern(kind, rng):
+    """A floor, (400, 480) uint8: checkers, bricks, dots or tiles, with a little noise."""
+    y, x = np.indices((400, 480))
+    p = int(rng.integers(14, 34))
+    picture = {
+        "checkers": (x // p + y // p) % 2 * 170 + 40,
+        "bricks": np.where((y % p < 2) | (((x + y // p % 2 * p) % (2 * p)) < 2), 70, 180),
+        "dots": np.where((x % p - p / 2) ** 2 + (y % p - p / 2) ** 2 < (p / 4) ** 2, 40, 200),
+        "tiles": np.where((x % p < 2) | (y % p < 2), 60, 190),
+    }[kind]
+    return cv2.GaussianBlur((picture + rng.normal(0, 3, picture.shape)).clip(0, 255).astype(np.uint8), (0, 0), 0.7)
+
+
+@pytest.mark.parametrize("kind", ["checkers", "bricks", "dots", "tiles"])
+def test_no_wrong_homography_of_a_repeating_pattern_passes(extractor, kind):
+    rng = np.random.default_rng(3)
+    for _ in range(6):
+        floor, shift = pattern(kind, rng), rng.uniform(-12, 12, 2)
+        motion = camera_motion(rng.uniform(-0.06, 0.06), rng.uniform(0.97, 1.03), shift)
+        crop = np.array([[1, 0, -80], [0, 1, -80], [0, 0, 1.0]])
+        views = [
+            cv2.warpPerspective(floor, warp, (320, 240), borderMode=cv2.BORDER_REFLECT)
+            for warp in (crop, motion @ crop)
+        ]
+        f0, f1 = extractor.batch(views)
+        found = estimate_homography(f0, f1, match(f0, f1))
+        assert found.status != OK or corner_error(found.matrix, motion, SIZE) < 10
+
+
+# Keypoints of other scales
+
+
+def scaled(xy, scales, size=SIZE):
+    return replace(features(xy, size), scales=np.broadcast_to(np.float32(scales), len(xy)).copy())
+
+
+@pytest.mark.parametrize("scale", [1.0, 3.0, 4.0])
+def test_a_resize_before_the_network_costs_no_inliers(scale):
+    # Half a network pixel of noise in each picture: at scale 3 a third of the true matches was lost.
+    size = (1080, 1920)
+    rng, truth = np.random.default_rng(0), camera_motion(0.05, 1.02, (9, 4))
+    points = spread(400, size=size)
+    noisy0 = points + rng.normal(size=points.shape) * 0.5 * scale
+    noisy1 = project(truth, points) + rng.normal(size=points.shape) * 0.5 * scale
+    found = estimate_homography(scaled(noisy0, scale, size), scaled(noisy1, scale, size), in_order(400))
+    assert found.status == OK
+    assert found.inliers.mean() > 0.97
+    assert corner_error(found.matrix, truth, size) < 0.5 * scale
+
+
+def test_the_tolerance_is_each_match_s_own():
+    points, scales = spread(100), np.repeat([1, 2], 50)
+    moved = points + 5
+    moved[::10] += (4, 0)
+    found = estimate_homography(scaled(points, scales), scaled(moved, scales), in_order(100))
+    assert found.status == OK
+    assert found.inliers.tolist() == [index % 10 != 0 or index >= 50 for index in range(100)]
+
+
+def test_exact_matches_weigh_more_than_inexact_ones():
+    rng = np.random.default_rng(0)
+    scales = np.repeat([1.0, 4.0], 100)
+    points, errors = spread(200), {}
+    for told in (np.ones(200), scales):
+        errors[told[-1]] = []
+        for _ in range(20):
+            moved = points + 5 + rng.normal(size=points.shape) * 0.4 * scales[:, None]
+            found = estimate_homography(scaled(points, told), scaled(moved, told), in_order(200), threshold=6.0)
+            errors[told[-1]].append(corner_error(found.matrix, np.array([[1, 0, 5], [0, 1, 5], [0, 0, 1.0]]), SIZE))
+    assert np.median(errors[4.0]) < 0.75 * np.median(errors[1.0])
+
+
+def test_the_weighted_fit_has_the_least_weighted_error():
+    rng = np.random.default_rng(1)
+    points, scales = spread(150), np.repeat([1.0, 2.0, 3.0], 50)
+    moved = project(camera_motion(0.2, 1.1), points) + rng.normal(size=points.shape) * 0.4 * scales[:, None]
+    found = estimate_homography(scaled(points, scales), scaled(moved, scales), in_order(150))
+    some = found.inliers
+
+    def left(entries):
+        apart = project(np.append(entries, 1).reshape(3, 3), points[some]) - moved[some]
+        return (apart / scales[some, None]).ravel()
+
+    best, steps = found.matrix.ravel()[:8], np.array([1e-4, 1e-4, 1e-2, 1e-4, 1e-4, 1e-2, 1e-7, 1e-7])
+    for _ in range(5):
+        slopes = np.stack([(left(best + step) - left(best - step)) / 2 for step in np.diag(steps)], axis=1)
+        best = best - steps * np.linalg.lstsq(slopes, left(best), rcond=None)[0]
+    assert corner_error(found.matrix, np.append(best, 1).reshape(3, 3), SIZE) < 0.02
 
 
 def test_half_of_the_image_is_enough_and_a_corner_is_not():

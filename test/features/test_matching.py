@@ -69,6 +69,31 @@ def test_matches_equal_mutual_nearest_neighbours_found_by_loops(place, ratio, mi
     np.testing.assert_array_equal(match(place(f0), place(f1), **options), slow_match(f0, f1, **options))
 
 
+@BOTH_PLACES
+@pytest.mark.parametrize("block", [1, 100, 170, 10**6])
+@pytest.mark.parametrize("ratio", [None, 0.95])
+def test_matches_in_blocks_equal_those_in_one_piece(monkeypatch, place, block, ratio):
+    f0, f1 = random_features(90, 8), random_features(70, 8, 1)
+    f0 = features(np.concatenate([f0.descriptors, f0.descriptors[:20]]))  # equal ones, in other blocks
+    expected = slow_match(f0, f1, ratio)
+    monkeypatch.setattr(matching, "BLOCK", block)
+    np.testing.assert_array_equal(match(place(f0), place(f1), ratio), expected)
+
+
+@pytest.mark.parametrize("on_a_device", [False, True])
+def test_no_block_of_similarities_is_larger_than_allowed(monkeypatch, on_a_device):
+    sizes = []
+    place = on_device if on_a_device else lambda f: f
+    f0, f1 = place(random_features(90, 8)), place(random_features(70, 8, 1))
+    monkeypatch.setattr(matching, "BLOCK", 10 * 70 + 1)
+    product = matching._product
+    monkeypatch.setattr(matching, "_product", lambda a, b: sizes.append(len(a) * len(b)) or product(a, b))
+    multiply = torch.Tensor.__matmul__
+    monkeypatch.setattr(torch.Tensor, "__matmul__", lambda a, b: sizes.append(len(a) * b.shape[1]) or multiply(a, b))
+    match(f0, f1)
+    assert sizes == [700] * 9
+
+
 def test_descriptors_on_one_device_are_compared_there(monkeypatch):
     asked = []
     monkeypatch.setattr(matching, "nearest_on_device", lambda *given: asked.append(given) or nearest_on_device(*given))
