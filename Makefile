@@ -2,6 +2,7 @@
 # make test   lint, then every test this machine can run
 # make lint   ruff, mypy, import-linter
 # make fuzz   damaged messages, bags, weights and parameter files; FUZZ_EXAMPLES of each kind, 5000 if left out
+# make soak   ten minutes of a real node while everything that can go wrong does
 # make bench  how fast the engines are on this machine
 # make setup  only the set-up that the others need: .venv and the messages
 # make parameters  write the table of parameters into README.md and config/superpoint.yaml
@@ -15,6 +16,8 @@ SHELL := bash
 # PIP_EXTRA_INDEX_URL=...; the one that the system brings (with a sourced ROS 2 only): TORCH=torch.
 TORCH ?= torch==2.13.0
 PYTEST_ARGS ?=
+# As in SOAK_ARGS='--minutes 60 --seed 7'
+SOAK_ARGS ?=
 
 VENV := .venv
 # The Python that .venv was made with stays, until another is asked for.
@@ -50,7 +53,7 @@ unexport LD_LIBRARY_PATH _ROS_WHEELS_BOOTSTRAP_COMPLETE
 endif
 endif
 
-.PHONY: setup demo fuzz test lint bench parameters clean FORCE
+.PHONY: setup demo fuzz test lint soak bench parameters clean FORCE
 .DELETE_ON_ERROR:
 
 setup: $(BUILD)/installed
@@ -70,6 +73,10 @@ test: lint
 
 fuzz: setup
 	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-5000} $(VENV)/bin/python -m pytest test/fuzz --timeout=0 $(PYTEST_ARGS)
+
+soak: setup
+	$(WITH_ROS) PYTHONPATH="$$PWD:$$PWD/test:$$PWD/test/node$${PYTHONPATH:+:$$PYTHONPATH}" \
+	    $(VENV)/bin/python -m soak.soak $(SOAK_ARGS)
 
 bench: setup
 	$(WITH_ROS) $(VENV)/bin/superpoint bench

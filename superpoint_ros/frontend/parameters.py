@@ -88,7 +88,9 @@ class Parameters:
         choices=("raw", "compressed"),
     )
     rectify: bool = _entry(
-        False, "Fill rectified_x, rectified_y with the calibration on `camera_info` beside the image topic."
+        False,
+        "Fill rectified_x, rectified_y with the calibration on `camera_info` beside the image topic, or where "
+        "`camera_info` is remapped to.",
     )
     mask_files: tuple[str, ...] = _entry(
         ("",),
@@ -96,7 +98,9 @@ class Parameters:
         "empty: none.",
     )
     use_mask_topic: bool = _entry(
-        False, "Take such masks from the topic `mask` or NAME/mask (sensor_msgs/Image), too; the newest counts."
+        False,
+        "Take such masks from the topic `mask` or NAME/mask (sensor_msgs/Image), too; the newest counts, and without "
+        "one no image is extracted. Latched: reliable and transient local.",
     )
     autostart: bool = _entry(True, "Configure and activate at start-up; false waits for a lifecycle manager.")
     max_keypoints: int = _entry(1024, "The strongest keypoints are kept.", live=True, limits=(1, 65536))

@@ -55,6 +55,8 @@ def follow_changes(node: Node, change: Callable[[list[Parameter]], None]) -> Non
     def judge(proposals: list[Parameter]) -> SetParametersResult:
         try:
             for each in proposals:
+                if each.value is None:
+                    raise ValueError(f"parameter '{each.name}' cannot be taken away")
                 own = each.name in TABLE or each.name == "use_sim_time" or not node.has_parameter(each.name)
                 if not own and each.value != node.get_parameter(each.name).value:
                     raise ValueError(f"parameter '{each.name}' is read when the node starts; start it again")
@@ -83,7 +85,7 @@ def _as_doubles(given: Parameter) -> Parameter:
 def _descriptor(row: Field[Any]) -> ParameterDescriptor:
     live, limits = row.metadata["live"], row.metadata["limits"]
     descriptor = ParameterDescriptor(
-        dynamic_typing=not hasattr(Node, "add_pre_set_parameters_callback"),  # Humble: whole numbers for doubles
+        dynamic_typing=True,  # rclpy has no word for a wrong type, and Humble takes no whole numbers for doubles
         description=row.metadata["description"],
         additional_constraints=("Changes live." if live else f"Not live: {CONFIGURE}.")
         + (f" One of {', '.join(row.metadata['choices'])}." if row.metadata["choices"] else ""),

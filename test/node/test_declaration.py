@@ -59,6 +59,9 @@ def test_a_node_does_not_start_with(robot, name, value, sentence):
         ("descriptor_type", "int4"),
         ("intensity_range", [2.0, 1.0]),
         ("resize", 3),
+        ("tracks", "perhaps"),
+        ("weights", None),
+        ("max_age", "long"),
     ],
 )
 def test_a_running_node_refuses_and_keeps_its_value(robot, name, value):

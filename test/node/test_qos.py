@@ -1,6 +1,7 @@
 """superpoint_ros/node/qos.py and clock.py: starting up against real DDS, and saying what does not fit."""
 
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from robot import Robot, image_message, photograph
+from superpoint_ros.node.qos import endpoint_name
 
 OK, NO_REFERENCE = 0, 1
 BEST_EFFORT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -87,6 +89,39 @@ def test_the_qos_can_be_overridden_of(robot, topic, side):
     (endpoint,) = [e for e in list_endpoints(topic) if e.node_name == "superpoint"]
     assert endpoint.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL
     assert node.get_parameter(f"qos_overrides.{topic}.{side}.depth").value == 7
+
+
+def test_messages_that_the_middleware_lost_are_counted(robot, monkeypatch):
+    from rclpy.event_handler import SubscriptionEventCallbacks
+
+    handlers = []
+    original = SubscriptionEventCallbacks.__init__
+
+    def noting(self, **events):
+        handlers.append(events)
+        original(self, **events)
+
+    monkeypatch.setattr(SubscriptionEventCallbacks, "__init__", noting)
+    node = robot.add_node()
+    assert node.start()
+    (on_lost,) = [events["message_lost"] for events in handlers if "message_lost" in events]
+    for count in (3, 2**31, 4):
+        on_lost(SimpleNamespace(total_count_change=count))
+    robot.await_diagnostics(frames_lost="7")
+
+
+def test_an_endpoint_whose_node_is_not_known_yet_is_called_so():
+    unknown = SimpleNamespace(node_namespace="_NODE_NAMESPACE_UNKNOWN_", node_name="_NODE_NAME_UNKNOWN_")
+    assert endpoint_name(unknown) == "a node whose name is not known yet"
+
+
+def test_an_override_without_effect_is_warned_of_with_the_nearest(robot, said):
+    node = robot.add_node(**{"qos_overrides./imag.subscription.depth": 3, "qos_overrides./image.subscription.depth": 2})
+    assert node.start()
+    assert [sentence for sentence in said if "qos_overrides" in sentence] == [
+        "parameter 'qos_overrides./imag.subscription.depth' has no effect: no such topic or policy here "
+        "(did you mean 'qos_overrides./image.subscription.depth'?)."
+    ]
 
 
 def test_an_override_that_is_not_allowed_fails_with_a_sentence(robot):

@@ -1,0 +1,237 @@
+"""A node with two cameras in a process of its own, publishers and checks of everything that it answers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import CameraInfo, Image
+
+from superpoint_ros.frontend.messages import decode_descriptors
+from superpoint_ros.msg import FeatureMatches, Features, HomographyStamped
+
+CAMERAS = ("left", "right")
+DEADLINE = 120.0
+"""Seconds: a machine may be busy, but a node that has not answered by then never will."""
+ACCOUNTED = ("frames_out", "frames_dropped", "frames_bad", "frames_failed", "frames_unmatched", "frames_unmasked")
+PARAMETERS = ("cameras:=[left, right]", "rectify:=true", "tracks:=true", "resize:=160", "device:=cpu")
+
+
+class Failure(AssertionError):
+    """Something that a node must not do."""
+
+
+class SoakRig:
+    """The node under test, and its two cameras.
+
+    folder  for its log
+    """
+
+    def __init__(self, domain: int, folder: Path) -> None:
+        self.log = folder / "node.txt"
+        environment = {**os.environ, "ROS_DOMAIN_ID": str(domain), "RCUTILS_LOGGING_USE_STDOUT": "1"}
+        environment["OMP_NUM_THREADS"] = "1"
+        arguments = [word for each in PARAMETERS for word in ("-p", each)]
+        with self.log.open("wb") as file:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "superpoint_ros.node", "--ros-args", *arguments],
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env=environment,
+            )
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context, domain_id=domain)
+        self.client = rclpy.create_node("soak", context=self.context)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.client)
+        self.sent: dict[str, dict[int, tuple[int, int]]] = {name: {} for name in CAMERAS}
+        self.answered: dict[str, set[int]] = {name: set() for name in CAMERAS}
+        self.statuses: dict[str, Any] = {}
+        self.reports = self.checked = 0
+        self.stamp = 1000
+        self.images: dict[str, Any] = {}
+        self.infos = {name: self.client.create_publisher(CameraInfo, f"/{name}/camera_info", 5) for name in CAMERAS}
+        deep = QoSProfile(depth=500)
+        for name in CAMERAS:
+            self.renew(name, QoSProfile(depth=1))
+            prefix = f"/superpoint/{name}"
+            self.client.create_subscription(Features, f"{prefix}/features", self._checker(name), deep)
+            self.client.create_subscription(FeatureMatches, f"{prefix}/matches", check_matches, deep)
+            self.client.create_subscription(HomographyStamped, f"{prefix}/homography", check_homography, deep)
+        self.client.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
+
+    # What goes in
+
+    def renew(self, camera: str, profile: QoSProfile) -> None:
+        """Another publisher of that camera's images, in place of the one before."""
+        if camera in self.images:
+            self.client.destroy_publisher(self.images[camera])
+        self.images[camera] = self.client.create_publisher(Image, f"/{camera}/image", profile)
+
+    def send(self, camera: str, message: Any) -> None:
+        """Publish a good image under a new stamp."""
+        self.stamp += 1
+        message.header.stamp.sec, message.header.stamp.nanosec = divmod(self.stamp * 50_000_000, 10**9)
+        message.header.frame_id = camera
+        self.sent[camera][self.stamp * 50_000_000] = (message.height, message.width)
+        self.images[camera].publish(message)
+
+    def spin(self, seconds: float) -> None:
+        """Let callbacks run."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self.executor.spin_once(timeout_sec=left)
+        self._alive()
+
+    def until(self, condition: Callable[[], bool], what: str, again: Callable[[], None] = lambda: None) -> None:
+        """Let callbacks run until the condition holds, doing `again` every second; Failure after the deadline."""
+        end, next_time = time.monotonic() + DEADLINE, 0.0
+        while not condition():
+            now = time.monotonic()
+            if now > end:
+                raise Failure(f"waited {DEADLINE:.0f} s for {what}")
+            if now > next_time:
+                again()
+                next_time = now + 1.0
+            self.executor.spin_once(timeout_sec=0.05)
+            self._alive()
+
+    # What comes out
+
+    def probe(self, make: Callable[[], Any]) -> None:
+        """Every camera answers a good image: the first may be lost while the two find each other."""
+        for name in CAMERAS:
+            before = len(self.answered[name])
+            self.until(
+                lambda name=name, before=before: len(self.answered[name]) > before,
+                f"an answer of camera {name}",
+                again=lambda name=name: self.send(name, make()),
+            )
+
+    def settle(self) -> None:
+        """Every image that came in is answered, or counted among those that were not."""
+        before = self.reports
+
+        def balanced() -> bool:
+            if self.reports < before + 2:
+                return False  # counted before the last image came in
+            values = [self.statuses.get(name, {}) for name in CAMERAS]
+            return all(each and int(each["frames_in"]) == sum(int(each[key]) for key in ACCOUNTED) for each in values)
+
+        try:
+            self.until(balanced, "the counters to add up")
+        except Failure as error:
+            raise Failure(f"{error}: {self.statuses}") from None
+
+    def counts(self, key: str) -> int:
+        """Of both cameras, as the diagnostics have it."""
+        return sum(int(self.statuses[name][key]) for name in CAMERAS if name in self.statuses)
+
+    def memory(self) -> float:
+        """Resident, MB."""
+        return self._proc("VmRSS") / 1024
+
+    def threads(self) -> int:
+        """Of the node's process."""
+        return self._proc("Threads")
+
+    def stop(self) -> None:
+        """End the node; Failure unless it does so cleanly, and has logged no exception."""
+        self.process.send_signal(signal.SIGINT)
+        try:
+            status = self.process.wait(DEADLINE)
+        except subprocess.TimeoutExpired:
+            raise Failure("the node does not end") from None
+        log = self.log.read_text(errors="replace")
+        for word in ("Traceback", "is lost to", "An error in"):
+            if word in log:
+                raise Failure(f"'{word}' in the log: {log[max(0, log.index(word) - 300) :][:1500]}")
+        if status:
+            raise Failure(f"the node ended with status {status}: {log[-1500:]}")
+
+    def close(self) -> None:
+        """Free everything, the node too."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        self.executor.shutdown()
+        self.client.destroy_node()
+        self.context.try_shutdown()
+
+    def _alive(self) -> None:
+        if self.process.poll() is not None:
+            raise Failure(f"the node is dead: {self.log.read_text(errors='replace')[-2000:]}")
+
+    def _proc(self, key: str) -> int:
+        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        return int(next(line.split()[1] for line in lines if line.startswith(f"{key}:")))
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        self.reports += 1
+        for status in message.status:
+            camera = status.name.split(": ")[-1].split("/")[0]
+            if camera in CAMERAS:
+                self.statuses[camera] = {pair.key: pair.value for pair in status.values}
+
+    def _checker(self, camera: str) -> Callable[[Features], None]:
+        def check(message: Features) -> None:
+            stamp = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
+            if stamp not in self.sent[camera] or message.header.frame_id != camera:
+                raise Failure(f"{camera}: features of an image that was never sent, or is broken: {message.header}")
+            if self.sent[camera][stamp] != (message.height, message.width):
+                raise Failure(f"{camera}: features of another size than the image's")
+            if stamp in self.answered[camera]:
+                raise Failure(f"{camera}: an image is answered twice")
+            check_features(message)
+            self.answered[camera].add(stamp)
+            self.checked += 1
+
+        return check
+
+
+def check_features(message: Features) -> None:
+    """Failure unless every field is what Features.msg says."""
+    x, y, scores = (np.array(values) for values in (message.x, message.y, message.scores))
+    count = len(x)
+    if not count == len(y) == len(scores) or len(message.track_ids) not in (0, count):
+        raise Failure("arrays of a features message are of unequal length")
+    if count and not (
+        (np.isfinite(x) & (x >= -0.5) & (x <= message.width - 0.5)).all()
+        and (np.isfinite(y) & (y >= -0.5) & (y <= message.height - 0.5)).all()
+        and ((scores > 0) & (scores <= 1)).all()
+        and (np.diff(scores) <= 0).all()
+    ):
+        raise Failure("keypoints outside of the image, or scores that are none or not in order")
+    descriptors = decode_descriptors(message.descriptors, message.descriptor_dim, message.descriptor_type)
+    if descriptors.shape != (count, message.descriptor_dim):
+        raise Failure("descriptors of another number than the keypoints")
+    if count and np.abs(np.linalg.norm(descriptors, axis=1) - 1).max() > 1e-3:
+        raise Failure("descriptors of another length than one")
+    if len(set(message.track_ids)) != len(message.track_ids):
+        raise Failure("a track id is given twice")
+
+
+def check_matches(message: FeatureMatches) -> None:
+    """Failure unless every field is what FeatureMatches.msg says."""
+    if not len(message.reference) == len(message.current) == len(message.similarity) == len(message.inlier):
+        raise Failure("arrays of a matches message are of unequal length")
+    if len(set(message.current)) != len(message.current) or len(set(message.reference)) != len(message.reference):
+        raise Failure("a keypoint is matched twice")
+
+
+def check_homography(message: HomographyStamped) -> None:
+    """Failure unless the matrix is finite exactly when it is OK."""
+    ok = message.status == HomographyStamped.OK
+    if bool(np.isfinite(message.matrix).all()) != ok or message.inliers > message.matches:
+        raise Failure(f"status {message.status} with matrix {message.matrix}")
