@@ -13,6 +13,11 @@ ZSTD_MAGIC, LZ4_MAGIC = b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18"
 PIECE = 1 << 14
 """Bytes that damaged data is fed in: no more than what these hold is lost."""
 
+LARGE_PIECE = 1 << 24
+"""Bytes of good data that are made at a time where it does not say how many they are."""
+LARGEST = 1 << 30
+"""Bytes of a message or a chunk, as far as nothing else is known: twenty images of 50 million pixels."""
+
 
 def _zstd() -> Any:
     for name in ("compression.zstd", "backports.zstd"):  # the standard library has it from Python 3.14 on
@@ -31,31 +36,59 @@ def compression_of(data: bytes) -> str:
     return {ZSTD_MAGIC: "zstd", LZ4_MAGIC: "lz4"}.get(bytes(data[:4]), "")
 
 
-def decompress(data: bytes, compression: str) -> tuple[bytes, str]:
+def decompress(data: bytes, compression: str, most: int = LARGEST) -> tuple[bytes, str]:
     """The bytes, and what is wrong with them in a few words; empty if nothing is.
 
     compression  "", "zstd" or "lz4"
+    most         bytes that may come of it; of what would grow beyond nothing is kept
     """
     if not compression:
         return bytes(data), ""
     if compression not in ("zstd", "lz4"):
         return b"", f"compression '{compression[:20]}' is unknown"
     try:
-        whole = zstd.decompress(data) if compression == "zstd" else lz4.frame.decompress(data)
-        return bytes(whole), ""
+        size = _told_size(data, compression)
+        if size > most:
+            return b"", f"{compression} data says that it has {size} bytes, more than {most}"
+        stream = _stream(compression)
+        found = [stream.decompress(data, max_length=size + 1 if size else PIECE)]
+        total = len(found[0])
+        while not (stream.eof or stream.needs_input or total > most):
+            found.append(stream.decompress(b"", max_length=LARGE_PIECE))
+            total += len(found[-1])
+        if total > most:
+            return b"", f"{compression} data has more than {most} bytes"
+        if stream.eof and not stream.unused_data:
+            return b"".join(found), ""
     except Exception:
         # ZstdError, RuntimeError or EOFError
-        return _decompress_damaged(data, compression)
+        pass
+    return _decompress_damaged(data, compression, most)
 
 
-def _decompress_damaged(data: bytes, compression: str) -> tuple[bytes, str]:
-    stream = zstd.ZstdDecompressor() if compression == "zstd" else lz4.frame.LZ4FrameDecompressor()
-    found = []
+def _stream(compression: str) -> Any:
+    return zstd.ZstdDecompressor() if compression == "zstd" else lz4.frame.LZ4FrameDecompressor()
+
+
+def _told_size(data: bytes, compression: str) -> int:
+    """How many bytes a frame says it holds; 0 if it does not."""
+    if compression == "zstd":
+        return int(zstd.get_frame_info(data).decompressed_size or 0)
+    return int(lz4.frame.get_frame_info(data)["content_size"])
+
+
+def _decompress_damaged(data: bytes, compression: str, most: int) -> tuple[bytes, str]:
+    stream = _stream(compression)
+    found: list[bytes] = []
+    total = 0
     try:
         for begin in range(0, len(data), PIECE):
             found.append(stream.decompress(data[begin : begin + PIECE]))
+            total += len(found[-1])
             if stream.eof:
                 return b"".join(found), f"{compression} data is followed by something else"
+            if total > most:
+                return b"", f"{compression} data has more than {most} bytes"
     except Exception:
         return b"".join(found), f"{compression} data is damaged"
     return b"".join(found), f"{compression} data is cut off"

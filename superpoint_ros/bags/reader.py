@@ -211,11 +211,11 @@ class BagReader:
         return SqliteFile(path) if head.startswith(b"SQLite") else McapFile(path)
 
     def _unpacked(self, path: Path, compression: str, folder: Path) -> Path:
-        content, problem = decompress(path.read_bytes(), compression)
+        content, problem = decompress(path.read_bytes(), compression, shutil.disk_usage(folder).free)
+        if not content:
+            raise BagError(f"{path}: not a readable bag; {problem or 'it is empty'}")
         if problem:
             self._say(f"{path.name}: {problem}")
-        if shutil.disk_usage(folder).free < len(content):
-            raise BagError(f"{path}: decompressed it has {len(content)} bytes, for which {folder} has no room")
         target = folder / path.stem
         target.write_bytes(content)
         return target

@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from superpoint_ros.printable import printable
+
 SMALLEST_SIDE = 16
 """Pixels: two cells, below which the network's receptive field sees mostly its own border."""
 
@@ -18,7 +20,13 @@ Resize = int | tuple[int, int] | None
 
 
 class BadImage(ValueError):
-    """An image, as a message or a file, that cannot be decoded; says what was found and what was expected."""
+    """An image, as a message or a file, that cannot be decoded; says what was found and what was expected.
+
+    It may quote the message: nothing of it reaches a terminal as an escape sequence.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(printable(text))
 
 
 def check_pixels(height: int, width: int, max_pixels: int) -> None:

@@ -46,7 +46,7 @@ class FixedRange:
     def __call__(self, samples: NDArray[Any]) -> NDArray[np.uint8]:
         """Grey levels of these samples."""
         if samples.dtype == np.uint16:
-            return _table(self.low, self.high)[samples]
+            return _table(self.low, self.high).take(samples)
         return _stretched(samples, self.low, self.high)
 
 
@@ -113,7 +113,7 @@ def _widened(low: float, high: float, whole_numbers: bool) -> tuple[float, float
 
 @lru_cache(maxsize=8)
 def _table(low: float, high: float) -> NDArray[np.uint8]:
-    """Grey levels of all 65536 values of 16 bits: five times as fast as to work out every pixel."""
+    """Grey levels of all 65536 values of 16 bits, which takes half the time of working out every pixel."""
     return _stretched(np.arange(1 << 16), low, high)
 
 

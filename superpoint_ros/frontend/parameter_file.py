@@ -10,6 +10,7 @@ import yaml
 
 from superpoint_ros.frontend.parameter_values import fitted
 from superpoint_ros.frontend.parameters import TABLE, Parameters, check_name, checked, is_known
+from superpoint_ros.printable import printable
 
 NODE = "superpoint"
 SECTION = "ros__parameters"
@@ -25,14 +26,17 @@ def read_parameters(
 
     Raises ValueError with a sentence for what else is unknown or not allowed, OSError for a file that is not there.
     """
-    values = _in_file(path, warn) if path is not None else {}
-    for name, text in assignments.items():
-        check_name(name)
-        try:
-            values[name] = yaml.safe_load(text) if text else ""
-        except yaml.YAMLError:
-            values[name] = text
-    return parameters_of(values)
+    try:
+        values = _in_file(path, lambda text: warn(printable(text))) if path is not None else {}
+        for name, text in assignments.items():
+            check_name(name)
+            try:
+                values[name] = yaml.safe_load(text) if text else ""
+            except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: what looks like a date and is none
+                values[name] = text
+        return parameters_of(values)
+    except ValueError as error:
+        raise ValueError(printable(str(error))) from None  # it may quote the file
 
 
 def parameters_of(values: Mapping[str, Any]) -> Parameters:
@@ -94,7 +98,7 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
     """node -> parameters. Raises ValueError with a sentence."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: not a YAML file ({str(error).splitlines()[0]})") from None
     return dict(_sections(content, ""))
 

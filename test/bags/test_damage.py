@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import lz4.frame
 import numpy as np
 import pytest
@@ -340,6 +342,33 @@ def test_zstd_that_is_cut_off_keeps_its_beginning():
         assert problem == f"{name} data is cut off"
         assert 0.4 * len(content) < len(found) and content.startswith(found)
     assert decompress(b"x", "snappy") == (b"", "compression 'snappy' is unknown")
+
+
+@pytest.mark.parametrize("name", ["zstd", "lz4"])
+@pytest.mark.parametrize("told", [True, False])
+def test_what_would_grow_beyond_the_bound_is_refused_and_never_held(name, told):
+    from superpoint_ros.bags.compression import decompress
+
+    content = bytes(1 << 22)
+    packed = _packed(content, name, told)
+    assert decompress(packed, name) == (content, "")
+    assert decompress(packed, name, most=len(content)) == (content, "")
+    tracemalloc.start()
+    found, problem = decompress(packed, name, most=1 << 16)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found == b"" and "more than 65536" in problem
+    assert peak < 1 << 25 if not told else peak < 1 << 18
+
+
+def _packed(content, name, told):
+    """Compressed, with the size of the content told in the frame's header or not."""
+    if name == "lz4":
+        return lz4.frame.compress(content, store_size=told)
+    if told:
+        return zstd.compress(content)
+    stream = zstd.ZstdCompressor()
+    return stream.compress(content[:100]) + stream.compress(content[100:]) + stream.flush()
 
 
 def test_what_ros2_bag_decompressed_beside_is_not_read_twice(make_images):

@@ -73,6 +73,15 @@ def test_parameter_files_with_any_values(tmp_path_factory, values):
 
 
 @FUZZ
+@given(VALUES)
+def test_parameter_files_of_any_structure(tmp_path_factory, content):
+    path = tmp_path_factory.getbasetemp() / "structure.yaml"
+    for whole in (content, {"/**": content}, {"/**": {"ros__parameters": content}}):
+        path.write_text(yaml.safe_dump(whole, allow_unicode=True), encoding="utf-8")
+        check(path)
+
+
+@FUZZ
 @given(st.binary(max_size=120))
 def test_parameter_files_of_any_bytes(tmp_path_factory, content):
     path = tmp_path_factory.getbasetemp() / "bytes.yaml"

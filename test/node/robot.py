@@ -33,7 +33,7 @@ def image_message(picture, stamp=1, encoding="mono8", frame_id="camera"):
     from sensor_msgs.msg import Image
 
     message = Image(height=picture.shape[0], width=picture.shape[1], encoding=encoding)
-    message.step = picture.shape[1] * (picture.shape[2] if picture.ndim == 3 else 1)
+    message.step = picture.itemsize * picture.shape[1] * (picture.shape[2] if picture.ndim == 3 else 1)
     message.data = array("B", np.ascontiguousarray(picture).tobytes())
     message.header.stamp.sec = stamp
     message.header.frame_id = frame_id

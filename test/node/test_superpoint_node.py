@@ -482,7 +482,7 @@ def test_sixteen_bit_images_are_shown_by_a_range_that_diagnostics_name(robot, ac
         message = robot.show(image_message(deep, stamp=stamp, encoding="mono16"))
     assert message.status == OK
     robot.await_diagnostics(frames_out="2", frames_bad="0")
-    low, high = robot.diagnostics["intensity_range_found"].split(" to ")
+    low, high = robot.values()["intensity_range_found"].split(" to ")
     assert 6900 < float(low) < 7100 and 7400 < float(high) < 7700
 
 

@@ -94,6 +94,14 @@ def test_frames_of_sixteen_bits_are_scaled_by_the_range_that_is_set(tmp_path) ->
         InputConfig(intensity_range=(2, 1))
 
 
+def test_a_bag_of_ros_1_is_refused_with_what_converts_it(tmp_path) -> None:
+    bag = tmp_path / "drive.bag"
+    bag.write_bytes(b"#ROSBAG V2.0\n")
+    assert is_bag(bag)
+    with pytest.raises(ValueError, match="a bag of ROS 1; `rosbags-convert"):
+        extract_frames(bag, tmp_path / "frames", ALL)
+
+
 def test_a_bag_is_read_once(tmp_path) -> None:
     bag = write_bag(tmp_path / "drive", StoragePlugin.MCAP, [scene(0), scene(1)])
     first = extract_frames(bag, tmp_path / "frames", ALL)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bag_samples import SECOND, message_bytes, time_of
+from bag_samples import SECOND, image_bytes, message_bytes, time_of
 from superpoint_ros.bags.content import IMAGE, Topic
 from superpoint_ros.bags.definitions import typestore
 from superpoint_ros.bags.writer import BagWriter, offered_qos
@@ -138,3 +138,11 @@ def test_shots_are_images_with_their_results(record, make_images):
     assert shots[2].result.stamp == stamps[2]
     assert all(shot.picture.shape == (48, 64) for shot in shots)
     assert len(list(read_shots(Source(source.bag, source.topic, stamps[1]), path, stamps))) == 1
+
+
+def test_shots_of_sixteen_bit_images_have_contrast(record, make_bag):
+    deep = 7000 + np.random.default_rng(0).integers(0, 600, (3, 48, 64)).astype(np.uint16)
+    images = [("/thermal", SECOND + number, image_bytes(SECOND + number, each)) for number, each in enumerate(deep)]
+    source = Source(make_bag("thermal", {"/thermal": IMAGE}, images), Topic("/thermal", IMAGE, 3))
+    shots = list(read_shots(source, record([features(SECOND)]), [SECOND]))
+    assert len(shots) == 3 and all(np.ptp(shot.picture) > 180 for shot in shots)
