@@ -90,7 +90,7 @@ class _List(click.ParamType):
     default=ALL,
     help="Some of viewpoint, rotation, scale, illumination, noise, blur, strong; all.",
 )
-@click.option("--zoom", type=click.IntRange(0), default=0, help="How many pairs that zoom in by 1.5 to 4.")
+@click.option("--zoom", type=click.IntRange(0), default=0, help="How many pairs that zoom out by 1.5 to 4.")
 @click.option(
     "--rotation",
     type=_List(float),
