@@ -118,7 +118,7 @@ class _List(click.ParamType):
     "--scales",
     multiple=True,
     default=["single"],
-    help="Of networks: single, video, matching or numbers as in 1.0,0.7; repeatable, each is a row.",
+    help="Of networks: single, video, matching, zoom or numbers as in 1.0,0.7; repeatable, each is a row.",
 )
 @click.option("--subpixel", is_flag=True, help="Networks refine keypoints within the pixel.")
 @click.option(
