@@ -20,8 +20,8 @@ PRESETS = {
     "matching": (1.0, 0.7, 0.5, 0.35),
     "zoom": (1.4, 1.0, 0.7, 0.5, 0.35),
 }
-"""Scales by name: one, those for a camera's video, for pictures from anywhere, and for zooms up to 4; they cost 1, 1.25,
-1.86 and 3.8 times the time."""
+"""Scales by name: one, those for a camera's video, for pictures from anywhere, and for zooms up to 4; they take 1,
+1.25, 1.86 and 3.8 times the time."""
 
 MAXIMUM_LEVELS = 8
 SMALLEST_SCALE, LARGEST_SCALE = 1 / 16, 4.0
