@@ -14,8 +14,14 @@ from superpoint_ros.features.image import SMALLEST_SIDE
 
 Size = tuple[int, int]
 
-PRESETS = {"single": (1.0,), "video": (1.0, 0.5), "matching": (1.0, 0.7, 0.5, 0.35)}
-"""Scales by name: one, those for a camera's video, those for pictures from anywhere."""
+PRESETS = {
+    "single": (1.0,),
+    "video": (1.0, 0.5),
+    "matching": (1.0, 0.7, 0.5, 0.35),
+    "zoom": (1.4, 1.0, 0.7, 0.5, 0.35),
+}
+"""Scales by name: one, those for a camera's video, for pictures from anywhere, and for zooms up to 4; they take 1,
+1.25, 1.86 and 3.8 times the time."""
 
 MAXIMUM_LEVELS = 8
 SMALLEST_SCALE, LARGEST_SCALE = 1 / 16, 4.0
@@ -28,7 +34,7 @@ def check_scales(scales: Any) -> tuple[float, ...]:
     """
     try:
         if isinstance(scales, str):
-            given: Any = PRESETS.get(scales.strip()) or [float(word) for word in scales.split(",")]
+            given: Any = PRESETS.get(scales.strip()) or scales.strip(" []").split(",")
         else:
             given = np.atleast_1d(scales).tolist()
         values = tuple(float(value) for value in given)

@@ -130,8 +130,8 @@ class Parameters:
     scales: str = _entry(
         "single",
         "Sizes at which an image goes through the network, for what is seen from near and from far: single (1.0), "
-        "video (1.0, 0.5; 1.25 times the time), matching (1.0, 0.7, 0.5, 0.35; 1.86 times), or numbers relative to "
-        "resize, the largest first, as in '1.0, 0.7'. They share max_keypoints.",
+        "video (1.0, 0.5; 1.25 times the time), matching (1.0, 0.7, 0.5, 0.35; 1.86 times), zoom (1.4 before these; "
+        "3.8 times), or numbers relative to resize, the largest first, as in '1.0, 0.7'. They share max_keypoints.",
         live=True,
     )
     intensity_range: tuple[float, ...] = _entry(

@@ -78,7 +78,7 @@ def _checked_range(_: Any, __: Any, value: tuple[float, float]) -> tuple[float, 
     "--scales",
     default="matching",
     show_default=True,
-    help="Sizes at which each goes through the network, relative to --resize: single, video, matching or numbers.",
+    help="At which sizes each runs, relative to --resize: single, video, matching, zoom or numbers.",
 )
 @click.option(
     "--ratio",

@@ -16,6 +16,7 @@ from superpoint_ros.features.pyramid import PRESETS, check_scales, level_sizes, 
         ("single", (1.0,)),
         ("1.0, 0.7", (1.0, 0.7)),
         ("1.4,1,0.5", (1.4, 1.0, 0.5)),
+        ("[1.0, 0.5]", (1.0, 0.5)),
         (1, (1.0,)),
         ([1, 0.5], (1.0, 0.5)),
         (np.array([1, 0.25], np.float32), (1.0, 0.25)),
@@ -33,7 +34,7 @@ def test_scales_are_a_name_a_text_or_numbers(scales, expected):
     ],
 )  # fmt: skip
 def test_other_scales_are_refused_by_what_was_given(scales):
-    with pytest.raises(ValueError, match=r"^scales must be single, video, matching, or 1 to 8 numbers .* got "):
+    with pytest.raises(ValueError, match=r"^scales must be single, video, matching, zoom, or 1 to 8 numbers .* got "):
         check_scales(scales)
 
 

@@ -69,7 +69,9 @@ def test_only_live_parameters_change_while_configured():
 
 @pytest.mark.parametrize("scales", ["", "big", "0.5, 1.0", "1.0, 0.7, x"])
 def test_scales_that_cannot_be_are_refused_by_name(scales):
-    with pytest.raises(ValueError, match="^parameter 'scales' must be single, video, matching, or 1 to 8 numbers"):
+    with pytest.raises(
+        ValueError, match="^parameter 'scales' must be single, video, matching, zoom, or 1 to 8 numbers"
+    ):
         change(Parameters(), [SimpleNamespace(name="scales", value=scales)], configured=True)
 
 

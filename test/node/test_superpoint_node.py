@@ -212,7 +212,7 @@ def test_scales_change_live_and_every_position_says_how_coarse_it_is(robot, acti
     assert (set(one.scale), set(two.scale)) == ({1.0}, {1.0, 2.0})
     assert len(one.scale) == len(one.x) and len(two.scale) == len(two.x)
     refused = active.set_parameters([Parameter("scales", value="0.5, 1.0")])[0]
-    assert not refused.successful and "parameter 'scales' must be single, video, matching, or" in refused.reason
+    assert not refused.successful and "parameter 'scales' must be single, video, matching, zoom, or" in refused.reason
 
 
 def test_a_switched_off_output_is_not_published(robot, active):

@@ -45,7 +45,9 @@ UNUSED = {"synchronise": "every frame is extracted, with partners or without"}
 @click.option("--device", help="auto, cpu, cuda or cuda:N.")
 @click.option("--engine", type=click.Choice(ENGINES), help="What runs the network.")
 @click.option("--max-keypoints", type=click.IntRange(1), help="The strongest are kept.")
-@click.option("--scales", help="Sizes at which a picture goes through the network: single, video, matching or numbers.")
+@click.option(
+    "--scales", help="Sizes at which a picture goes through the network: single, video, matching, zoom or numbers."
+)
 @click.option("--storage", type=click.Choice(list(STORAGES)), default="mcap", show_default=True, help="Of OUT.")
 @click.option("--batch", type=click.IntRange(1), help="Images in a forward pass; 8 on CUDA, 1 on the CPU if left out.")
 @click.option("--resume", is_flag=True, help="Continue what an interrupted run has left in OUT.")

@@ -98,6 +98,7 @@ def test_the_command_prints_a_table_and_writes_json(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     path = tmp_path / "bench.json"
     arguments = ["--sizes", "160x120", "--batches", "1,2", "--rounds", "1", "--json", str(path)]
+    arguments += ["--scales", "video", "--scales", "1,0.75"]
     result = CliRunner().invoke(bench_command, [*arguments, "--engine", "torch", "--device", "cpu"])
     assert result.exit_code == 0, result.output
     report = json.loads(path.read_text())
@@ -109,6 +110,8 @@ def test_the_command_prints_a_table_and_writes_json(tmp_path, monkeypatch):
     assert "160x120" in result.output
     assert "GPU: not measured" in result.output
     assert report["matching"]["product"] > 0
+    assert [row["scales"] for row in report["scales"]] == [[1.0, 0.5], [1.0, 0.75]]
+    assert [row["pixels"] for row in report["scales"]] == pytest.approx([1 + 8 * 10 / 300, 1 + 12 * 15 / 300])
 
 
 @pytest.mark.parametrize("sizes", ["", "640", "641x480", "axb"])

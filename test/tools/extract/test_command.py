@@ -159,6 +159,13 @@ def test_the_nodes_parameter_file_is_taken(bag, run, tmp_path):
         assert len(message.track_ids) == len(message.x)
 
 
+def test_scales_are_taken_and_written_with_every_keypoint(bag, run, tmp_path):
+    run(bag, tmp_path / "out", "--topic", LEFT, "--scales", "1.0, 0.5")
+    for _, message in outputs(tmp_path / "out")["/superpoint/features"]:
+        assert set(message.scale) == {1.0, 2.0} and len(message.scale) == len(message.x)
+    assert "parameter 'scales' must be" in run(bag, tmp_path / "other", "--scales", "half", status=1)
+
+
 @pytest.mark.parametrize(
     "option, sentence",
     [

@@ -90,7 +90,7 @@ class _List(click.ParamType):
     default=ALL,
     help="Some of viewpoint, rotation, scale, illumination, noise, blur, strong; all.",
 )
-@click.option("--zoom", type=click.IntRange(0), default=0, help="How many pairs that zoom in by 1.5 to 4.")
+@click.option("--zoom", type=click.IntRange(0), default=0, help="How many pairs that zoom out by 1.5 to 4.")
 @click.option(
     "--rotation",
     type=_List(float),
@@ -118,7 +118,7 @@ class _List(click.ParamType):
     "--scales",
     multiple=True,
     default=["single"],
-    help="Of networks: single, video, matching or numbers as in 1.0,0.7; repeatable, each is a row.",
+    help="Of networks: single, video, matching, zoom or numbers as in 1.0,0.7; repeatable, each is a row.",
 )
 @click.option("--subpixel", is_flag=True, help="Networks refine keypoints within the pixel.")
 @click.option(

@@ -136,10 +136,11 @@ def rotation_pairs(photographs: Sequence[Path], angles: Sequence[float], size: R
 
 
 def zoom_pairs(photographs: Sequence[Path], count: int, seed: int) -> list[Pair]:
-    """Make `count` pairs that zoom in by 1.5 to 4, with a little tilt and turn; `kind` says by how much.
+    """Make `count` pairs that zoom out by 1.5 to 4, with a little tilt and turn; `kind` says by how much.
 
-    Both views have half the side of the photograph's file, and the second is drawn from that: it shows what the
-    first one is too coarse for, up to a zoom of 2 as sharp as the file, beyond that a little less.
+    From close to far, as HPatches does: the corners of the first view lie inside the second. Both have half the side
+    of the photograph's file; the first is drawn from that, so it shows what the second is too coarse for, up to
+    a zoom of 2 as sharp as the file.
     """
     pairs = []
     for index in range(count):
@@ -156,7 +157,7 @@ def zoom_pairs(photographs: Sequence[Path], count: int, seed: int) -> list[Pair]
         kind = next(f"up to {bound:g}" for bound in (2, 3, 4) if zoom <= bound)
         shift = tuple(rng.uniform(-0.05, 0.05, 2).tolist())
         load = partial(_load_zoomed, photograph, changes, shift)
-        pairs.append(Pair(name, str(photograph), kind, "photograph", name, load))
+        pairs.append(Pair(name, str(photograph), kind, name, "photograph", load))
     return sorted(pairs, key=lambda pair: pair.kind)
 
 
@@ -234,10 +235,10 @@ def _load_zoomed(photograph: Path, changes: dict[str, float], shift: tuple[float
     image, _ = read_resized(photograph, None)
     whole = (image.shape[0], image.shape[1])
     size = (whole[0] // 2, whole[1] // 2)
-    reference = resize_image(image, size)
-    homography = camera_homography(size, **changes, shift=(shift[0] * size[1], shift[1] * size[0]))
-    current = render(image, homography @ scaling(whole, size), size)
-    return Views(reference, current, homography, changes)
+    closer = camera_homography(size, **changes, shift=(shift[0] * size[1], shift[1] * size[0]))
+    close = render(image, closer @ scaling(whole, size), size)
+    away = np.linalg.inv(closer)
+    return Views(close, resize_image(image, size), away / away[2, 2], changes)
 
 
 def _load_rotated(photograph: Path, angle: float, size: Resize) -> Views:
