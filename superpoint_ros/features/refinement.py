@@ -7,21 +7,17 @@ IJCV 2004), gain, offset and blur free. What does not come back when aligned the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from superpoint_ros.features.extractor import Features
-from superpoint_ros.features.image import as_grey
+from superpoint_ros.features.levels import RADIUS, Levels, levels_for
 from superpoint_ros.features.neighbours import determinants, inverses, local_motion, sane
 
 Floats = NDArray[np.float32]
 
-RADIUS = 6
-"""Pixels: a patch is 13 × 13, about as much as the network's 8 × 8 cell and its nearest see."""
 ROUNDS = 5
 """Of Lucas-Kanade at most; what moves by less than SETTLED is done earlier."""
 SETTLED = 0.02
@@ -41,60 +37,16 @@ GAIN = (0.2, 5.0)
 """By which one patch may be brighter than the other."""
 
 
-@dataclass(frozen=True)
-class Levels:
-    """A grey picture and its halves, made ready to take patches from.
-
-    pixels    (h, w) uint8: the levels side by side, each half as large as the one before
-    size      (height, width) of the source image
-    finest    level of the first: a pixel of level n is 2**n source pixels
-    corners   (K, 2) x and y of each level's first pixel in `pixels`
-    extents   (K, 2) width and height of each level
-    allowed   (h, w) bool, where a patch may be centred; None: everywhere
-    """
-
-    pixels: NDArray[np.uint8]
-    size: tuple[int, int]
-    finest: int
-    corners: NDArray[np.float32]
-    extents: NDArray[np.float32]
-
-
-def levels_of(image: NDArray[np.uint8], finest: int = 0, coarsest: int = 2) -> Levels:
-    """The levels `finest` to `coarsest` of an image, as `Extractor` takes it; fewer where one is too small."""
-    grey = as_grey(image)
-    size = (grey.shape[0], grey.shape[1])
-    pictures = []
-    for level in range(coarsest + 1):
-        if level:
-            height, width = grey.shape[0] // 2, grey.shape[1] // 2
-            if min(height, width) < 4 * RADIUS:
-                break
-            # whole pixels only, so that pixel x of the half is the mean of 2x and 2x + 1
-            grey = np.asarray(
-                cv2.resize(grey[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA)
-            )
-        if level >= finest or min(grey.shape) < 8 * RADIUS:
-            pictures.append((level, grey))
-    height, width = pictures[0][1].shape[0], sum(picture.shape[1] for _, picture in pictures)
-    pixels = np.zeros((height, width), np.uint8)
-    corners, extents, x = [], [], 0
-    for _, picture in pictures:
-        # two pictures are seldom equally sharp, and interpolation is nearly exact only for smooth ones
-        pixels[: picture.shape[0], x : x + picture.shape[1]] = cv2.GaussianBlur(picture, (5, 5), 0.8)
-        corners.append((x, 0))
-        extents.append((picture.shape[1], picture.shape[0]))
-        x += picture.shape[1]
-    return Levels(pixels, size, pictures[0][0], np.array(corners, np.float32), np.array(extents, np.float32))
-
-
 Pictures = tuple[NDArray[np.uint8] | Levels, NDArray[np.uint8] | Levels]
 """Two images, as `Extractor` takes them, or their `levels_of`."""
 
 
 def levels_of_both(images: Pictures, features: tuple[Features, Features]) -> tuple[Levels, Levels]:
     """The levels of both images; ValueError if one has not the size of its features."""
-    a, b = (image if isinstance(image, Levels) else levels_of(image) for image in images)
+    a, b = (
+        image if isinstance(image, Levels) else levels_for(found, image)
+        for image, found in zip(images, features, strict=True)
+    )
     for levels, found in zip((a, b), features, strict=True):
         if levels.size != found.size:
             raise ValueError(f"the picture's size is {levels.size}, that of its features {found.size}")
@@ -147,16 +99,16 @@ def align(
     Returns the positions in the second, (M, 2) float32, and their expected deviations along x and y
     together, (M,) float32, source pixels; infinite where a point was left where it was.
     """
-    level1 = _level(scales, b)
+    level1 = b.level(scales)
     zoom = np.sqrt(np.maximum(np.abs(determinants(affinities)), 1e-6))
-    level0 = _level(2.0**level1 / zoom, a)
+    level0 = a.level(2.0**level1 / zoom)
     unit0, unit1 = (np.exp2(level).astype(np.float32)[:, None] for level in (level0, level1))
     inverse = inverses(affinities) * (unit1 / unit0)[:, :, None]
     place0 = (points0 + 0.5) / unit0 - 0.5
     place1 = (points1 + 0.5) / unit1 - 0.5
     # the patch and a margin: of one for the gradient, in the second also for the way there
-    fits = _within(a, level0, place0, np.abs(inverse).sum(axis=2) * (RADIUS + 1))
-    fits &= _within(b, level1, place1, np.float32(RADIUS + 2 + FARTHEST)) & sane(affinities)
+    fits = a.fits(level0, place0, np.abs(inverse).sum(axis=2) * (RADIUS + 1))
+    fits &= b.fits(level1, place1, np.float32(RADIUS + 2 + FARTHEST)) & sane(affinities)
     chosen = np.flatnonzero(fits)
     moved = np.array(points1, np.float32)
     deviation = np.full(len(points1), np.inf, np.float32)
@@ -273,13 +225,3 @@ def _laplacian(patches: Floats) -> Floats:
     """How a patch changes with blur, (M, side²)."""
     across = patches[:, 1:-1, 2:] + patches[:, 1:-1, :-2] + patches[:, 2:, 1:-1] + patches[:, :-2, 1:-1]
     return np.asarray(across - 4 * patches[:, 1:-1, 1:-1]).reshape(len(patches), -1)
-
-
-def _level(scales: NDArray[np.floating], levels: Levels) -> NDArray[np.intp]:
-    wanted = np.floor(np.log2(np.maximum(scales, 1)) + 1e-3).astype(np.intp)
-    return np.clip(wanted, levels.finest, levels.finest + len(levels.extents) - 1)
-
-
-def _within(levels: Levels, level: NDArray[np.intp], places: Floats, margin: Floats | np.float32) -> NDArray[np.bool_]:
-    last = levels.extents[level - levels.finest] - 1
-    return np.asarray(((places >= margin) & (places <= last - margin)).all(axis=1))

@@ -14,7 +14,9 @@ from superpoint_ros.features.homography import (
     estimate_homography,
     unknown_homography,
 )
+from superpoint_ros.features.levels import Levels, levels_for
 from superpoint_ros.features.matching import match, match_similarity
+from superpoint_ros.features.refinement import refine_matches
 from superpoint_ros.features.tracks import Tracks
 from superpoint_ros.frontend.stamps import jumped_back
 
@@ -31,6 +33,8 @@ class Motion:
     homography       maps reference pixels to current pixels
     track_ids        (N,) int32, of the current features; empty when tracks are off
     reference_xy     (M, 2) float32, the matched keypoints in the reference
+    current_xy       (M, 2) float32, where these are now: refined by the pictures, if that is asked for and
+                     was possible, else the matched keypoints
     """
 
     reference_stamp: int | None
@@ -39,6 +43,7 @@ class Motion:
     homography: Homography
     track_ids: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
     reference_xy: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 2), np.float32))
+    current_xy: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 2), np.float32))
 
     @property
     def inlier_ratio(self) -> float:
@@ -48,10 +53,11 @@ class Motion:
 
 @dataclass(frozen=True)
 class _Past:
-    """A frame that may be a reference."""
+    """A frame that may be a reference; its picture, in grey, if matches are refined."""
 
     stamp: int
     features: Features
+    picture: Levels | None
 
 
 class Tracker:
@@ -77,8 +83,11 @@ class Tracker:
         reference: str = "previous",
         keyframe_min_inliers: float = 0.0,
         track_max_gap: int | None = None,
+        picture: NDArray[np.uint8] | None = None,
+        mask: NDArray[np.bool_] | None = None,
+        positions: bool = False,
     ) -> Motion:
-        """Compare a frame with its reference, then remember it.
+        """Compare a frame with its reference, then remember it. A frame that fails is as if it had not been.
 
         stamp      nanoseconds; one that has jumped back (a bag loops) drops references and
                    tracks, as does another image size or descriptor length
@@ -87,22 +96,25 @@ class Tracker:
                    or has an inlier ratio below `keyframe_min_inliers`; then the frame before the
                    current one takes its place at once, so that the chain of homographies holds
         track_max_gap  as in `Tracks.advance`; None: no tracks
+        picture    the image, (H, W) uint8, to refine the homography by; None: it is not refined
+        mask       (H, W) bool, where the picture may be looked at; None: everywhere
+        positions  refine the matches' positions as well
         """
-        current, previous = _Past(stamp, features), self._previous
-        if self._forget or previous is None or not _comparable(previous, current):
-            self._forget = False
+        levels = None if picture is None else levels_for(features, picture, mask)
+        current, previous, forget = _Past(stamp, features, levels), self._previous, self._forget
+        if forget or previous is None or not _comparable(previous, current):
             self._tracks.reset()
-            previous = None
-        self._previous = current
-        if previous is None:
-            self._keyframe = current
             homography = unknown_homography(HomographyStatus.NO_REFERENCE, 0)
             none = np.empty((0, 2), np.int32)
-            motion = Motion(None, none, np.empty(0, np.float32), homography)
-            return self._tracked(motion, features, none, track_max_gap)
+            motion = self._tracked(
+                Motion(None, none, np.empty(0, np.float32), homography), features, none, track_max_gap
+            )
+            self._previous = self._keyframe = current
+            self._forget &= not forget
+            return motion
 
         def compare(past: _Past) -> Motion:
-            return _compare(past, features, threshold, ratio, min_similarity)
+            return _compare(past, current, threshold, ratio, min_similarity)
 
         anchor = previous
         if reference == "keyframe" and self._keyframe is not None:
@@ -112,11 +124,14 @@ class Tracker:
             nearer = compare(previous)
             if nearer.inlier_ratio > motion.inlier_ratio:
                 motion, anchor = nearer, previous
-        self._keyframe = anchor if reference == "keyframe" else current
         since_previous = motion.matches
         if anchor is not previous and track_max_gap is not None:
             since_previous = match(previous.features, features, ratio, min_similarity)
-        return self._tracked(motion, features, since_previous, track_max_gap)
+        if positions:
+            motion = _refined(motion, anchor, current)
+        motion = self._tracked(motion, features, since_previous, track_max_gap)
+        self._previous, self._keyframe = current, anchor if reference == "keyframe" else current
+        return motion
 
     def _tracked(
         self,
@@ -132,17 +147,25 @@ class Tracker:
 
 
 def _compare(
-    past: _Past,
-    features: Features,
-    threshold: float,
-    ratio: float | None,
-    min_similarity: float | None,
+    past: _Past, current: _Past, threshold: float, ratio: float | None, min_similarity: float | None
 ) -> Motion:
-    matches = match(past.features, features, ratio, min_similarity)
-    similarity = match_similarity(past.features, features, matches)
-    homography = estimate_homography(past.features, features, matches, threshold)
-    reference_xy = past.features.xy[matches[:, 0]]
-    return Motion(past.stamp, matches, similarity, homography, reference_xy=reference_xy)
+    before, now = past.features, current.features
+    matches = match(before, now, ratio, min_similarity)
+    similarity = match_similarity(before, now, matches)
+    homography = estimate_homography(before, now, matches, threshold, _pictures(past, current))
+    places = before.xy[matches[:, 0]], now.xy[matches[:, 1]]
+    return Motion(past.stamp, matches, similarity, homography, reference_xy=places[0], current_xy=places[1])
+
+
+def _refined(motion: Motion, past: _Past, current: _Past) -> Motion:
+    pictures = _pictures(past, current)
+    if pictures is None:
+        return motion
+    return replace(motion, current_xy=refine_matches(past.features, current.features, motion.matches, pictures)[0])
+
+
+def _pictures(past: _Past, current: _Past) -> tuple[Levels, Levels] | None:
+    return None if past.picture is None or current.picture is None else (past.picture, current.picture)
 
 
 def _weak(motion: Motion, keyframe_min_inliers: float) -> bool:

@@ -11,7 +11,8 @@ import pytest
 from superpoint_ros.features.extractor import Features
 from superpoint_ros.features.fit import project
 from superpoint_ros.features.homography import corner_error, estimate_homography
-from superpoint_ros.features.refinement import levels_of, refine_matches
+from superpoint_ros.features.levels import levels_of
+from superpoint_ros.features.refinement import refine_matches
 
 HEIGHT, WIDTH = SIZE = (360, 480)
 
@@ -184,6 +185,22 @@ def test_keypoints_of_a_coarse_level_are_refined_by_that_level(scale):
     positions, refined = refine_matches(f0, f1, in_order(len(f0)), pictures)
     assert refined.mean() > 0.8
     assert np.median(errors_of(positions, true)[refined]) < 0.1 * scale
+
+
+def test_what_is_masked_in_either_picture_is_left_alone():
+    # A bonnet: it stays while the road moves.
+    f0, f1, true = view(motion(shift=(4.3, 2.2)))
+    pictures = [as_picture(seen(motion(shift=shift)), 1) for shift in ((0, 0), (4.3, 2.2))]
+    mask = np.ones(SIZE, bool)
+    mask[300:] = False
+    for picture in pictures:
+        picture[300:] = as_picture(seen(np.eye(3)))[300:]
+    levels = [levels_of(picture, mask=mask) for picture in pictures]
+    for given in (tuple(levels), (levels[0], pictures[1]), (pictures[0], levels[1])):
+        positions, refined = refine_matches(f0, f1, in_order(len(f0)), given)
+        assert refined.mean() > 0.5
+        assert not refined[f0.xy[:, 1] > 300].any()
+        assert np.quantile(errors_of(positions, true)[refined], 0.99) < 0.3
 
 
 def test_a_limit_refines_some_all_over_the_list():

@@ -94,7 +94,7 @@ def test_remembered_tracks_are_limited(monkeypatch):
     monkeypatch.setattr(module, "DORMANT_LIMIT", 7)
     tracks = Tracks()
     run([view(range(40)), view(range(20)), view(range(5))], max_gap=1000, tracks=tracks)
-    assert len(tracks._dormant_ids) == len(tracks._missed) == len(tracks._dormant) == 7
+    assert len(tracks._dormant.ids) == len(tracks._dormant.missed) == len(tracks._dormant.features) == 7
 
 
 def test_ids_wrap_instead_of_becoming_negative():
