@@ -73,6 +73,11 @@ class Tracks:
         self._current: _Known | None = None
         self._dormant: _Known | None = None
 
+    @property
+    def ids(self) -> NDArray[np.int32]:
+        """Of the last frame's keypoints, (N,) int32; empty after `reset`."""
+        return np.empty(0, np.int32) if self._current is None else self._current.ids
+
     def advance(self, features: Features, matches: NDArray[np.int32], max_gap: int) -> NDArray[np.int32]:
         """Ids of a frame's keypoints, (N,) int32, all different.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from superpoint_ros.features.anchors import Anchors
 from superpoint_ros.features.extractor import Features
 from superpoint_ros.features.homography import (
     Homography,
@@ -16,9 +17,12 @@ from superpoint_ros.features.homography import (
 )
 from superpoint_ros.features.levels import Levels, levels_for
 from superpoint_ros.features.matching import match, match_similarity
+from superpoint_ros.features.neighbours import local_motion
 from superpoint_ros.features.refinement import refine_matches
 from superpoint_ros.features.tracks import Tracks
 from superpoint_ros.frontend.stamps import jumped_back
+
+Floats = NDArray[np.float32]
 
 REFERENCES = ("previous", "keyframe")
 
@@ -34,7 +38,8 @@ class Motion:
     track_ids        (N,) int32, of the current features; empty when tracks are off
     reference_xy     (M, 2) float32, the matched keypoints in the reference
     current_xy       (M, 2) float32, where these are now: refined by the pictures, if that is asked for and
-                     was possible, else the matched keypoints
+                     was possible, else the matched keypoints. With tracks and the previous frame as
+                     reference: where the track's point is, measured against the picture it began in
     """
 
     reference_stamp: int | None
@@ -67,6 +72,7 @@ class Tracker:
         self._previous: _Past | None = None
         self._keyframe: _Past | None = None
         self._tracks = Tracks()
+        self._anchors = Anchors()
         self._forget = False
 
     def reset(self) -> None:
@@ -106,9 +112,8 @@ class Tracker:
             self._tracks.reset()
             homography = unknown_homography(HomographyStatus.NO_REFERENCE, 0)
             none = np.empty((0, 2), np.int32)
-            motion = self._tracked(
-                Motion(None, none, np.empty(0, np.float32), homography), features, none, track_max_gap
-            )
+            motion = Motion(None, none, np.empty(0, np.float32), homography)
+            motion = self._tracked(motion, current, none, track_max_gap, positions and reference == "previous")
             self._previous = self._keyframe = current
             self._forget &= not forget
             return motion
@@ -129,21 +134,42 @@ class Tracker:
             since_previous = match(previous.features, features, ratio, min_similarity)
         if positions:
             motion = _refined(motion, anchor, current)
-        motion = self._tracked(motion, features, since_previous, track_max_gap)
+        measured = positions and reference == "previous"
+        motion = self._tracked(motion, current, since_previous, track_max_gap, measured)
         self._previous, self._keyframe = current, anchor if reference == "keyframe" else current
         return motion
 
     def _tracked(
-        self,
-        motion: Motion,
-        features: Features,
-        since_previous: NDArray[np.int32],
-        max_gap: int | None,
+        self, motion: Motion, current: _Past, since_previous: NDArray[np.int32], max_gap: int | None, measured: bool
     ) -> Motion:
+        """With the ids of tracks; `measured`: and where their points are, the motion being that from the last frame."""
         if max_gap is None:
             self._tracks.reset()
+            self._anchors.reset()
             return motion
-        return replace(motion, track_ids=self._tracks.advance(features, since_previous, max_gap))
+        before = self._tracks.ids
+        ids = self._tracks.advance(current.features, since_previous, max_gap)
+        motion = replace(motion, track_ids=ids)
+        if current.picture is None or not measured:
+            self._anchors.reset()
+            return motion
+        try:
+            return replace(motion, current_xy=self._measured(motion, current.features, current.picture, before))
+        except Exception:
+            self._tracks.reset()  # they are a frame ahead of what the next one is compared with
+            self._anchors.reset()
+            raise
+
+    def _measured(self, motion: Motion, now: Features, picture: Levels, before: NDArray[np.int32]) -> Floats:
+        rows0, rows1 = motion.matches.T
+        steps = np.tile(np.eye(2, dtype=np.float32), (len(now), 1, 1))
+        if len(rows1) >= 3:
+            steps[rows1] = local_motion(motion.reference_xy, now.xy[rows1]).affinities
+        near = now.xy.copy()
+        near[rows1] = motion.current_xy
+        places = self._anchors.measure(motion.track_ids, now, picture, steps, near)[rows1]
+        same = before[rows0] == motion.track_ids[rows1] if len(before) else np.zeros(len(rows0), bool)
+        return np.where(same[:, None], places, motion.current_xy)
 
 
 def _compare(

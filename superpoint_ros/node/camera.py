@@ -81,11 +81,23 @@ class Camera:
             self._send_features(frame, found, values, weights_id, None)
 
     def publish_motion(
-        self, frame: Frame, picture: NDArray[np.uint8], found: Features, values: Parameters, weights_id: str
+        self,
+        frame: Frame,
+        picture: NDArray[np.uint8],
+        mask: NDArray[np.bool_] | None,
+        found: Features,
+        values: Parameters,
+        weights_id: str,
     ) -> None:
         """Compare a frame's features with the reference, and publish all else that is listened to."""
-        stamp = Time.from_msg(frame.header.stamp)
-        motion = self.tracker.advance(stamp.nanoseconds, found, **values.tracking())
+        stamp = Time.from_msg(frame.header.stamp).nanoseconds
+        seen: dict[str, Any] = {"picture": picture, "mask": mask, "positions": self.outputs.wants_matches(values)}
+        try:
+            motion = self.tracker.advance(stamp, found, **values.tracking(), **(seen if values.refine else {}))
+        except Exception:
+            if values.tracks:  # the features need not be lost with their ids
+                self._send_features(frame, found, values, weights_id, None)
+            raise
         if values.tracks:
             self._send_features(frame, found, values, weights_id, motion.track_ids)
         header = self._header(frame)

@@ -128,16 +128,16 @@ class Rig:
             return
         weights_id = self._extractor.weights_id
         sent = []
-        for frame, picture, found in zip(good, pictures, results, strict=True):
+        for frame, picture, mask, found in zip(good, pictures, masks, results, strict=True):
             try:
                 self.cameras[frame.camera].publish_features(frame, found, values, weights_id)
-                sent.append((frame, picture, found))
+                sent.append((frame, picture, mask, found))
             except Exception as error:
                 self._lose(error, [frame])
         # Matching takes many times as long as publishing: the features of all cameras come first.
-        for frame, picture, found in sent:
+        for frame, picture, mask, found in sent:
             try:
-                self.cameras[frame.camera].publish_motion(frame, picture, found, values, weights_id)
+                self.cameras[frame.camera].publish_motion(frame, picture, mask, found, values, weights_id)
             except Exception as error:
                 self._lose(error, [frame])
 

@@ -72,6 +72,12 @@ DRAWN_SIDE = 960
     show_default=True,
     help="Pixels of reprojection error up to which a match is an inlier of the homography.",
 )
+@click.option(
+    "--refine/--no-refine",
+    default=True,
+    show_default=True,
+    help="Align the photographs themselves about matches, and fit the homography to what comes out.",
+)
 def match_command(
     left: Path,
     right: Path,
@@ -85,6 +91,7 @@ def match_command(
     ratio: float | None,
     min_similarity: float | None,
     threshold: float,
+    refine: bool,
 ) -> None:
     """Draw the matches of two photographs, LEFT and RIGHT, and print how many there are.
 
@@ -100,7 +107,8 @@ def match_command(
     except (ValueError, OSError, RuntimeError) as error:
         raise click.ClickException(str(error)) from None
     matches = match(features[0], features[1], ratio, min_similarity)
-    homography = estimate_homography(features[0], features[1], matches, threshold)
+    images = (pictures[0], pictures[1]) if refine else None
+    homography = estimate_homography(features[0], features[1], matches, threshold, images)
     drawing = draw_match(pictures[0], pictures[1], features[0], features[1], matches, homography)
     write_picture(output, drawing)
     for path, found in zip((left, right), features, strict=True):
@@ -119,7 +127,8 @@ def describe(homography: Homography) -> str:
     """The homography in words."""
     if homography.status != HomographyStatus.OK:
         return f"no homography ({homography.status.name})"
-    return f"{homography.inliers.sum()} inliers of a homography, rmse {homography.rmse:.2f} px"
+    how = ", refined" if homography.refined else ""
+    return f"{homography.inliers.sum()} inliers of a homography, rmse {homography.rmse:.2f} px{how}"
 
 
 def draw_match(

@@ -144,7 +144,8 @@ class Work:
                 self._progress(1)
                 yield Frame(camera, message.time)  # it has its place in a batch
             elif picture is not None:
-                yield Frame(camera, message.time, picture, stamp=stamp_nanoseconds(picture.header.stamp))
+                stamp = stamp_nanoseconds(picture.header.stamp)
+                yield Frame(camera, message.time, picture, stamp=stamp, seen=picture)
             index += picture is not None
         if following is not None:
             raise BagError(
@@ -157,11 +158,13 @@ class Work:
         frame = Frame(done.camera, done.time, done=done)
         if index in self.plan.stored and self._past is not None:
             stamp, found = self._past.features(done)
-            frame = replace(frame, stamp=stamp, found=found)
+            seen = self._decode(message) if self._values.refine else None
+            frame = replace(frame, stamp=stamp, found=found, seen=seen)
         elif index // self._batch in self.plan.repeated:
             picture = self._decode(message)
             if picture is not None:
-                frame = replace(frame, picture=picture, stamp=stamp_nanoseconds(picture.header.stamp))
+                stamp = stamp_nanoseconds(picture.header.stamp)
+                frame = replace(frame, picture=picture, stamp=stamp, seen=picture)
         yield frame
 
     def _decode(self, message: Message) -> Picture | None:
@@ -232,9 +235,8 @@ class Work:
         try:
             motion = future.result() if future is not None else None
         except Exception as error:
-            self._fault("lost", frame.camera.topic, f"{type(error).__name__}: {sentence(error)}")
-            self._progress(1)
-            return
+            motion = None  # the features need not be lost with it
+            self._fault("without matches", frame.camera.topic, f"{type(error).__name__}: {sentence(error)}")
         if frame.done is not None:
             self._output.copy(frame.done.messages)
             self._report.resumed += 1
