@@ -24,7 +24,8 @@ from superpoint_ros.features.fit import (
     root_mean_square,
     towards_least_squares,
 )
-from superpoint_ros.features.refinement import Levels, Pictures, align, levels_of_both
+from superpoint_ros.features.levels import Levels
+from superpoint_ros.features.refinement import Pictures, align, levels_of_both
 
 __all__ = [
     "Homography",

@@ -79,6 +79,17 @@ def local_motion(points0: Floats, points1: Floats) -> LocalMotion:
     return LocalMotion(affinities, predicted.astype(np.float32), spread)
 
 
+def carried(motion: LocalMotion, points0: Floats, points1: Floats, others: Floats) -> Floats:
+    """Where (N, 2) other points of the first picture go if each moves as the match next to it does.
+
+    points0, points1  those that the motion is of
+    """
+    index = cv2.flann_Index(np.ascontiguousarray(points0), {"algorithm": 4})  # type: ignore[attr-defined]
+    near = index.knnSearch(np.ascontiguousarray(others), 1, params={})[0][:, 0]
+    apart = np.einsum("nij,nj->ni", motion.affinities[near], others - points0[near])
+    return np.asarray(points1[near] + apart, np.float32)
+
+
 def sane(affinities: Floats) -> NDArray[np.bool_]:
     """Which of (M, 2, 2) neither mirror nor stretch beyond what is compared."""
     area = determinants(affinities)

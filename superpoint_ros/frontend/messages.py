@@ -64,6 +64,8 @@ def matches_fields(motion: Motion, header: Any, reference_stamp: Any) -> dict[st
         "reference_stamp": reference_stamp,
         "reference": motion.matches[:, 0].astype(np.uint32),
         "current": motion.matches[:, 1].astype(np.uint32),
+        "x": motion.current_xy[:, 0],
+        "y": motion.current_xy[:, 1],
         "similarity": motion.similarity,
         "inlier": motion.homography.inliers.astype(np.uint8),
     }
@@ -78,6 +80,7 @@ def homography_fields(motion: Motion, header: Any, reference_stamp: Any) -> dict
         "matches": len(motion.matches),
         "inliers": int(motion.homography.inliers.sum()),
         "rmse": float(motion.homography.rmse),
+        "refined": bool(motion.homography.refined),
         "status": int(motion.homography.status),
     }
 

@@ -164,6 +164,12 @@ class Parameters:
         live=True,
         limits=(0.1, 100.0),
     )
+    refine: bool = _entry(
+        True,
+        "Align the pictures themselves about matches: homographies to a few hundredths of a pixel, x and y of "
+        "~/matches to about a tenth.",
+        live=True,
+    )
     reference: str = _entry(
         "previous",
         "What a frame is compared with: the previous one, or a keyframe that stays until its "

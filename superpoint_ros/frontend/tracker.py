@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from superpoint_ros.features.anchors import Anchors
 from superpoint_ros.features.extractor import Features
 from superpoint_ros.features.homography import (
     Homography,
@@ -14,9 +15,14 @@ from superpoint_ros.features.homography import (
     estimate_homography,
     unknown_homography,
 )
+from superpoint_ros.features.levels import Levels, levels_for
 from superpoint_ros.features.matching import match, match_similarity
+from superpoint_ros.features.neighbours import local_motion
+from superpoint_ros.features.refinement import refine_matches
 from superpoint_ros.features.tracks import Tracks
 from superpoint_ros.frontend.stamps import jumped_back
+
+Floats = NDArray[np.float32]
 
 REFERENCES = ("previous", "keyframe")
 
@@ -31,6 +37,9 @@ class Motion:
     homography       maps reference pixels to current pixels
     track_ids        (N,) int32, of the current features; empty when tracks are off
     reference_xy     (M, 2) float32, the matched keypoints in the reference
+    current_xy       (M, 2) float32, where these are now: refined by the pictures, if that is asked for and
+                     was possible, else the matched keypoints. With tracks and the previous frame as
+                     reference: where the track's point is, measured against the picture it began in
     """
 
     reference_stamp: int | None
@@ -39,6 +48,7 @@ class Motion:
     homography: Homography
     track_ids: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
     reference_xy: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 2), np.float32))
+    current_xy: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 2), np.float32))
 
     @property
     def inlier_ratio(self) -> float:
@@ -48,10 +58,11 @@ class Motion:
 
 @dataclass(frozen=True)
 class _Past:
-    """A frame that may be a reference."""
+    """A frame that may be a reference; its picture, in grey, if matches are refined."""
 
     stamp: int
     features: Features
+    picture: Levels | None
 
 
 class Tracker:
@@ -61,6 +72,7 @@ class Tracker:
         self._previous: _Past | None = None
         self._keyframe: _Past | None = None
         self._tracks = Tracks()
+        self._anchors = Anchors()
         self._forget = False
 
     def reset(self) -> None:
@@ -77,8 +89,11 @@ class Tracker:
         reference: str = "previous",
         keyframe_min_inliers: float = 0.0,
         track_max_gap: int | None = None,
+        picture: NDArray[np.uint8] | None = None,
+        mask: NDArray[np.bool_] | None = None,
+        positions: bool = False,
     ) -> Motion:
-        """Compare a frame with its reference, then remember it.
+        """Compare a frame with its reference, then remember it. A frame that fails is as if it had not been.
 
         stamp      nanoseconds; one that has jumped back (a bag loops) drops references and
                    tracks, as does another image size or descriptor length
@@ -87,22 +102,24 @@ class Tracker:
                    or has an inlier ratio below `keyframe_min_inliers`; then the frame before the
                    current one takes its place at once, so that the chain of homographies holds
         track_max_gap  as in `Tracks.advance`; None: no tracks
+        picture    the image, (H, W) uint8, to refine the homography by; None: it is not refined
+        mask       (H, W) bool, where the picture may be looked at; None: everywhere
+        positions  refine the matches' positions as well
         """
-        current, previous = _Past(stamp, features), self._previous
-        if self._forget or previous is None or not _comparable(previous, current):
-            self._forget = False
+        levels = None if picture is None else levels_for(features, picture, mask)
+        current, previous, forget = _Past(stamp, features, levels), self._previous, self._forget
+        if forget or previous is None or not _comparable(previous, current):
             self._tracks.reset()
-            previous = None
-        self._previous = current
-        if previous is None:
-            self._keyframe = current
             homography = unknown_homography(HomographyStatus.NO_REFERENCE, 0)
             none = np.empty((0, 2), np.int32)
             motion = Motion(None, none, np.empty(0, np.float32), homography)
-            return self._tracked(motion, features, none, track_max_gap)
+            motion = self._tracked(motion, current, none, track_max_gap, positions and reference == "previous")
+            self._previous = self._keyframe = current
+            self._forget &= not forget
+            return motion
 
         def compare(past: _Past) -> Motion:
-            return _compare(past, features, threshold, ratio, min_similarity)
+            return _compare(past, current, threshold, ratio, min_similarity)
 
         anchor = previous
         if reference == "keyframe" and self._keyframe is not None:
@@ -112,37 +129,69 @@ class Tracker:
             nearer = compare(previous)
             if nearer.inlier_ratio > motion.inlier_ratio:
                 motion, anchor = nearer, previous
-        self._keyframe = anchor if reference == "keyframe" else current
         since_previous = motion.matches
         if anchor is not previous and track_max_gap is not None:
             since_previous = match(previous.features, features, ratio, min_similarity)
-        return self._tracked(motion, features, since_previous, track_max_gap)
+        if positions:
+            motion = _refined(motion, anchor, current)
+        measured = positions and reference == "previous"
+        motion = self._tracked(motion, current, since_previous, track_max_gap, measured)
+        self._previous, self._keyframe = current, anchor if reference == "keyframe" else current
+        return motion
 
     def _tracked(
-        self,
-        motion: Motion,
-        features: Features,
-        since_previous: NDArray[np.int32],
-        max_gap: int | None,
+        self, motion: Motion, current: _Past, since_previous: NDArray[np.int32], max_gap: int | None, measured: bool
     ) -> Motion:
+        """With the ids of tracks; `measured`: and where their points are, the motion being that from the last frame."""
         if max_gap is None:
             self._tracks.reset()
+            self._anchors.reset()
             return motion
-        return replace(motion, track_ids=self._tracks.advance(features, since_previous, max_gap))
+        before = self._tracks.ids
+        ids = self._tracks.advance(current.features, since_previous, max_gap)
+        motion = replace(motion, track_ids=ids)
+        if current.picture is None or not measured:
+            self._anchors.reset()
+            return motion
+        try:
+            return replace(motion, current_xy=self._measured(motion, current.features, current.picture, before))
+        except Exception:
+            self._tracks.reset()  # they are a frame ahead of what the next one is compared with
+            self._anchors.reset()
+            raise
+
+    def _measured(self, motion: Motion, now: Features, picture: Levels, before: NDArray[np.int32]) -> Floats:
+        rows0, rows1 = motion.matches.T
+        steps = np.tile(np.eye(2, dtype=np.float32), (len(now), 1, 1))
+        if len(rows1) >= 3:
+            steps[rows1] = local_motion(motion.reference_xy, now.xy[rows1]).affinities
+        near = now.xy.copy()
+        near[rows1] = motion.current_xy
+        places = self._anchors.measure(motion.track_ids, now, picture, steps, near)[rows1]
+        same = before[rows0] == motion.track_ids[rows1] if len(before) else np.zeros(len(rows0), bool)
+        return np.where(same[:, None], places, motion.current_xy)
 
 
 def _compare(
-    past: _Past,
-    features: Features,
-    threshold: float,
-    ratio: float | None,
-    min_similarity: float | None,
+    past: _Past, current: _Past, threshold: float, ratio: float | None, min_similarity: float | None
 ) -> Motion:
-    matches = match(past.features, features, ratio, min_similarity)
-    similarity = match_similarity(past.features, features, matches)
-    homography = estimate_homography(past.features, features, matches, threshold)
-    reference_xy = past.features.xy[matches[:, 0]]
-    return Motion(past.stamp, matches, similarity, homography, reference_xy=reference_xy)
+    before, now = past.features, current.features
+    matches = match(before, now, ratio, min_similarity)
+    similarity = match_similarity(before, now, matches)
+    homography = estimate_homography(before, now, matches, threshold, _pictures(past, current))
+    places = before.xy[matches[:, 0]], now.xy[matches[:, 1]]
+    return Motion(past.stamp, matches, similarity, homography, reference_xy=places[0], current_xy=places[1])
+
+
+def _refined(motion: Motion, past: _Past, current: _Past) -> Motion:
+    pictures = _pictures(past, current)
+    if pictures is None:
+        return motion
+    return replace(motion, current_xy=refine_matches(past.features, current.features, motion.matches, pictures)[0])
+
+
+def _pictures(past: _Past, current: _Past) -> tuple[Levels, Levels] | None:
+    return None if past.picture is None or current.picture is None else (past.picture, current.picture)
 
 
 def _weak(motion: Motion, keyframe_min_inliers: float) -> bool:

@@ -101,10 +101,11 @@ class Camera:
     ) -> None:
         """Compare a frame's features with the reference, and publish all else that is listened to."""
         stamp = nanoseconds(frame.header.stamp)
+        seen: dict[str, Any] = {"picture": picture, "mask": mask, "positions": self.outputs.wants_matches(values)}
         try:
-            motion = self.tracker.advance(stamp, found, **values.tracking())
+            motion = self.tracker.advance(stamp, found, **values.tracking(), **(seen if values.refine else {}))
         except Exception:
-            if values.tracks:  # the features are there, and go out without ids
+            if values.tracks:  # the features need not be lost with their ids
                 self._send_features(frame, found, values, weights_id, None)
             raise
         if values.tracks:

@@ -86,11 +86,15 @@ class Outputs:
             fields = features_fields(found, header, weights_id, values.descriptor_type, track_ids, rectified)
             self.publishers["features"].publish(to_message(FeaturesMessage, fields))
 
+    def wants_matches(self, values: Parameters) -> bool:
+        """Whether matches are switched on and listened to."""
+        return values.publish_matches and self._heard("matches")
+
     def publish_motion(self, header: Any, motion: Motion, values: Parameters) -> None:
         """Publish matches and homography, if that is switched on and listened to; the homography last."""
         seconds, nanoseconds = stamp_fields(motion.reference_stamp or 0)
         reference_stamp = Time(sec=seconds, nanosec=nanoseconds)
-        if values.publish_matches and motion.reference_stamp is not None and self._heard("matches"):
+        if motion.reference_stamp is not None and self.wants_matches(values):
             fields = matches_fields(motion, header, reference_stamp)
             self.publishers["matches"].publish(to_message(FeatureMatches, fields))
         if values.publish_homography and self._heard("homography"):

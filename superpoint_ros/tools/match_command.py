@@ -97,6 +97,12 @@ def _checked_range(_: Any, __: Any, value: tuple[float, float]) -> tuple[float, 
     show_default=True,
     help="Pixels of reprojection error up to which a match is an inlier of the homography.",
 )
+@click.option(
+    "--refine/--no-refine",
+    default=True,
+    show_default=True,
+    help="Align the photographs themselves about matches, and fit the homography to what comes out.",
+)
 def match_command(
     left: Path,
     right: Path,
@@ -112,6 +118,7 @@ def match_command(
     ratio: float | None,
     min_similarity: float | None,
     threshold: float,
+    refine: bool,
 ) -> None:
     """Draw the matches of two photographs, LEFT and RIGHT, and print how many there are.
 
@@ -133,7 +140,8 @@ def match_command(
         except (ValueError, RuntimeError) as error:
             raise click.ClickException(f"{path}: {error}") from None
     matches = match(features[0], features[1], ratio, min_similarity)
-    homography = estimate_homography(features[0], features[1], matches, threshold)
+    images = (pictures[0], pictures[1]) if refine else None
+    homography = estimate_homography(features[0], features[1], matches, threshold, images)
     drawing = draw_match(pictures[0], pictures[1], features[0], features[1], matches, homography)
     write_picture(output, drawing)
     for path, found in zip((left, right), features, strict=True):
@@ -152,7 +160,8 @@ def describe(homography: Homography) -> str:
     """The homography in words."""
     if homography.status != HomographyStatus.OK:
         return f"no homography ({homography.status.name})"
-    return f"{homography.inliers.sum()} inliers of a homography, rmse {homography.rmse:.2f} px"
+    how = ", refined" if homography.refined else ""
+    return f"{homography.inliers.sum()} inliers of a homography, rmse {homography.rmse:.2f} px{how}"
 
 
 def draw_match(

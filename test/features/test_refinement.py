@@ -7,44 +7,13 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
+from aligned_scenes import HEIGHT, SIZE, WIDTH, as_picture, motion, seen
 
 from superpoint_ros.features.extractor import Features
 from superpoint_ros.features.fit import project
 from superpoint_ros.features.homography import corner_error, estimate_homography
-from superpoint_ros.features.refinement import levels_of, refine_matches
-
-HEIGHT, WIDTH = SIZE = (360, 480)
-
-
-def smooth_noise(seed=0, size=(3 * HEIGHT, 3 * WIDTH)):
-    """Blobs of a few pixels' size, three times as large as SIZE: (H, W) float32 in 20 … 230."""
-    noise = np.random.default_rng(seed).normal(size=size).astype(np.float32)
-    picture = cv2.GaussianBlur(noise, (0, 0), 6) * 3 + cv2.GaussianBlur(noise, (0, 0), 20) * 6
-    return np.clip(125 + 45 * picture / picture.std(), 20, 230)
-
-
-LARGE = smooth_noise()
-SHRINK = np.array([[1 / 3, 0, -1 / 3], [0, 1 / 3, -1 / 3], [0, 0, 1]])
-
-
-def seen(matrix, size=SIZE):
-    """The scene through a homography of pixels of the reference, (H, W) float32."""
-    return cv2.warpPerspective(
-        LARGE, matrix @ SHRINK, size[::-1], flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT
-    )
-
-
-def motion(angle=0.0, zoom=1.0, shift=(0, 0), perspective=(0, 0)):
-    """A homography about the picture's centre."""
-    cos, sin = zoom * np.cos(np.radians(angle)), zoom * np.sin(np.radians(angle))
-    there = np.array([[1, 0, -(WIDTH - 1) / 2], [0, 1, -(HEIGHT - 1) / 2], [0, 0, 1]])
-    turn = np.array([[cos, -sin, shift[0]], [sin, cos, shift[1]], [*perspective, 1]])
-    return np.linalg.inv(there) @ turn @ there
-
-
-def as_picture(values, noise=0.0, seed=0):
-    values = values + np.random.default_rng(seed).normal(size=values.shape) * noise
-    return np.rint(values).clip(0, 255).astype(np.uint8)
+from superpoint_ros.features.levels import levels_of
+from superpoint_ros.features.refinement import refine_matches
 
 
 def features(xy, size=SIZE, scale=1.0):
@@ -184,6 +153,22 @@ def test_keypoints_of_a_coarse_level_are_refined_by_that_level(scale):
     positions, refined = refine_matches(f0, f1, in_order(len(f0)), pictures)
     assert refined.mean() > 0.8
     assert np.median(errors_of(positions, true)[refined]) < 0.1 * scale
+
+
+def test_what_is_masked_in_either_picture_is_left_alone():
+    # A bonnet: it stays while the road moves.
+    f0, f1, true = view(motion(shift=(4.3, 2.2)))
+    pictures = [as_picture(seen(motion(shift=shift)), 1) for shift in ((0, 0), (4.3, 2.2))]
+    mask = np.ones(SIZE, bool)
+    mask[300:] = False
+    for picture in pictures:
+        picture[300:] = as_picture(seen(np.eye(3)))[300:]
+    levels = [levels_of(picture, mask=mask) for picture in pictures]
+    for given in (tuple(levels), (levels[0], pictures[1]), (pictures[0], levels[1])):
+        positions, refined = refine_matches(f0, f1, in_order(len(f0)), given)
+        assert refined.mean() > 0.5
+        assert not refined[f0.xy[:, 1] > 300].any()
+        assert np.quantile(errors_of(positions, true)[refined], 0.99) < 0.3
 
 
 def test_a_limit_refines_some_all_over_the_list():

@@ -1,5 +1,7 @@
 """superpoint_ros/features/tracks.py, on made-up features: no network needed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -49,6 +51,66 @@ def test_an_id_stays_with_its_point_whatever_its_row():
     assert all(ids == seen[0] for ids in seen)
 
 
+def test_a_match_against_its_neighbours_motion_starts_a_track():
+    # Mutual nearest neighbours always find a partner, though the point itself has gone.
+    frames = [view(range(40)), view(range(40), (5, 0))]
+    frames[1][1].xy[7] += (60, -50)
+    frames[1][1].xy[21] += (0, 30)
+    seen = run(frames)
+    changed = [point for point in range(40) if seen[1][point] != seen[0][point]]
+    assert changed == [7, 21]
+
+
+def test_neighbours_that_move_differently_keep_their_ids():
+    # Parallax: what is near moves several times as far as what is behind it.
+    rows, first = view(range(40))
+    _, second = view(range(40))
+    second.xy[:] += np.where(first.xy[:, 1:] > 120, (25, 3), (6, 0)) * (1 + first.xy[:, 1:] / 400)
+    seen = run([(rows, first), (rows, second)])
+    assert sum(seen[0][point] == seen[1][point] for point in range(40)) >= 38
+
+
+def test_coarse_keypoints_may_be_as_much_further_off():
+    for scale, kept in ((1.0, False), (4.0, True)):
+        rows, first = view(range(40))
+        second = view(range(40), (5, 0))[1]
+        second.xy[7] += (8, 0)
+        frames = [(rows, replace(f, scales=np.full(40, scale, np.float32))) for f in (first, second)]
+        seen = run(frames)
+        assert (seen[0][7] == seen[1][7]) is kept
+
+
+def turned(features, point, by):
+    """The look of a point turned by an angle, in radians, towards another look."""
+    look = features.descriptors[point]
+    other = np.roll(look, 1) - np.dot(np.roll(look, 1), look) * look
+    features.descriptors[point] = np.cos(by) * look + np.sin(by) * other / np.linalg.norm(other)
+    return features
+
+
+def test_a_point_that_turns_into_another_one_ends_and_one_whose_look_changes_slowly_goes_on():
+    slowly = [(np.arange(40), turned(view(range(40))[1], 7, 0.2 * step)) for step in range(8)]
+    seen = run(slowly)
+    assert seen[-1][7] == seen[0][7]
+    at_once = [(np.arange(40), turned(view(range(40))[1], 7, angle)) for angle in (0, 1.2)]
+    tracks = Tracks()
+    before = tracks.advance(at_once[0][1], np.empty((0, 2), np.int32), 5)
+    same_rows = np.stack([np.arange(40)] * 2, axis=1).astype(np.int32)
+    after = tracks.advance(at_once[1][1], same_rows, 5)
+    assert np.flatnonzero(before != after).tolist() == [7]
+
+
+def test_a_frame_that_fails_changes_nothing(monkeypatch):
+    tracks = Tracks()
+    (rows, first), (_, second) = view(range(30)), view(range(30), (4, 0))
+    same_rows = np.stack([rows] * 2, axis=1).astype(np.int32)
+    before = tracks.advance(first, same_rows[:0], 5)
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr(module, "_revived", lambda *_: (_ for _ in ()).throw(MemoryError))
+        tracks.advance(second, same_rows, 5)
+    assert tracks.advance(second, same_rows, 5).tolist() == before.tolist()
+
+
 def test_a_new_point_gets_an_id_that_was_never_used():
     seen = run([view(range(20)), view(range(25)), view(range(10, 25)), view(range(40))])
     assert not {seen[1][p] for p in range(20, 25)} & set(seen[0].values())
@@ -94,7 +156,7 @@ def test_remembered_tracks_are_limited(monkeypatch):
     monkeypatch.setattr(module, "DORMANT_LIMIT", 7)
     tracks = Tracks()
     run([view(range(40)), view(range(20)), view(range(5))], max_gap=1000, tracks=tracks)
-    assert len(tracks._dormant_ids) == len(tracks._missed) == len(tracks._dormant) == 7
+    assert len(tracks._dormant.ids) == len(tracks._dormant.missed) == len(tracks._dormant.features) == 7
 
 
 def test_ids_wrap_instead_of_becoming_negative():

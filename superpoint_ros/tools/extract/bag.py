@@ -157,7 +157,8 @@ class Work:
                 self._progress(1)
                 yield Frame(camera, message.time)  # it has its place in a batch
             elif picture is not None:
-                yield Frame(camera, message.time, picture, stamp=stamp_nanoseconds(picture.header.stamp))
+                stamp = stamp_nanoseconds(picture.header.stamp)
+                yield Frame(camera, message.time, picture, stamp=stamp, seen=picture)
             index += picture is not None
         if following is not None:
             raise BagError(
@@ -171,10 +172,14 @@ class Work:
         if index in self.plan.stored and self._past is not None:
             stamp, found = self._past.features(done)
             frame = replace(frame, stamp=stamp, found=found)
+            if self._values.refine:  # matches are refined by the pictures
+                yield replace(frame, seen=self._decode(message))
+                return
         elif index // self._batch in self.plan.repeated:
             picture = self._decode(message)
             if picture is not None:
-                frame = replace(frame, picture=picture, stamp=stamp_nanoseconds(picture.header.stamp))
+                stamp = stamp_nanoseconds(picture.header.stamp)
+                frame = replace(frame, picture=picture, stamp=stamp, seen=picture)
             yield frame
             return
         with suppress(Exception):  # then it was followed before, too

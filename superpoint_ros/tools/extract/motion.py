@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import torch
 
-from superpoint_ros.features.extractor import Features
 from superpoint_ros.frontend.parameters import Parameters
 from superpoint_ros.frontend.tracker import Motion, Tracker
 from superpoint_ros.tools.extract.input import Camera
@@ -28,7 +28,8 @@ class Motions:
         self._wanted = values.publish_matches or values.publish_homography or values.tracks
         self._independent = values.reference == "previous" and not values.tracks
         self._trackers = {camera: Tracker() for camera in cameras}
-        self._previous: dict[Camera, tuple[int, Features]] = {}
+        self._refine, self._positions = values.refine, values.publish_matches
+        self._previous: dict[Camera, Frame] = {}
         threads = max(1, min(MATCHERS, torch.get_num_threads() - 1)) if self._independent else 1
         self._pool = ThreadPoolExecutor(threads, "matcher")
 
@@ -42,14 +43,20 @@ class Motions:
         """Of a frame and the one of its camera that was given before; None if it has no features or nobody asks."""
         if not self._wanted or frame.found is None or frame.stamp is None:
             return None
-        current = frame.stamp, frame.found
         if not self._independent:
-            return self._pool.submit(self._trackers[frame.camera].advance, *current, **self._arguments)
-        previous, self._previous[frame.camera] = self._previous.get(frame.camera), current
-        return self._pool.submit(self._between, previous, current)
+            return self._pool.submit(self._advance, self._trackers[frame.camera], frame)
+        previous, self._previous[frame.camera] = self._previous.get(frame.camera), frame
+        return self._pool.submit(self._between, previous, frame)
 
-    def _between(self, previous: tuple[int, Features] | None, current: tuple[int, Features]) -> Motion:
+    def _between(self, previous: Frame | None, current: Frame) -> Motion:
         tracker = Tracker()
         if previous is not None:
-            tracker.advance(*previous, **self._arguments)
-        return tracker.advance(*current, **self._arguments)
+            self._advance(tracker, previous)
+        return self._advance(tracker, current)
+
+    def _advance(self, tracker: Tracker, frame: Frame) -> Motion:
+        assert frame.stamp is not None and frame.found is not None
+        seen: dict[str, Any] = {}
+        if self._refine and frame.seen is not None:
+            seen = {"picture": frame.seen.pixels, "mask": frame.seen.mask, "positions": self._positions}
+        return tracker.advance(frame.stamp, frame.found, **self._arguments, **seen)

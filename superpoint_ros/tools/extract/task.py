@@ -61,6 +61,7 @@ class Frame:
     """An image on its way.
 
     picture  None if there is nothing to extract
+    seen     what matches are refined by: the picture, also of what an earlier run has extracted
     done     what an earlier run wrote for it
     stamp    nanoseconds, of its header; None unless it goes through the tracker
     """
@@ -71,3 +72,4 @@ class Frame:
     found: Features | None = None
     stamp: int | None = None
     done: Done | None = None
+    seen: Picture | None = None
