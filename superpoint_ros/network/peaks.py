@@ -17,9 +17,12 @@ from superpoint_ros.network.superpoint import CELL
 
 Map = NDArray[np.float32]
 
-CANDIDATES = 4
-"""Pixels for each keypoint asked for that are tried first; on photographs 1.2 to 12 are needed, the fewer the more
-there are."""
+CANDIDATES = 6
+"""Pixels for each keypoint asked for that are tried first where there are twice as many; photographs need 1.2 to 12,
+the fewer the more there are."""
+
+TOGETHER = 64
+"""Keypoints whose descriptors are sampled at a time: what is gathered for them stays in a core's cache."""
 
 FLAT_RADIUS = CELL // 2
 """Of the neighbourhood that must not be of one single value for a pixel to be a keypoint."""
@@ -37,7 +40,7 @@ def heatmap_of(logits: Map) -> Map:
 def cells_of(dense: Map) -> Map:
     """(D, Hc, Wc) to (Hc, Wc, D): a cell's descriptor in one piece, as `sample` reads it."""
     channels, rows, columns = dense.shape
-    return np.asarray(cv2.transpose(dense.reshape(channels, -1))).reshape(rows, columns, channels)
+    return np.asarray(cv2.transpose(dense.reshape(channels, -1)), np.float32).reshape(rows, columns, channels)
 
 
 def strongest_peaks(
@@ -56,7 +59,7 @@ def strongest_peaks(
     # What survives depends on stronger pixels alone: if the strongest give enough, the others change nothing.
     for count in (CANDIDATES * limit, len(candidates)):
         chosen = candidates
-        if count < len(candidates):
+        if 2 * count < len(candidates):
             strengths = scores[candidates]
             chosen = candidates[strengths >= np.partition(strengths, -count)[-count]]
         y, x = np.divmod(_greedy(heatmap, chosen, radius), width)
@@ -81,9 +84,12 @@ def sample(cells: Map, xy: Map) -> Map:
     dx, dy = (column - left).astype(np.float32), (row - top).astype(np.float32)
     weights = np.stack([(1 - dy) * (1 - dx), (1 - dy) * dx, dy * (1 - dx), dy * dx], axis=1)
     corners = (top * columns + left)[:, None] + np.array([0, 1, columns, columns + 1])
-    found = np.take(cells.reshape(-1, channels), corners, axis=0, mode="clip")
-    weights /= _length(found)
-    mixed = np.matmul(weights[:, None], found)[:, 0]
+    table = cells.reshape(-1, channels)
+    mixed = np.empty((len(xy), channels), np.float32)
+    for start in range(0, len(xy), TOGETHER):
+        some = slice(start, start + TOGETHER)
+        found = np.take(table, corners[some], axis=0, mode="clip")
+        np.matmul((weights[some] / _length(found))[:, None], found, out=mixed[some, None])
     mixed /= _length(mixed)[:, None]
     return mixed
 

@@ -16,7 +16,7 @@ from superpoint_ros.network.peaks import FLAT_RADIUS, blank, sample, strongest_p
 
 Map = NDArray[np.float32]
 Network = Callable[[NDArray[np.uint8]], tuple[Map, Map]]
-"""(H, W) uint8 grey, H and W multiples of 8, to the heatmap (H, W) and cells' descriptors (H/8, W/8, D) of any length."""
+"""(H, W) uint8 grey, multiples of 8, to the heatmap (H, W) and each cell's descriptor (H/8, W/8, D), of any length."""
 
 PACKAGES = {
     "ncnn": ("ncnn",),

@@ -80,7 +80,7 @@ class NcnnNetwork:
         return heatmap, cells
 
     def logits_and_descriptors(self, picture: NDArray[np.uint8]) -> tuple[Map, Map]:
-        """What `SuperPoint.forward` returns: cell logits (65, H/8, W/8) and descriptors (D, H/8, W/8) of unit length."""
+        """As `SuperPoint.forward`: cell logits (65, H/8, W/8) and descriptors (D, H/8, W/8) of unit length."""
         shape = picture.shape[0] // CELL, picture.shape[1] // CELL
         logits, cells = np.empty((CELL * CELL + 1, *shape), np.float32), np.empty((*shape, self._dim), np.float32)
 

@@ -7,7 +7,6 @@ would have been.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -94,25 +93,20 @@ class Workspaces:
     def __init__(self, make: Callable[[tuple[int, int]], Workspace], limit: int) -> None:
         self._make, self._limit = make, limit
         self._kept: dict[tuple[int, int], Workspace] = {}
-        self._lock = threading.Lock()
 
     @property
     def bytes(self) -> int:
         """Of all that are kept."""
-        with self._lock:
-            return sum(work.bytes for work in self._kept.values())
+        return sum(work.bytes for work in self._kept.values())
 
     def __call__(self, shape: tuple[int, int]) -> Workspace:
-        """The one for a picture of (height, width)."""
-        with self._lock:
-            work = self._kept.pop(shape, None) or self._make(shape)
-            room = self._limit - work.bytes
-            for old in list(self._kept):  # the last used comes last
-                if sum(other.bytes for other in self._kept.values()) <= room:
-                    break
-                del self._kept[old]
-            if room >= 0:
-                self._kept[shape] = work
+        """The one for a picture of (height, width); for one thread at a time."""
+        work = self._kept.pop(shape, None) or self._make(shape)
+        if work.bytes > self._limit:
+            return work
+        while self.bytes + work.bytes > self._limit:
+            del self._kept[next(iter(self._kept))]
+        self._kept[shape] = work  # the last used comes last
         return work
 
 
