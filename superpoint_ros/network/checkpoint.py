@@ -148,7 +148,7 @@ def _read_torch(path: Path) -> Mapping[str, object]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # broken files fail in many ways
         # torch's own text goes on with how to unpickle it all the same, which is never shown
-        foreign = re.search(r"(?:GLOBAL|Unsupported class) ([\w.]+)", str(error))
+        foreign = re.search(r"(?:GLOBAL|Unsupported class) (\w+(?:\.\w+)+)", str(error))
         if foreign is None or not head.startswith((b"PK", b"\x80")):
             raise ValueError(
                 f"{path}: neither safetensors nor a torch file of plain tensors; it is damaged, or something else"
