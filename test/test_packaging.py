@@ -52,7 +52,7 @@ def installed_files() -> set[str]:
 
 
 def run_python(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=100)
+    return subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=300)
 
 
 def test_the_version_is_package_xmls() -> None:
@@ -157,7 +157,7 @@ install(DIRECTORY new/ DESTINATION ${{PYTHON_INSTALL_DIR}}/superpoint_ros)
         ["-S", tmp_path, "-B", tmp_path / "build", f"-DCMAKE_INSTALL_PREFIX={tmp_path / 'prefix'}"],
         ["--install", tmp_path / "build"],
     ):
-        subprocess.run(["cmake", *command], check=True, capture_output=True, timeout=100)
+        subprocess.run(["cmake", *command], check=True, capture_output=True, timeout=300)
     found = {path.relative_to(packages).as_posix() for path in packages.rglob("*.py")}
     assert found == {"another/__init__.py", "superpoint_ros/tools/extract.py"}
     assert (kept / "__init__.py").is_file()
@@ -165,7 +165,7 @@ install(DIRECTORY new/ DESTINATION ${{PYTHON_INSTALL_DIR}}/superpoint_ros)
 
 def test_the_installed_command_line_runs(tmp_path: Path) -> None:
     command = Path(sys.executable).with_name("superpoint")
-    result = subprocess.run([command, "--help"], cwd=tmp_path, capture_output=True, timeout=100)
+    result = subprocess.run([command, "--help"], cwd=tmp_path, capture_output=True, timeout=300)
     assert result.returncode == 0, result.stderr
     assert b"demo" in result.stdout
 
@@ -179,7 +179,7 @@ def test_the_pip_wheel_holds_every_module_the_weights_and_nothing_of_an_earlier_
     former.parent.mkdir(parents=True)
     former.write_text("")
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*command, "--wheel-dir", tmp_path, source], check=True, timeout=100)
+    subprocess.run([*command, "--wheel-dir", tmp_path, source], check=True, timeout=300)
     (wheel,) = tmp_path.glob("superpoint_ros-*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
@@ -214,7 +214,7 @@ def test_a_missing_tool_is_named_in_one_sentence(tmp_path: Path, gone: tuple[str
         env={"PATH": str(tmp_path), "LC_ALL": "C"},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=300,
     )
     assert result.returncode == 1
     assert result.stderr.startswith(f"make setup: {sentence}")
@@ -241,7 +241,7 @@ cmake_language(DEFER CALL show)
         ["cmake", "-S", tmp_path, "-B", tmp_path / "build", f"-DCMAKE_PROJECT_INCLUDE={cure}"],
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=300,
     )
     assert result.returncode == 0, result.stderr
     assert f"folders: {tmp_path};$<BUILD_INTERFACE:/not/yet/a/path>\n" in result.stdout

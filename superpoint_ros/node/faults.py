@@ -12,6 +12,8 @@ REPORT_PERIOD = 5.0
 """Seconds between two reports of one kind and reason on one topic."""
 REASONS = 4
 """Reports of one kind on one topic in that time, however many reasons there are."""
+LONGEST = 400
+"""Characters of a report."""
 NUMBER = re.compile(r"-?\d[\d.,e+×x-]*")
 """What may differ between two reports of one reason."""
 
@@ -51,9 +53,15 @@ class Faults:
             said[reason] = now
             unsaid = self._unsaid.pop(key, 0)
         more = f" ({unsaid} more since the last report)" if unsaid else ""
-        self._report(f"{topic}: {sentence}{more}")
+        self._report(f"{topic}: {_harmless(sentence)}{more}")
 
     def count(self, kind: str) -> int:
         """How many faults of this kind there were."""
         with self._lock:
             return self._counts[kind]
+
+
+def _harmless(sentence: str) -> str:
+    """Without control characters and of bounded length: a message's fields may be in it."""
+    sentence = sentence if len(sentence) <= LONGEST else f"{sentence[: LONGEST // 2]} … {sentence[-LONGEST // 2 :]}"
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in sentence)

@@ -26,6 +26,8 @@ except ImportError:  # Humble
     from rclpy.qos_event import PublisherEventCallbacks, SubscriptionEventCallbacks, UnsupportedEventTypeError
 
 OVERRIDES = "qos_overrides."
+MOST_LOST = 2**20
+"""Messages that may be lost at once: Fast DDS 3.2 tells of 2^31 - 1 when a publisher comes anew."""
 UNDISCOVERED = "_NODE_NAME_UNKNOWN_"
 """What the middleware calls a node of which it has found an endpoint, but not yet the name."""
 OVERRIDABLE = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
@@ -75,8 +77,8 @@ def subscribe(
 
 
 def plausible(lost: int) -> int:
-    """How many messages a middleware's event stands for: Fast DDS 3.2 tells of 2^31 when a publisher comes anew."""
-    return lost if 0 <= lost < 2**31 else 0
+    """How many messages a middleware's event stands for; none for what cannot be."""
+    return lost if 0 <= lost < MOST_LOST else 0
 
 
 def advertise(node: LifecycleNode, message_class: Any, topic: str, depth: int = 5, gated: bool = True) -> Any:

@@ -58,7 +58,7 @@ def test_an_image_waits_for_its_calibration_while_each_has_one(monkeypatch):
     image = threading.Thread(target=lambda: found.append(known.of(5)))
     image.start()
     known.add(info(5, x_offset=5))
-    image.join(30)
+    image.join(300)
     assert found[0].offset == (5, 0)
 
 

@@ -47,7 +47,7 @@ from superpoint_ros.node.messages import decode_descriptors as former
 assert former is decode_descriptors
 assert not {"torch", "cv2"} & set(sys.modules)
 """
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=100)
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=300)
 
 
 def test_uint8_follows_the_formula_in_the_message_file():

@@ -114,7 +114,7 @@ def test_a_camera_that_floods_the_node_does_not_starve_the_other(robot, in_batch
     def slow(pictures, masks):
         begun.set()
         batches.append(len(pictures))
-        assert go_on.acquire(timeout=30)
+        assert go_on.acquire(timeout=300)
         return extract(pictures, masks)
 
     monkeypatch.setattr(rig.node._extractor, "batch", slow)
@@ -156,7 +156,7 @@ def test_fresh_frames_of_four_cameras_go_through_the_network_in_one_batch(robot,
     def slow(pictures, masks):
         begun.set()
         batches.append(len(pictures))
-        assert go_on.wait(30)
+        assert go_on.wait(300)
         return extract(pictures, masks)
 
     def noting(event, function):
@@ -193,7 +193,7 @@ def test_on_a_cpu_each_camera_is_published_before_the_next_is_extracted(robot, r
     def noting(pictures, masks):
         begun.set()
         events.append(("extract", len(pictures)))
-        assert go_on.wait(60)
+        assert go_on.wait(300)
         return extract(pictures, masks)
 
     def sending(name, send):

@@ -35,3 +35,11 @@ def test_another_reason_is_said_at_once_but_not_a_hundred():
         faults.add("bad", "/left", f"unknown encoding {letter}")
     assert len(said) == REASONS
     assert faults.count("bad") == 14
+
+
+def test_what_a_message_holds_can_neither_fill_the_log_nor_steer_the_terminal():
+    said = []
+    faults = Faults(said.append)
+    faults.add("bad", "/left", f"encoding '\x1b[31m{'mono8' * 1000}' is unknown")
+    assert len(said[0]) < 500 and "\x1b" not in said[0]
+    assert said[0].startswith("/left: encoding '\\x1b[31mmono8") and said[0].endswith(" is unknown")

@@ -46,7 +46,7 @@ def test_the_arguments_are_described_and_those_that_readme_lists(name, place):
     installed = ("superpoint_ros", f"{name}.launch.py")
     file = [LAUNCH / f"{name}.launch.py"] if place == "checkout" else installed
     command = [Path(sys.executable).with_name("ros2"), "launch", *file, "--show-args"]
-    shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=100).stdout
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
     (row,) = (line for line in README.read_text().splitlines() if line.startswith(f"| `{name}.launch.py`"))
     assert re.findall("^    '(.+)':$", shown, re.MULTILINE) == re.findall("`([a-z_]+)`", row)
     assert "no description given" not in shown
@@ -143,7 +143,7 @@ def test_the_launched_rig_answers_sets_of_frames_with_the_same_stamp():
     both = (robot, other)
     try:
         for each in both:
-            each.spin_until(each.camera.get_subscription_count, "the node", seconds=60)
+            each.spin_until(each.camera.get_subscription_count, "the node", seconds=300)
         for stamp in range(1, 60):  # until all endpoints have found each other
             for each in both:
                 each.camera.publish(image_message(photograph(), stamp=stamp))
@@ -187,11 +187,11 @@ def launch(name, folder, *arguments):
     with output.open("wb") as file:
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
         try:
-            process.wait(timeout=200)
+            process.wait(timeout=300)
         finally:
             if process.poll() is None:
                 process.send_signal(signal.SIGINT)  # SIGTERM would orphan what it launched
-                process.wait(timeout=60)
+                process.wait(timeout=300)
     return process.returncode, output.read_text()
 
 

@@ -57,7 +57,7 @@ def test_take_waits_for_a_frame():
     thread = threading.Thread(target=lambda: taken.extend(mailbox.take()))
     thread.start()
     mailbox.put("left", [frame("left", 7)])
-    thread.join(timeout=30)
+    thread.join(timeout=300)
     assert messages(taken) == [("left", 7)]
 
 
@@ -67,7 +67,7 @@ def test_close_wakes_the_taker_with_nothing_and_forgets_frames():
     thread = threading.Thread(target=lambda: taken.append(mailbox.take()))
     thread.start()
     mailbox.close()
-    thread.join(timeout=30)
+    thread.join(timeout=300)
     assert taken == [[]]
     assert messages(mailbox.put("left", [frame("left", 1)])) == [("left", 1)]
     assert mailbox.take() == []
@@ -96,9 +96,9 @@ def test_an_error_is_reported_and_the_next_frame_is_processed():
 
     worker = Worker(mailbox, process, on_error)
     mailbox.put("left", [Frame("left", "bad", 0.0)])
-    assert failed.wait(30)
+    assert failed.wait(300)
     mailbox.put("left", [Frame("left", "good", 0.0)])
-    assert done.wait(30)
+    assert done.wait(300)
     assert worker.stop(30) == []
     assert errors == [("out of memory", "bad")]
     assert processed == ["good"]
@@ -111,16 +111,16 @@ def test_stop_waits_for_the_frame_in_work():
 
     def process(frames):
         begun.set()
-        assert go_on.wait(30)
+        assert go_on.wait(300)
         finished.append(frames[0].message)
 
     worker = Worker(mailbox, process, lambda error, frames: None)
     mailbox.put("left", [Frame("left", 1, 0.0)])
-    assert begun.wait(30)
+    assert begun.wait(300)
     stopper = threading.Thread(target=worker.stop, args=[30])
     stopper.start()
     go_on.set()
-    stopper.join(timeout=30)
+    stopper.join(timeout=300)
     assert finished == [1]
 
 
@@ -134,7 +134,7 @@ def test_stop_waits_no_longer_than_its_limit():
 
     worker = Worker(mailbox, process, lambda error, frames: None)
     mailbox.put("left", [Frame("left", 1, 0.0)])
-    assert begun.wait(30)
+    assert begun.wait(300)
     mailbox.put("left", [Frame("left", 2, 0.0)])
     assert messages(worker.stop(0.01)) == [("left", 2)] and worker.busy
     go_on.set()

@@ -77,7 +77,7 @@ def test_the_node_ends_cleanly_on(robot, start_node, stop):
     process, output = start_node()
     robot.wake()
     process.send_signal(stop)
-    assert process.wait(timeout=20) == 0, output.read_text()
+    assert process.wait(timeout=300) == 0, output.read_text()
     assert "Traceback" not in output.read_text()
 
 
@@ -91,7 +91,7 @@ def test_the_node_ends_cleanly_on(robot, start_node, stop):
 )
 def test_a_node_that_cannot_start_says_why_and_exits_with_1(start_node, arguments, sentence):
     process, output = start_node(*arguments)
-    assert process.wait(timeout=60) == 1
+    assert process.wait(timeout=300) == 1
     assert sentence in output.read_text()
     assert "Traceback" not in output.read_text()
 

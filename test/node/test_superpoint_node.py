@@ -125,9 +125,9 @@ def test_a_monitor_can_tell_bad_images_lost_frames_and_overload(robot, active, m
     robot.spin_until(lambda: reported(b"\x02", "lost to errors in the last second: 1"), "the lost frame to be reported")
 
     go_on = threading.Event()
-    monkeypatch.setattr(active._extractor, "batch", lambda pictures, masks: go_on.wait(30) and [])
+    monkeypatch.setattr(active._extractor, "batch", lambda pictures, masks: go_on.wait(300) and [])
     snapshot = active.cameras[""].statistics.snapshot
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 300
     while not reported(b"\x01", "overloaded: ") and time.monotonic() < deadline:
         count = snapshot().frames_in
         robot.camera.publish(image_message(photograph()))
@@ -148,7 +148,7 @@ def test_the_newest_frame_wins_and_drops_are_counted(robot, active, monkeypatch)
 
     def slow(pictures, masks):
         begun.set()
-        assert go_on.wait(30)
+        assert go_on.wait(300)
         return extract(pictures, masks)
 
     monkeypatch.setattr(active._extractor, "batch", slow)
@@ -179,7 +179,7 @@ def test_diagnostics_report_once_a_second_with_every_key(robot, active):
     assert float(robot.values()["latency_ms_p50"]) > 0
     assert robot.diagnostics[-1].status[0].hardware_id == "/image"
     count = len(robot.diagnostics)
-    robot.spin_until(lambda: len(robot.diagnostics) >= count + 2, "two more reports", seconds=5)
+    robot.spin_until(lambda: len(robot.diagnostics) >= count + 2, "two more reports", seconds=300)
 
 
 def test_live_parameters_change_the_next_frame(robot, active):
@@ -523,7 +523,7 @@ def test_features_do_not_wait_for_the_match_unless_they_carry_its_track_ids(robo
 
     def held(*arguments, **options):
         begun.set()
-        assert go_on.wait(30)
+        assert go_on.wait(300)
         return advance(*arguments, **options)
 
     monkeypatch.setattr(tracker, "advance", held)

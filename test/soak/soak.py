@@ -14,7 +14,7 @@ import os
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +27,8 @@ from soak.rig import CAMERAS, Failure, SoakRig
 
 BURST = 20
 """Images of each camera between a fault and the count, at 30 Hz; one in four is broken."""
-SETTLED = 3
-"""Rounds through all kinds after which memory is no longer that of the first time."""
+LONG = 300.0
+"""Seconds after which memory is no longer that of the first time that something is done."""
 GROWTH = 30.0
 """MB by which memory may lie higher in the last quarter of the time than in the second."""
 
@@ -43,6 +43,7 @@ class Soak:
         self.tried: Counter[str] = Counter()
         self.totals: Counter[str] = Counter()
         self.memory: list[tuple[float, float]] = []
+        self.growth: defaultdict[str, float] = defaultdict(float)
         self.threads: list[int] = []
         self._broken = list(BROKEN)
 
@@ -54,8 +55,10 @@ class Soak:
             for index in self.random.permutation(len(ACTIONS)):
                 if time.monotonic() - begin >= seconds:
                     break
+                before = self.rig.memory()
                 self._round(ACTIONS[index])
                 self.memory.append((time.monotonic() - begin, self.rig.memory()))
+                self.growth[ACTIONS[index].__name__.replace("_", " ")] += self.memory[-1][1] - before
                 self.threads.append(self.rig.threads())
         if (failed := self.totals["frames_failed"]) > 0:
             raise Failure(f"{failed} images are lost to errors")
@@ -97,13 +100,13 @@ class Soak:
         return {key: self.rig.counts(key) for key in keys}
 
     def _check_growth(self, seconds: float) -> None:
-        if len(self.memory) < 4 * len(ACTIONS) * SETTLED:
+        if seconds < LONG:
             return  # too short to tell
         second = [value for when, value in self.memory if seconds / 4 < when < seconds / 2]
         last = [value for when, value in self.memory if when > 3 * seconds / 4]
         if (grown := float(np.median(last) - np.median(second))) > GROWTH:
             raise Failure(f"memory grew by {grown:.0f} MB from the second quarter to the last")
-        if max(self.threads[-len(ACTIONS) :]) > max(self.threads[len(ACTIONS) : 2 * len(ACTIONS)]):
+        if max(self.threads[-len(ACTIONS) :]) > max(self.threads[: 2 * len(ACTIONS)]):
             raise Failure(f"threads grew: {self.threads}")
 
     def table(self) -> str:
@@ -117,6 +120,8 @@ class Soak:
         rows += [
             f"| memory, median of each quarter, MB | "
             f"{', '.join(f'{np.median(values[i : i + quarter]):.0f}' for i in range(0, 4 * quarter, quarter))} |",
+            f"| memory, by what it grew in, MB | "
+            f"{', '.join(f'{name} {grown:.0f}' for name, grown in self.growth.items() if grown >= 1)} |",
             f"| threads, least and most | {min(self.threads)}, {max(self.threads)} |",
         ]
         return "\n".join(rows)

@@ -133,7 +133,6 @@ def test_a_budget_stops_with_a_state_and_figures(tmp_path) -> None:
     outcome = train(slim_task(), replace(SETTINGS, steps=10**6), RUN, tmp_path, ALONE, budget_minutes=0.02)
     assert outcome.why == "budget" and 0 < outcome.step < 10**6
     assert outcome.figures == {"figure": 1.0}
-    assert outcome.seconds < 1.2 + 10
     assert int(tensors_of(tmp_path)["step"]) == outcome.step
 
 

@@ -1,4 +1,4 @@
-"""Guards ratios, not times: an engine that loses its lead or its parity fails here."""
+"""Guards parity and the bench command; what is fast is told by `make bench`, not by a test."""
 
 from __future__ import annotations
 
@@ -18,10 +18,6 @@ from superpoint_ros.tools.bench.command import bench_command
 from superpoint_ros.tools.bench.measure import compare_engines, multiplications
 from superpoint_ros.tools.bench.reference import Reference
 
-LEAD = {"ncnn": 2.3, "openvino": 2.0, "onnxruntime": 1.7}
-"""Times the reference's speed, in processor time: well below docs/performance.md, as other
-programs sway it."""
-
 
 @pytest.fixture
 def one_thread():
@@ -31,20 +27,12 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def assert_kept(engine, reference, lead, tries=3):
-    """Fail unless the engine has the reference's keypoints and descriptors, and this lead in one of some tries.
-
-    Another program that takes a core's cache for a second must not fail a build; a lost lead is lost each time.
-    """
-    ratios = []
-    for _ in range(tries):
-        _, row = compare_engines(reference, [engine], (240, 320), 1, 5, DetectionSettings())
-        assert row.same >= 0.995
-        assert row.cosine > 0.999
-        ratios.append(row.cpu_ratio)
-        if row.cpu_ratio > lead:
-            return
-    raise AssertionError(f"{engine.name}: {ratios} times the reference's speed, expected more than {lead}")
+def assert_parity(engine, reference):
+    """Fail unless the engine has the reference's keypoints and descriptors."""
+    _, row = compare_engines(reference, [engine], (240, 320), 1, 1, DetectionSettings())
+    assert row.same >= 0.995
+    assert row.cosine > 0.999
+    assert row.cpu_ratio > 0
 
 
 @pytest.fixture(scope="module")
@@ -60,30 +48,25 @@ def engine(request, checkpoint, one_thread, tmp_path, monkeypatch):
     return CpuEngine(request.param, checkpoint)
 
 
-def test_an_engine_keeps_its_lead_over_eager_torch_and_its_parity(engine, checkpoint):
-    assert_kept(engine, Reference(checkpoint, torch.device("cpu")), LEAD[engine.name])
+def test_an_engine_keeps_its_parity_with_eager_torch(engine, checkpoint):
+    assert_parity(engine, Reference(checkpoint, torch.device("cpu")))
 
 
-class Changed:
-    """An engine that has become worse."""
+class Shifted:
+    """An engine that finds other keypoints."""
 
     precision = "float32"
 
-    def __init__(self, engine, times=1, shift=0.0):
-        self.engine, self.times, self.shift, self.name = engine, times, np.float32(shift), engine.name
+    def __init__(self, engine):
+        self.engine, self.name = engine, engine.name
 
     def __call__(self, *arguments):
-        for _ in range(self.times):
-            found = self.engine(*arguments)
-        return [replace(one, xy=one.xy + self.shift) for one in found]
+        return [replace(one, xy=one.xy + np.float32(1)) for one in self.engine(*arguments)]
 
 
-@pytest.mark.parametrize(
-    "change, message", [({"times": 2}, "times the reference's speed"), ({"shift": 1}, "same")], ids=str
-)
-def test_an_engine_that_takes_twice_as_long_or_finds_other_keypoints_is_caught(engine, checkpoint, change, message):
-    with pytest.raises(AssertionError, match=message):
-        assert_kept(Changed(engine, **change), Reference(checkpoint, torch.device("cpu")), LEAD[engine.name], tries=1)
+def test_an_engine_that_finds_other_keypoints_is_caught(engine, checkpoint):
+    with pytest.raises(AssertionError, match="same"):
+        assert_parity(Shifted(engine), Reference(checkpoint, torch.device("cpu")))
 
 
 def test_the_network_has_the_multiplications_that_the_paper_gives():

@@ -32,7 +32,7 @@ def test_no_more_is_read_ahead_than_asked_for():
     items = ahead(source(), 3)
     assert next(items) == 0
     for _ in range(5):  # the first, three that wait, and one in the hand
-        assert room.acquire(timeout=30)
+        assert room.acquire(timeout=300)
     assert not room.acquire(timeout=0.2)
     items.close()
     assert len(read) <= 6

@@ -382,7 +382,7 @@ from superpoint_ros.tools.cli import main
 main(sys.argv[1:])
 """
     arguments = ["extract", str(bag), str(tmp_path / "out"), "--weights", tiny_weights, "--device", "cpu"]
-    result = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=100)
+    result = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
     assert len(outputs(tmp_path / "out")["/superpoint/features"]) == 6
 
