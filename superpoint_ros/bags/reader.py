@@ -74,7 +74,7 @@ class BagReader:
         self._others = {name: text for file in self._files for name, text in file.others.items()}
         self._compare_with_metadata()
         if self._others:
-            self.notes.append(f"it also holds {self._other_topics()}, which cannot be read")
+            self.notes.append(f"it holds {self._other_topics()}, which cannot be read")
         self.notes = [printable(note) for note in self.notes]
         return self
 

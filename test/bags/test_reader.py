@@ -138,7 +138,7 @@ def test_topics_of_other_encodings_beside_ours_are_left_out_and_damage_nothing(t
     write_mcap(path, [("/camera", 5, image), ("/state", 6, b"{}" * 50)], encodings={"/state": "json"}, index=index)
     with BagReader(path) as bag:
         assert [message.topic.name for message in bag.messages()] == ["/camera"]
-        assert bag.notes == ["it also holds /state (sensor_msgs/msg/Image, encoded as json), which cannot be read"]
+        assert bag.notes == ["it holds /state (sensor_msgs/msg/Image, encoded as json), which cannot be read"]
 
 
 def test_an_sqlite_file_of_another_encoding_names_it(make_images):

@@ -203,7 +203,7 @@ def _chosen(reader: BagReader, names: Collection[str]) -> list[Topic]:
         except BagError as error:
             click.echo(f"{topic.name} is left out: {error}.", err=True)
     if not chosen:
-        raise BagError(f"{reader.path}: it has no topic that can be played")
+        raise BagError("; ".join([f"{reader.path}: it has no topic that can be played", *reader.notes]))
     return chosen
 
 

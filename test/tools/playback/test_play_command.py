@@ -19,7 +19,7 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from bag_samples import SECOND, image_bytes, message_bytes
+from bag_samples import SECOND, image_bytes, message_bytes, write_mcap
 from superpoint_ros.bags.content import IMAGE
 from superpoint_ros.bags.definitions import typestore
 from superpoint_ros.bags.writer import BagWriter, offered_qos
@@ -170,6 +170,9 @@ def test_what_cannot_be_played_gets_a_sentence(bag, make_bag, monkeypatch):
     monkeypatch.setattr("superpoint_ros.tools.playback.player.importlib.import_module", missing)
     assert "it has no topic that can be played" in say(odd)
     assert "messages of type superpoint_ros/msg/Features cannot be published" in say(odd, "--topic", "/odd")
+    foreign = bag / "foreign.mcap"
+    write_mcap(foreign, [("/state", 1, b"{}" * 20)], encodings={"/state": "json"})
+    assert "no topic that can be played; it holds /state (sensor_msgs/msg/Image, encoded as json)" in say(foreign)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert "playing needs ROS 2's rclpy" in say(bag)
 
