@@ -277,7 +277,17 @@ def test_scales_are_rows_beside_each_other_on_native_and_zoomed_pairs_and_poses(
     (sequences / "v_turned" / "pairs_with_gt.txt").write_text(pair)
     result = run(
         *("--weights", report.parent / "tiny.safetensors", "--hpatches", sequences, "--native", "--zoom", 2),
-        *("--scales", "single", "--scales", "1,0.5", "--pose", sequences / "v_turned", "--photos", photographs),
+        *(
+            "--scales",
+            "single",
+            "--scales",
+            "1,0.5",
+            "--pose",
+            sequences / "v_turned",
+            "--photos",
+            photographs,
+            "--refine",
+        ),
         *(
             "--pairs",
             0,
@@ -299,6 +309,7 @@ def test_scales_are_rows_beside_each_other_on_native_and_zoomed_pairs_and_poses(
     assert names[1:] == [f"{names[0]}, scales 1 0.5", "SIFT"]
     assert document["protocol"]["detectors"][names[1]]["scales"] == [1.0, 0.5]
     assert list(document["results"]) == ["hpatches", "hpatches native", "zoom", "pose"]
+    assert document["protocol"]["pairs"]["refine"] is True
     sets = document["protocol"]["sets"]
     assert [sets[name]["size"] for name in sets] == [160, None, None]
     assert document["results"]["pose"]["SIFT"]["v_turned"]["pairs"] == 1

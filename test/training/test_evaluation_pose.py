@@ -136,10 +136,11 @@ class Seen:
 
     def __init__(self):
         self.protocol, self.calls = {}, 0
+        self.answers = [features(xy) for xy in scene()]
 
     def __call__(self, image, settings):
         self.calls += 1
-        return features(scene()[(self.calls - 1) % 2])
+        return self.answers[(self.calls - 1) % 2]
 
 
 def test_every_picture_is_extracted_once_and_every_pair_measured(directory):
@@ -156,3 +157,40 @@ def test_the_summary_takes_the_larger_angle_and_a_missing_pose_as_wrong():
     summary = summarise_poses(results)
     assert summary["auc"] == {f"{t}": area_under_curve(np.array([3.0, 4.0, 180.0]), t) for t in (5, 10, 20)}
     assert summary["median"] == 4.0
+
+
+def test_refined_matches_give_a_better_pose(tmp_path):
+    """A wall seen twice; keypoints of the second picture are off by up to a pixel."""
+    rng, camera = np.random.default_rng(0), CAMERAS[0]
+    wall = cv2.GaussianBlur(rng.integers(0, 256, SIZE, np.uint8), (0, 0), 2.5)
+    wall = cv2.normalize(wall, None, 0, 255, cv2.NORM_MINMAX)
+    wall[:, 320:] = wall[:, 320:][:, ::-1]
+    pose = np.eye(4)
+    pose[:3, :3], pose[:3, 3] = cv2.Rodrigues(np.radians([1.0, 5.0, 2.0]))[0], (0.3, 0.05, 0.1)
+    moved, xy0, xy1 = np.zeros(SIZE, np.uint8), [], []
+    # two halves at different depths, or the points would lie on one plane
+    for depth, half in ((4.0, slice(0, 320)), (6.0, slice(320, 640))):
+        plane = camera @ (pose[:3, :3] + np.outer(pose[:3, 3], [0, 0, 1 / depth])) @ np.linalg.inv(camera)
+        part = np.zeros(SIZE, np.uint8)
+        part[:, half] = 255
+        seen = cv2.warpPerspective(part, plane, SIZE[::-1]) > 128
+        moved[seen] = cv2.warpPerspective(wall, plane, SIZE[::-1])[seen]
+        points = rng.uniform((half.start + 30, 40), (half.stop - 60, 420), (150, 2))
+        there = np.column_stack([points, np.ones(150)]) @ plane.T
+        xy0.append(points)
+        xy1.append(there[:, :2] / there[:, 2:])
+    xy0, xy1 = np.concatenate(xy0), np.concatenate(xy1) + rng.uniform(-1, 1, (300, 2))
+    inside = ((xy1 > 25) & (xy1 < np.array(SIZE[::-1]) - 25)).all(axis=1)
+    answers = [features(xy0[inside]), features(xy1[inside])]
+    for name, picture in (("a.png", wall), ("b.png", moved)):
+        cv2.imwrite(str(tmp_path / name), picture)
+    pair = line("a.png", "b.png", pose).split()
+    pair[13:22] = [f"{value:.9g}" for value in camera.ravel()]
+    (tmp_path / "pairs_with_gt.txt").write_text(" ".join(pair))
+    errors = []
+    for refine in (False, True):
+        detector = Seen()
+        detector.answers = answers
+        [result] = evaluate_poses([detector], pose_pairs(tmp_path), PairProtocol().settings, 1.0, refine)
+        errors.append(result.error)
+    assert errors[1] < 0.5 * errors[0]

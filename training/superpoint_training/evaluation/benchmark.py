@@ -42,6 +42,7 @@ class PairProtocol:
                              detector
     epsilon                  pixels: keypoints this far apart still correspond
     inlier_threshold         pixels, of the homography's robust estimation
+    refine                   homographies and matches are refined by the pictures, those of every detector
     """
 
     size: Resize = 640
@@ -53,6 +54,7 @@ class PairProtocol:
     repeatability_nms: tuple[int, ...] = (4, 8)
     epsilon: float = 3.0
     inlier_threshold: float = 3.0
+    refine: bool = False
 
     def settings(self, nms_radius: int) -> DetectionSettings:
         """What a detector is asked for."""
@@ -214,7 +216,8 @@ def _evaluate(detector: Detector, pair: Pair, views: Views, protocol: PairProtoc
     if not detector.described:
         return result
     matches = match(f0, f1)
-    estimate = estimate_homography(f0, f1, matches, protocol.inlier_threshold)
+    images = (views.reference, views.current) if protocol.refine else None
+    estimate = estimate_homography(f0, f1, matches, protocol.inlier_threshold, images)
     geometry = (truth, f0.size, f1.size, protocol.epsilon)
     return replace(
         result,

@@ -121,6 +121,7 @@ class _List(click.ParamType):
     help="Of networks: single, video, matching, zoom or numbers as in 1.0,0.7; repeatable, each is a row.",
 )
 @click.option("--subpixel", is_flag=True, help="Networks refine keypoints within the pixel.")
+@click.option("--refine", is_flag=True, help="Homographies and poses are refined by the pictures, for every detector.")
 @click.option(
     "--epsilon",
     type=click.FloatRange(0, min_open=True),
@@ -149,6 +150,7 @@ def evaluate(
     threshold: float,
     nms: tuple[int, ...],
     subpixel: bool,
+    refine: bool,
     scales: tuple[str, ...],
     preset: str | None,
     epsilon: float,
@@ -180,6 +182,7 @@ def evaluate(
             repeatability_nms=nms,
             epsilon=epsilon,
             inlier_threshold=inlier_threshold,
+            refine=refine,
         )
         files, maps = (
             tuple(None if name == DEFAULT else Path(name) for name in names) for names in (weights, map_weights)

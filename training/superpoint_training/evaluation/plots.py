@@ -68,7 +68,8 @@ def _draw_pair(detector: Detector, views: Views, protocol: PairProtocol) -> NDAr
     settings = protocol.settings(detector.matched_nms)
     f0, f1 = detector(views.reference, settings), detector(views.current, settings)
     matches = match(f0, f1)
-    estimate = estimate_homography(f0, f1, matches, protocol.inlier_threshold)
+    images = (views.reference, views.current) if protocol.refine else None
+    estimate = estimate_homography(f0, f1, matches, protocol.inlier_threshold, images)
     height = max(f0.size[0], f1.size[0])
     canvas = np.zeros((height, f0.size[1] + f1.size[1], 3), np.uint8)
     canvas[: f0.size[0], : f0.size[1]] = views.reference[..., None]

@@ -8,7 +8,7 @@ is OpenCV's USAC with MAGSAC++, then least squares.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from superpoint_ros.features.extractor import Features
 from superpoint_ros.features.matching import match
+from superpoint_ros.features.refinement import refine_matches
 from superpoint_ros.network.heatmap import DetectionSettings
 from superpoint_training.evaluation.detectors import Detector
 from superpoint_training.evaluation.metrics import area_under_curve
@@ -88,23 +89,28 @@ def evaluate_poses(
     pairs: Sequence[PosePair],
     settings: Callable[[int], DetectionSettings],
     threshold: float,
+    refine: bool = False,
     advance: Callable[[], object] = lambda: None,
 ) -> list[PoseResult]:
     """Evaluate every detector that has descriptors on every pair.
 
     settings   by suppression radius
     threshold  pixels, as in `estimate_pose`
+    refine     align matches by the pictures, see `refine_matches`
     """
     results = []
     cache: dict[tuple[str, Path], Features] = {}
     for pair in pairs:
+        images = read_picture(pair.paths[0]), read_picture(pair.paths[1])
         for detector in detectors:
-            features = []
-            for path in pair.paths:
+            for path, image in zip(pair.paths, images, strict=True):
                 if (detector.name, path) not in cache:
-                    cache[detector.name, path] = detector(read_picture(path), settings(detector.matched_nms))
-                features.append(cache[detector.name, path])
-            results.append(_measured(detector.name, pair, features[0], features[1], threshold))
+                    cache[detector.name, path] = detector(image, settings(detector.matched_nms))
+            f0, f1 = (cache[detector.name, path] for path in pair.paths)
+            matches = match(f0, f1)
+            if refine:
+                f0, f1 = _aligned(f0, f1, matches, images)
+            results.append(_measured(detector.name, pair, f0, f1, matches, threshold))
         advance()
     return results
 
@@ -157,8 +163,22 @@ def pose_errors(rotation: Matrix, direction: Matrix, truth: Matrix) -> tuple[flo
     return float(np.degrees(np.arccos(np.clip(cosine, -1, 1)))), float(np.degrees(np.arccos(np.clip(along, 0, 1))))
 
 
-def _measured(detector: str, pair: PosePair, f0: Features, f1: Features, threshold: float) -> PoseResult:
-    matches = match(f0, f1)
+def _aligned(
+    f0: Features, f1: Features, matches: NDArray[np.int32], images: tuple[NDArray[np.uint8], NDArray[np.uint8]]
+) -> tuple[Features, Features]:
+    """The features with the refined positions of those that are matched; these are as exact as of the finest level."""
+    positions, refined = refine_matches(f0, f1, matches, images)
+    xy, scales = f1.xy.copy(), [f0.scales.copy(), f1.scales.copy()]
+    xy[matches[:, 1]] = positions
+    for side, each in enumerate(scales):
+        rows = matches[refined, side]
+        each[rows] = np.minimum(each[rows], 1)
+    return replace(f0, scales=scales[0]), replace(f1, xy=xy, scales=scales[1])
+
+
+def _measured(
+    detector: str, pair: PosePair, f0: Features, f1: Features, matches: NDArray[np.int32], threshold: float
+) -> PoseResult:
     found = estimate_pose(f0, f1, matches, pair.cameras, threshold)
     inliers, errors = 0, (180.0, 180.0)
     if found is not None:

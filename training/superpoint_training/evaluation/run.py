@@ -121,8 +121,8 @@ def run_evaluation(request: Request, out: Path) -> Evaluation:
     if request.pose:
         listed = pose_pairs(request.pose)
         with tqdm(desc="pose", total=len(listed), unit="pair") as bar:
-            arguments = described, listed, request.protocol.settings, request.pose_threshold
-            evaluation.poses.extend(evaluate_poses(*arguments, bar.update))
+            how = request.protocol.settings, request.pose_threshold, request.protocol.refine
+            evaluation.poses.extend(evaluate_poses(described, listed, *how, bar.update))
     if request.shapes:
         single = [detector for detector in detectors if not isinstance(detector, CrossedDetectors)]
         with tqdm(desc="shapes", total=passes(corner_protocol, len(single)), unit="picture") as bar:
