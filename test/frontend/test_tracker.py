@@ -1,13 +1,20 @@
 """superpoint_ros/frontend/tracker.py, on made-up features: no network needed."""
 
+import aligned_scenes
 import numpy as np
 import pytest
+from aligned_scenes import as_picture, seen
+from aligned_scenes import motion as turned
 
 from superpoint_ros.features.extractor import Features
-from superpoint_ros.features.homography import HomographyStatus
+from superpoint_ros.features.homography import HomographyStatus, corner_error, project
+from superpoint_ros.frontend import tracker as module
 from superpoint_ros.frontend.tracker import Tracker
 
 COUNT, DIM = 60, 16
+PLACES = np.rint(
+    np.random.default_rng(3).uniform((70, 60), (aligned_scenes.WIDTH - 70, aligned_scenes.HEIGHT - 60), (COUNT, 2))
+)
 SECOND = 1_000_000_000
 BLANK = Features(np.empty((0, 2), np.float32), np.empty(0, np.float32), np.empty((0, DIM), np.float32), (240, 320))
 
@@ -176,3 +183,92 @@ def test_reset_drops_reference_keyframe_and_tracks():
     assert not set(before.track_ids.tolist()) & set(after.track_ids.tolist())
     motion = tracker.advance(3, scene(), 3.0, reference="keyframe", track_max_gap=3)
     assert (motion.reference_stamp, motion.track_ids.tolist()) == (2, after.track_ids.tolist())
+
+
+# With pictures
+
+
+def textured(matrix, noise=0.4, seed=0, points=PLACES):
+    """Features of known points in a view of a plane, with the errors that keypoints have, and the view."""
+    rng = np.random.default_rng(seed)
+    descriptors = np.random.default_rng(9).normal(size=(len(points), DIM)).astype(np.float32)
+    descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
+    xy = (project(matrix, points) + rng.normal(size=points.shape) * noise).astype(np.float32)
+    scores = np.linspace(1, 0.1, len(points), dtype=np.float32)
+    return Features(xy, scores, descriptors, aligned_scenes.SIZE), as_picture(seen(matrix), 1, seed)
+
+
+def step(number):
+    return turned(0.5 * number, shift=(1.3 * number, -0.6 * number))
+
+
+def test_pictures_refine_homographies_and_positions():
+    tracker = Tracker()
+    features, picture = textured(step(0), noise=0)
+    tracker.advance(0, features, 3.0, picture=picture, positions=True)
+    features, picture = textured(step(3), seed=1)
+    motion = tracker.advance(1, features, 3.0, picture=picture, positions=True)
+    assert motion.homography.refined
+    assert corner_error(motion.homography.matrix, step(3), aligned_scenes.SIZE) < 0.06
+    errors = np.linalg.norm(motion.current_xy - project(step(3), PLACES[motion.matches[:, 0]]), axis=1)
+    assert np.median(errors) < 0.1
+    features, _ = textured(step(4), seed=2)
+    without = tracker.advance(2, features, 3.0)
+    assert not without.homography.refined
+    np.testing.assert_array_equal(without.current_xy, features.xy[without.matches[:, 1]])
+
+
+@pytest.mark.parametrize("reference", ["previous", "keyframe"])
+def test_errors_do_not_add_up_while_tracks_or_a_keyframe_go_on(reference):
+    tracker = Tracker()
+    for number in range(20):
+        features, picture = textured(step(number), noise=0.4 if number else 0, seed=number)
+        motion = tracker.advance(
+            number, features, 3.0, reference=reference, track_max_gap=3, picture=picture, positions=True
+        )
+    point = motion.track_ids[motion.matches[:, 1]]  # ids are the rows of the first frame
+    errors = np.linalg.norm(motion.current_xy - project(step(19), PLACES[point % len(PLACES)]), axis=1)
+    assert np.median(errors[point < len(PLACES)]) < 0.12
+
+
+def test_what_is_masked_in_the_picture_is_not_looked_at():
+    tracker, mask = Tracker(), np.zeros(aligned_scenes.SIZE, bool)
+    for number in range(2):
+        features, picture = textured(step(number), seed=number)
+        motion = tracker.advance(number, features, 3.0, picture=picture, mask=mask, positions=True)
+    assert not motion.homography.refined
+    np.testing.assert_array_equal(motion.current_xy, features.xy[motion.matches[:, 1]])
+
+
+@pytest.mark.parametrize("where", ["match", "estimate_homography", "refine_matches", "local_motion"])
+def test_a_frame_that_fails_is_as_if_it_had_not_been(monkeypatch, where):
+    tracker, other = Tracker(), Tracker()
+    arguments = {"track_max_gap": 3, "positions": True}
+    frames = [textured(step(number), seed=number) for number in range(5)]
+    for stamp in (0, 1):
+        features, picture = frames[stamp]
+        motion = tracker.advance(stamp, features, 3.0, picture=picture, **arguments)
+        other.advance(stamp, features, 3.0, picture=picture, **arguments)
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr(module, where, lambda *_, **__: (_ for _ in ()).throw(MemoryError))
+        shuffled = frames[2][0].rows(np.random.default_rng(0).permutation(COUNT)[:20])
+        tracker.advance(2, shuffled, 3.0, picture=frames[2][1], **arguments)
+    for stamp in (3, 4):
+        features, picture = frames[stamp]
+        motion = tracker.advance(stamp, features, 3.0, picture=picture, **arguments)
+        expected = other.advance(stamp, features, 3.0, picture=picture, **arguments)
+        assert (motion.reference_stamp, motion.homography.status) == (1 if stamp == 3 else 3, HomographyStatus.OK)
+        np.testing.assert_array_equal(motion.matches, expected.matches)
+        if where != "local_motion":  # there tracks begin anew
+            np.testing.assert_array_equal(motion.track_ids, expected.track_ids)
+
+
+def test_a_reset_that_meets_a_failure_is_not_forgotten(monkeypatch):
+    tracker = Tracker()
+    tracker.advance(0, scene(), 3.0)
+    tracker.reset()
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr(module, "unknown_homography", lambda *_, **__: (_ for _ in ()).throw(MemoryError))
+        tracker.advance(1, scene(), 3.0)
+    assert tracker.advance(2, scene(), 3.0).homography.status == HomographyStatus.NO_REFERENCE
+    assert tracker.advance(3, scene(), 3.0).homography.status == HomographyStatus.OK

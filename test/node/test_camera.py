@@ -7,6 +7,8 @@ import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
 
+from rclpy.parameter import Parameter
+
 from robot import image_message, photograph, shifted
 from superpoint_ros.node.mailbox import Frame
 
@@ -247,6 +249,51 @@ def test_a_bad_camera_and_one_that_breaks_the_batch_cost_the_other_nothing(robot
     rig.await_counts(right=2)
     robot.spin_until(lambda: rig.node.cameras["left"].faults.count("bad") == 1, "the bad image to be counted")
     assert rig.homographies["right"][1].status == OK
+
+
+def test_a_matching_that_fails_costs_no_features(robot, rig, monkeypatch):
+    from superpoint_ros.msg import Features
+
+    features, camera = [], rig.node.cameras["left"]
+    robot.client.create_subscription(Features, "/superpoint/left/features", features.append, 10)
+    robot.spin_until(lambda: camera.outputs.publishers["features"].get_subscription_count(), "a listener")
+    rig.node.set_parameters([Parameter("tracks", value=True)])
+    advance = camera.tracker.advance
+
+    def failing(stamp, *arguments, **options):
+        if stamp == 2 * 10**9:
+            raise MemoryError("no room")
+        return advance(stamp, *arguments, **options)
+
+    monkeypatch.setattr(camera.tracker, "advance", failing)
+    for stamp in (1, 2, 3):
+        rig.show("left", image_message(shifted(photograph(), 4 * stamp, 0), stamp))
+        robot.spin_until(lambda n=stamp: len(features) == n, "the features")
+    rig.await_counts(left=2)
+    assert [len(message.track_ids) > 0 for message in features] == [True, False, True]
+    assert [message.reference_stamp.sec for message in rig.homographies["left"]] == [0, 1]
+    assert set(features[0].track_ids) & set(features[2].track_ids)
+    assert camera.faults.count("failed") == 1
+
+
+def test_matches_and_homographies_are_refined_while_it_is_on(robot, rig):
+    from superpoint_ros.msg import FeatureMatches
+
+    matches, camera = [], rig.node.cameras["left"]
+    robot.client.create_subscription(FeatureMatches, "/superpoint/left/matches", matches.append, 10)
+    robot.spin_until(lambda: camera.outputs.publishers["matches"].get_subscription_count(), "a listener")
+    picture = photograph((200, 264))
+    for stamp in (1, 2, 3):
+        if stamp == 3:
+            rig.node.set_parameters([Parameter("refine", value=False)])
+        rig.show("left", image_message(shifted(picture, 3 * stamp, stamp), stamp))
+        rig.await_counts(left=stamp)
+    robot.spin_until(lambda: len(matches) == 2, "the matches")
+    _, refined, plain = rig.homographies["left"]
+    assert (refined.status, refined.refined, plain.status, plain.refined) == (OK, True, OK, False)
+    assert refined.rmse < 0.1
+    assert (np.array(matches[0].x) % 1 > 0).mean() > 0.5
+    assert (np.array(matches[1].x) % 1 == 0).all()
 
 
 def test_other_cameras_take_effect_with_the_next_configure(robot, rig):

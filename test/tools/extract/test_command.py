@@ -25,6 +25,7 @@ from superpoint_ros.bags.writer import BagWriter
 from superpoint_ros.features.extractor import Extractor
 from superpoint_ros.features.homography import estimate_homography
 from superpoint_ros.features.matching import match
+from superpoint_ros.features.refinement import refine_matches
 from superpoint_ros.tools.extract import input as inputs
 from superpoint_ros.tools.extract.command import extract_command
 from superpoint_ros.tools.extract.input import CAMERA_INFO
@@ -100,13 +101,34 @@ def test_everything_is_as_the_functions_of_the_package_have_it(make_bag, run, tm
         np.testing.assert_array_equal(message.descriptors.view("<f4").reshape(60, -1), features.descriptors)
     for number in range(1, 6):
         pairs = match(expected[number - 1], expected[number])
-        homography = estimate_homography(expected[number - 1], expected[number], pairs, 3.0)
+        before, now, seen = expected[number - 1], expected[number], tuple(pictures(6)[number - 1 : number + 1])
+        homography = estimate_homography(before, now, pairs, 3.0, seen)
         matches, estimate = found["/superpoint/matches"][number - 1][1], found["/superpoint/homography"][number][1]
         np.testing.assert_array_equal(np.stack([matches.reference, matches.current], axis=1), pairs)
+        places, _ = refine_matches(before, now, pairs, seen)
+        np.testing.assert_array_equal(np.stack([matches.x, matches.y], axis=1), places)
         np.testing.assert_array_equal(estimate.matrix, homography.matrix.reshape(9))
+        assert estimate.refined == homography.refined
         assert (estimate.status, estimate.matches) == (homography.status, len(pairs))
         assert estimate.reference_stamp == found["/superpoint/features"][number - 1][1].header.stamp
     assert found["/superpoint/homography"][0][1].status == estimate.NO_REFERENCE
+
+
+def test_a_matching_that_fails_costs_no_features(bag, run, tmp_path, monkeypatch):
+    from superpoint_ros.frontend.tracker import Tracker
+
+    advance = Tracker.advance
+
+    def failing(self, stamp, *arguments, **options):
+        if stamp == SECOND + 2 * SECOND // 10 - 1_000_000:
+            raise MemoryError("no room for the matches")
+        return advance(self, stamp, *arguments, **options)
+
+    monkeypatch.setattr(Tracker, "advance", failing)
+    said = run(bag, tmp_path / "out", status=1)
+    found = outputs(tmp_path / "out")
+    assert (len(found["/superpoint/features"]), len(found["/superpoint/matches"])) == (6, 3)
+    assert f"2 of 6 images are without matches ({LEFT}: MemoryError: no room for the matches)" in said
 
 
 def test_compressed_images_give_what_raw_ones_give(make_bag, run, tmp_path):
