@@ -67,8 +67,8 @@ class Request:
     device           where networks run
     """
 
-    weights: tuple[Path | None, ...] = (None,)
-    map_weights: tuple[Path | None, ...] = ()
+    weights: tuple[str | Path | None, ...] = (None,)
+    map_weights: tuple[str | Path | None, ...] = ()
     baselines: tuple[str, ...] = tuple(CLASSIC)
     hpatches: Path | None = None
     all_pairs: bool = False
