@@ -181,6 +181,7 @@ def test_the_pip_wheel_holds_every_module_the_weights_and_nothing_of_an_earlier_
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
     subprocess.run([*command, "--wheel-dir", tmp_path, source], check=True, timeout=300)
     (wheel,) = tmp_path.glob("superpoint_ros-*.whl")
+    assert wheel.stat().st_size < 8e6, "the package is small enough for a robot's link; nearly all of it is weights"
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         (scripts,) = (name for name in names if name.endswith("entry_points.txt"))

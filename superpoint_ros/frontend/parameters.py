@@ -52,7 +52,8 @@ class Parameters:
 
     weights: str = _entry(
         "",
-        "Weights file: safetensors, or .pth of Magic Leap or rpautrat, or Hugging Face; empty: the package's own.",
+        "default (or empty), fast (for a CPU), or a weights file: safetensors, or .pth of Magic Leap or rpautrat, or "
+        "Hugging Face.",
     )
     device: str = _entry("auto", "Where the network runs: auto (CUDA if there is one), cpu, cuda, cuda:1 …")
     engine: str = _entry(

@@ -19,10 +19,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from superpoint_ros.network.layouts import convert
+from superpoint_ros.network.named_weights import find_weights
 from superpoint_ros.network.superpoint import Architecture, SuperPoint
 from superpoint_ros.printable import printable
 
-DEFAULT_WEIGHTS = Path(__file__).parent / "weights" / "superpoint_ros_2.safetensors"
+DEFAULT_WEIGHTS = find_weights(None)
 
 ARCHITECTURE_KEY = "architecture"
 
@@ -78,14 +79,14 @@ class Checkpoint:
         return model.eval()
 
 
-def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+def load_checkpoint(weights: str | os.PathLike[str] | None) -> Checkpoint:
     """Read a weights file: ours, Magic Leap's, rpautrat's or Hugging Face's.
+
+    weights  a file, or a name (see `named_weights`); None is the package's default
 
     Raises FileNotFoundError, or ValueError naming the file, what was found and what was expected.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such weights file")
+    path = find_weights(weights)
     try:
         return _load(path)
     except ValueError as error:
@@ -132,7 +133,8 @@ def _read_safetensors(path: Path) -> tuple[Mapping[str, object], dict[str, str]]
     try:
         with safe_open(str(path), framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
-            metadata = {printable(key): printable(text, "\n\t") for key, text in (file.metadata() or {}).items()}
+            said = sorted((file.metadata() or {}).items())  # the library has them in any order
+            metadata = {printable(key): printable(text, "\n\t") for key, text in said}
             return tensors, metadata
     except SafetensorError as error:
         raise ValueError(f"{path}: broken safetensors file ({error})") from None

@@ -41,8 +41,7 @@ def _checked_range(_: Any, __: Any, value: tuple[float, float]) -> tuple[float, 
 )
 @click.option(
     "--weights",
-    type=click.Path(path_type=Path),
-    help="Weights file; the package's default if left out.",
+    help="Weights file, or default or fast.",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--max-keypoints", type=click.IntRange(1), default=1024, show_default=True)
@@ -107,7 +106,7 @@ def match_command(
     left: Path,
     right: Path,
     output: Path,
-    weights: Path | None,
+    weights: str | None,
     device: str,
     max_keypoints: int,
     detection_threshold: float,

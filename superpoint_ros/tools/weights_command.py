@@ -1,4 +1,4 @@
-"""`superpoint weights`: look into weights files, and convert them into our format."""
+"""`superpoint weights`: list the package's, look into weights files, and convert them into our format."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from superpoint_ros.network.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from superpoint_ros.network.named_weights import packaged_weights
 
 
 @click.group("weights")
@@ -15,15 +16,32 @@ def weights_command() -> None:
     """Look into weights files, and convert them."""
 
 
+@weights_command.command("list")
+def list_names() -> None:
+    """Print the names of the package's weights, which serve wherever a weights file does."""
+    names: dict[Path, list[str]] = {}
+    for name, path in packaged_weights().items():
+        names.setdefault(path, []).append(name)
+    rows = []
+    for path, known in names.items():
+        checkpoint = _load(str(path))
+        size = f"{path.stat().st_size / 1e6:.1f} MB"
+        rows.append((", ".join(known), checkpoint.weights_id, size, checkpoint.metadata.get("licence", "")))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        click.echo("  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip())
+
+
 @weights_command.command("show")
-@click.argument("file", type=click.Path(path_type=Path))
-def show(file: Path) -> None:
-    """Print what a weights FILE holds: its id, layout, architecture and what it says of itself."""
-    click.echo(describe(_load(file)))
+@click.argument("weights")
+def show(weights: str) -> None:
+    """Print what a WEIGHTS file, or one of the package's by name, holds: its id, layout, architecture and what it says
+    of itself."""
+    click.echo(describe(_load(weights)))
 
 
 @weights_command.command("convert")
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("source")
 @click.argument("target", type=click.Path(path_type=Path))
 @click.option("--name", help="What the weights are called; the file's name if left out.")
 @click.option("--licence", help="Of the weights, as in MIT.")
@@ -31,7 +49,7 @@ def show(file: Path) -> None:
 @click.option("--source", "origin", help="Where they come from.")
 @click.option("--force", is_flag=True, help="Replace TARGET if it exists.")
 def convert(
-    source: Path,
+    source: str,
     target: Path,
     name: str | None,
     licence: str | None,
@@ -70,8 +88,8 @@ def describe(checkpoint: Checkpoint) -> str:
     return "\n".join(f"{key:<{width}}  {value}" for key, value in facts.items())
 
 
-def _load(path: Path) -> Checkpoint:
+def _load(weights: str) -> Checkpoint:
     try:
-        return load_checkpoint(path)
+        return load_checkpoint(weights)
     except (ValueError, OSError) as error:
         raise click.ClickException(str(error)) from None

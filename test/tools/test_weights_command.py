@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from click.testing import CliRunner
 
@@ -56,3 +57,23 @@ def test_a_file_that_is_no_weights_gets_one_sentence(tmp_path):
         assert result.exit_code == 1
         assert name in result.output and "Traceback" not in result.output
         assert len(result.output.strip().splitlines()) == 1
+
+
+def test_list_prints_every_name_with_what_it_is():
+    result = run("list")
+    assert result.exit_code == 0
+    [line] = [line for line in result.output.splitlines() if line.startswith("default, ")]
+    checkpoint = load_checkpoint(DEFAULT_WEIGHTS)
+    for fact in (DEFAULT_WEIGHTS.stem, checkpoint.weights_id, checkpoint.metadata["licence"], "5.2 MB"):
+        assert fact in line
+
+
+@pytest.mark.parametrize("name", ["default", DEFAULT_WEIGHTS.stem])
+def test_show_knows_the_names(name):
+    assert run("show", name).output == run("show", DEFAULT_WEIGHTS).output
+
+
+def test_a_name_that_is_none_gets_the_names_there_are():
+    result = run("show", "superpoint_ros_1")
+    assert result.exit_code == 1
+    assert "superpoint_ros_1: no such weights file; the package has default, " in result.output

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import cv2
-import numpy as np
 import pytest
 
 from superpoint_ros.network.checkpoint import DEFAULT_WEIGHTS
@@ -16,18 +12,6 @@ from superpoint_training.evaluation.warps import KINDS, rotation_pairs, warped_p
 SIZE = 320
 PROTOCOL = PairProtocol(size=SIZE, keypoints=500)
 ANGLES = (45, 90, 135, 180)
-
-
-@pytest.fixture(scope="module")
-def photographs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    data = pytest.importorskip("skimage.data", reason="scikit-image is not installed")
-    folder = tmp_path_factory.mktemp("photographs")
-    paths = []
-    for name in ("astronaut", "chelsea", "coffee", "gravel"):
-        paths.append(folder / f"{name}.png")
-        picture = np.asarray(getattr(data, name)())
-        cv2.imwrite(str(paths[-1]), picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-    return paths
 
 
 @pytest.fixture(scope="module")

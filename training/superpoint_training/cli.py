@@ -27,6 +27,23 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 SOURCE = click.Path(exists=True, path_type=Path)
 NEW = click.Path(path_type=Path)
 
+
+class _Weights(click.ParamType):
+    """A weights file, or one of the package's by name; the path, once it is found."""
+
+    name = "weights"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        from superpoint_ros.network.named_weights import find_weights
+
+        try:
+            return find_weights(value)
+        except FileNotFoundError as error:
+            self.fail(str(error), param, ctx)
+
+
+WEIGHTS = _Weights()
+
 STOPPED = 130  # what a shell reports for SIGINT
 
 
@@ -93,7 +110,9 @@ def _running(command: Callable[..., None]) -> Callable[..., None]:
 
 _out = click.option("--out", type=NEW, required=True, help="Folder for everything that is written.")
 _resume = click.option("--resume", is_flag=True, help="Go on with what --out holds.")
-_start = click.option("--start", type=FILE, help="Weights file to start from; its encoder and detector must fit.")
+_start = click.option(
+    "--start", type=WEIGHTS, help="Weights file or name to start from; its encoder and detector must fit."
+)
 _images = click.option(
     "--images", "sources", type=SOURCE, multiple=True, required=True,
     help="Folder, .txt list, picture or bag (mcap, sqlite3); repeatable.",
@@ -117,7 +136,12 @@ def magicpoint(config: Config, out: Path, here: Processes, budget: Budget, resum
 
 
 @main.command()
-@click.option("--weights", type=FILE, required=True, help="The detector that labels: MagicPoint or SuperPoint.")
+@click.option(
+    "--weights",
+    type=WEIGHTS,
+    required=True,
+    help="The detector that labels: MagicPoint or SuperPoint; a file or a name.",
+)
 @_images
 @_held_out
 @_out
@@ -163,7 +187,7 @@ def superpoint(
 
 
 @main.command()
-@click.option("--teacher", default="default", show_default=True, help="Weights file, or default: the package's own.")
+@click.option("--teacher", type=WEIGHTS, default="default", show_default=True, help="Weights file or name.")
 @_images
 @_held_out
 @_out
@@ -173,7 +197,7 @@ def superpoint(
 @_running
 def distill(
     config: Config,
-    teacher: str,
+    teacher: Path,
     sources: tuple[Path, ...],
     held_out: Path | None,
     out: Path,
@@ -183,11 +207,9 @@ def distill(
     start: Path | None,
 ) -> None:
     """Teach a small network what a large one answers; writes OUT/distill.safetensors."""
-    from superpoint_ros.network.checkpoint import DEFAULT_WEIGHTS
     from superpoint_training.chain import run_distill
 
-    path = DEFAULT_WEIGHTS if teacher == "default" else Path(teacher)
-    _done(here, run_distill(config, path, sources, out, here, budget, resume, start, held_out))
+    _done(here, run_distill(config, teacher, sources, out, here, budget, resume, start, held_out))
 
 
 @main.command("all")
@@ -216,7 +238,7 @@ def whole_chain(
 
 
 @main.command()
-@click.argument("weights", type=FILE)
+@click.argument("weights", type=WEIGHTS)
 @click.argument("target", type=NEW)
 @click.option("--set", "facts", multiple=True, metavar="KEY=VALUE", help="Metadata to add; repeatable.")
 def export(weights: Path, target: Path, facts: tuple[str, ...]) -> None:

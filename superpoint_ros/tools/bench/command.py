@@ -76,7 +76,7 @@ def measure_all(
     """Everything but the node, printed as it comes; returns what the JSON holds."""
     import torch
 
-    from superpoint_ros.network.checkpoint import DEFAULT_WEIGHTS, load_checkpoint
+    from superpoint_ros.network.checkpoint import load_checkpoint
     from superpoint_ros.network.engines.choice import installed, make_engine
     from superpoint_ros.network.engines.cpu_engine import PACKAGES
     from superpoint_ros.network.engines.engine import choose_device
@@ -89,7 +89,7 @@ def measure_all(
     if threads:
         torch.set_num_threads(threads)
     device = choose_device(device_name)
-    checkpoint = load_checkpoint(weights or DEFAULT_WEIGHTS)
+    checkpoint = load_checkpoint(weights)
     if not names:
         fast = [name for name in PACKAGES if installed(name)] if device.type == "cpu" else ["auto"]
         names = (*fast, "torch")

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from superpoint_ros.interrupts import ending_at_once
+from superpoint_ros.network.named_weights import find_weights
 
 OWN_FRAMES = 150
 """Of the camera sequence: once round the wall."""
@@ -45,7 +46,7 @@ OWN_FRAMES = 150
     show_default=True,
     help="Of the camera sequence.",
 )
-@click.option("--weights", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Weights file.")
+@click.option("--weights", help="Weights file, or default or fast.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 def demo_command(
     bag: Path | None,
@@ -54,7 +55,7 @@ def demo_command(
     rate: float | None,
     duration: float | None,
     frames: int,
-    weights: Path | None,
+    weights: str | None,
     device: str,
 ) -> None:
     """Play images to the node over DDS, and judge what it publishes.
@@ -76,7 +77,12 @@ def demo_command(
         from superpoint_ros.tools.demo.run import run_demo
         from superpoint_ros.tools.session import Timeout
 
-    parameters = {"device": device, **({"weights": str(weights.resolve())} if weights else {})}
+    try:
+        # the whole path: the node runs in another folder
+        chosen = {"weights": str(find_weights(weights).resolve())} if weights else {}
+    except FileNotFoundError as error:
+        raise click.ClickException(str(error)) from None
+    parameters = {"device": device, **chosen}
     try:
         faults = run_demo(out, bag, topic, frames, rate, duration, parameters, click.echo)
     except (BagError, NodeDied, Timeout, OSError, ModuleNotFoundError) as error:

@@ -41,7 +41,7 @@ UNUSED = {"synchronise": "every frame is extracted, with partners or without"}
     multiple=True,
     help="One of the node's parameters, as in --set tracks=true.",
 )
-@click.option("--weights", help="Weights file; the package's default if left out.")
+@click.option("--weights", help="Weights file, or default or fast.")
 @click.option("--device", help="auto, cpu, cuda or cuda:N.")
 @click.option("--engine", type=click.Choice(ENGINES), help="What runs the network.")
 @click.option("--max-keypoints", type=click.IntRange(1), help="The strongest are kept.")

@@ -44,12 +44,12 @@ class _List(click.ParamType):
     "--weights",
     multiple=True,
     default=[DEFAULT],
-    help="Weights file, or default; repeatable.",
+    help="Weights file, or default or fast; repeatable.",
 )
 @click.option(
     "--map-weights",
     multiple=True,
-    help="Weights file, or default, in whose features those of each --weights are looked for too; repeatable.",
+    help="Weights file or name, in whose features those of each --weights are looked for too; repeatable.",
 )
 @click.option(
     "--baselines",
@@ -184,12 +184,14 @@ def evaluate(
             inlier_threshold=inlier_threshold,
             refine=refine,
         )
-        files, maps = (
-            tuple(None if name == DEFAULT else Path(name) for name in names) for names in (weights, map_weights)
-        )
         levels = tuple(check_scales(each) for each in scales)
         asked = Request(
-            weights=files, map_weights=maps, protocol=protocol, scales=levels, paper=preset == "paper", **chosen
+            weights=weights,
+            map_weights=map_weights,
+            protocol=protocol,
+            scales=levels,
+            paper=preset == "paper",
+            **chosen,
         )
         evaluation = run_evaluation(asked, out)
     except (ValueError, OSError, RuntimeError) as error:

@@ -21,9 +21,10 @@ import torch
 from numpy.typing import NDArray
 
 from superpoint_ros.features.extractor import Extractor, Features
-from superpoint_ros.network.checkpoint import DEFAULT_WEIGHTS, load_checkpoint
+from superpoint_ros.network.checkpoint import load_checkpoint
 from superpoint_ros.network.engines.engine import choose_device, pad_to_cells
 from superpoint_ros.network.heatmap import DetectionSettings, detect, flat, heatmap_from_logits
+from superpoint_ros.network.named_weights import find_weights
 from superpoint_ros.network.superpoint import SuperPoint
 
 Image = NDArray[np.uint8]
@@ -149,11 +150,11 @@ def superpoint_detector(
     matched_nms: int = 4,
     scales: tuple[float, ...] = (1.0,),
 ) -> SuperPointDetector | HeatmapDetector:
-    """The detector of a weights file; None is the package's default. One without descriptors has no scales.
+    """The detector of a weights file or name; None is the package's default. One without descriptors has no scales.
 
     Raises FileNotFoundError or ValueError for a bad file, RuntimeError for a missing device.
     """
-    path = DEFAULT_WEIGHTS if weights is None else Path(weights)
+    path = find_weights(weights)
     checkpoint = load_checkpoint(path)
     detector: SuperPointDetector | HeatmapDetector
     if checkpoint.architecture.descriptor_dim:

@@ -67,8 +67,8 @@ class Request:
     device           where networks run
     """
 
-    weights: tuple[Path | None, ...] = (None,)
-    map_weights: tuple[Path | None, ...] = ()
+    weights: tuple[str | Path | None, ...] = (None,)
+    map_weights: tuple[str | Path | None, ...] = ()
     baselines: tuple[str, ...] = tuple(CLASSIC)
     hpatches: Path | None = None
     all_pairs: bool = False
@@ -142,13 +142,12 @@ def _detectors(request: Request) -> list[Detector]:
     """The detectors asked for, networks first; ValueError for one unknown or given twice."""
     found: list[Detector] = []
     for weights in request.weights:
-        for radius, scales in product(request.match_nms, request.scales):
-            detector = superpoint_detector(weights, request.device, radius, scales)
-            detector.name += f", NMS {radius}" if len(request.match_nms) > 1 else ""
-            if detector.described and scales != (1.0,):
-                detector.name += f", scales {' '.join(f'{scale:g}' for scale in scales)}"
-            found.append(detector)
-    found += _crossed(request, found)
+        found += [_network(request, weights, *way) for way in product(request.match_nms, request.scales)]
+    for map_weights, weights in product(request.map_weights, request.weights):
+        for way in product(request.match_nms, request.scales):
+            of_map, robot = _network(request, map_weights, *way), _network(request, weights, *way)
+            if of_map.name != robot.name:
+                found.append(_crossed(of_map, robot))
     found += [classic_detector(key) for key in request.baselines]
     names = [detector.name for detector in found]
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -159,22 +158,23 @@ def _detectors(request: Request) -> list[Detector]:
     return found
 
 
-def _crossed(request: Request, robots: Sequence[Detector]) -> list[Detector]:
-    """Each of the networks in a map of each of `request.map_weights`; ValueError where descriptors do not compare."""
-    found: list[Detector] = []
-    for weights in request.map_weights:
-        of_map = superpoint_detector(weights, request.device, request.match_nms[0])
-        for robot in robots:
-            if robot.name == of_map.name:
-                continue
-            theirs, ours = (d.descriptor_dim if isinstance(d, SuperPointDetector) else 0 for d in (of_map, robot))
-            if not ours or ours != theirs:
-                raise ValueError(
-                    f"{robot.name} cannot be matched in a map of {of_map.name}: "
-                    f"descriptors of {ours} and {theirs} numbers"
-                )
-            found.append(CrossedDetectors(of_map, robot))
-    return found
+def _network(request: Request, weights: str | Path | None, radius: int, scales: tuple[float, ...]) -> Detector:
+    """A network, whose name in the report says radius and scales where they could be others."""
+    detector = superpoint_detector(weights, request.device, radius, scales)
+    detector.name += f", NMS {radius}" if len(request.match_nms) > 1 else ""
+    if detector.described and scales != (1.0,):
+        detector.name += f", scales {' '.join(f'{scale:g}' for scale in scales)}"
+    return detector
+
+
+def _crossed(of_map: Detector, robot: Detector) -> CrossedDetectors:
+    """A network in the map of another; ValueError where their descriptors do not compare."""
+    theirs, ours = (d.descriptor_dim if isinstance(d, SuperPointDetector) else 0 for d in (of_map, robot))
+    if not ours or ours != theirs:
+        raise ValueError(
+            f"{robot.name} cannot be matched in a map of {of_map.name}: descriptors of {ours} and {theirs} numbers"
+        )
+    return CrossedDetectors(of_map, robot)
 
 
 def _sets(request: Request, detectors: Sequence[Detector]) -> dict[str, list[Pair]]:

@@ -1,0 +1,58 @@
+"""The fast weights keep what the evaluation found (docs/model_card_fast.md), also in a map of the default weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from superpoint_ros.network.checkpoint import DEFAULT_WEIGHTS, load_checkpoint
+from superpoint_ros.network.superpoint import Architecture
+from superpoint_training.evaluation.benchmark import PairProtocol, evaluate_pairs, summarise
+from superpoint_training.evaluation.detectors import CrossedDetectors, SuperPointDetector
+from superpoint_training.evaluation.warps import KINDS, rotation_pairs, warped_pairs
+
+FAST_WEIGHTS = DEFAULT_WEIGHTS.with_name("superpoint_ros_fast_1.safetensors")
+SIZE = 320
+PROTOCOL = PairProtocol(size=SIZE, keypoints=500)
+ANGLES = (45, 90, 135, 180)
+
+
+@pytest.fixture(scope="module")
+def detector() -> SuperPointDetector:
+    return SuperPointDetector(FAST_WEIGHTS, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def in_a_map(detector) -> CrossedDetectors:
+    return CrossedDetectors(SuperPointDetector(DEFAULT_WEIGHTS, device="cpu"), detector)
+
+
+def test_they_are_small_plain_and_say_who_taught_them() -> None:
+    checkpoint = load_checkpoint(FAST_WEIGHTS)
+    assert checkpoint.architecture == Architecture((16, 32, 64, 64), 128, 256, stem=2)
+    assert FAST_WEIGHTS.stat().st_size < 2e6
+    assert {"recipe", "source_commit", "data", "data_licence", "metrics"} <= set(checkpoint.metadata)
+    assert checkpoint.metadata["teacher"] == load_checkpoint(DEFAULT_WEIGHTS).weights_id
+
+
+def test_homographies_between_warped_photographs_are_found(photographs: list[Path], detector) -> None:
+    """Measured MEASURED."""
+    figures = summarise(evaluate_pairs([detector], warped_pairs(photographs, 28, tuple(KINDS), SIZE, seed=0), PROTOCOL))
+    homography = figures["homography"]
+    assert homography["1"] >= 0.5 and homography["3"] >= 0.85 and homography["5"] >= 0.9
+
+
+def test_they_are_found_in_a_map_of_the_default_weights(photographs: list[Path], in_a_map) -> None:
+    """Measured MEASURED."""
+    figures = summarise(evaluate_pairs([in_a_map], warped_pairs(photographs, 28, tuple(KINDS), SIZE, seed=0), PROTOCOL))
+    homography = figures["homography"]
+    assert homography["1"] >= 0.5 and homography["3"] >= 0.85 and homography["5"] >= 0.9
+
+
+def test_every_angle_is_matched(photographs: list[Path], detector, in_a_map) -> None:
+    """Measured MEASURED."""
+    results = evaluate_pairs([detector, in_a_map], rotation_pairs(photographs, ANGLES, SIZE), PROTOCOL)
+    assert len(results) == 2 * len(photographs) * len(ANGLES)
+    errors = {(result.detector, result.pair): result.corner_error for result in results}
+    assert {pair: error for pair, error in errors.items() if not error < 1.5} == {}
