@@ -5,9 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
 from rclpy.lifecycle import LifecycleNode
 
 from superpoint_ros.features.extractor import Extractor
+from superpoint_ros.frontend.advice import Advice
 from superpoint_ros.frontend.parameters import Parameters
 from superpoint_ros.node.camera import AGAIN, Camera
 from superpoint_ros.node.health import SILENCE
@@ -36,6 +39,7 @@ class Rig:
         self._abandoned: Worker | None = None
         self._synchroniser: Synchroniser | None = None
         self._complained: float | None = None
+        self._advice = Advice(values.weights, self._counts)
         self.values = values
         self.cameras: dict[str, Camera] = {}
         if values.synchronise != "none":
@@ -141,7 +145,7 @@ class Rig:
     # In the worker's thread
 
     def _process(self, frames: list[Frame]) -> None:
-        values = self.values
+        values, begun = self.values, time.monotonic()
         good, pictures, masks = [], [], []
         for frame in frames:
             camera = self.cameras[frame.camera]
@@ -158,12 +162,13 @@ class Rig:
             masks.append(mask)
         # Only here, in the worker's thread: a live change must not meet a batch half way.
         values.apply(self._extractor)
+        extracting = time.monotonic()
         try:
             results = self._extractor.batch(pictures, masks)
         except Exception as error:
             self._lose_one_by_one(error, good)
             return
-        weights_id = self._extractor.weights_id
+        extraction, weights_id = time.monotonic() - extracting, self._extractor.weights_id
         sent = []
         for frame, picture, mask, found in zip(good, pictures, masks, results, strict=True):
             if self._worker is None:
@@ -180,6 +185,23 @@ class Rig:
                 self.cameras[frame.camera].publish_motion(frame, picture, mask, found, values, weights_id)
             except Exception as error:
                 self._lose(error, [frame])
+        if sent:
+            whole = time.monotonic() - begun
+            self._advise(sent[0][1], whole / len(frames), extraction / len(frames))
+
+    def _advise(self, picture: NDArray[np.uint8], whole: float, extraction: float) -> None:
+        """Say once what would help a CPU that is too slow; seconds for a picture."""
+        try:
+            sentence = self._advice.after(self._extractor, picture, whole, extraction)
+        except Exception as error:  # the frames are out: it must not make them count as lost
+            sentence = f"What would help a CPU that is slower than its camera cannot be measured: {error}."
+        if sentence:
+            self._node.get_logger().warning(sentence)
+
+    def _counts(self) -> tuple[int, int]:
+        """Images of all cameras that came in, and that were dropped."""
+        frames_in, dropped = zip(*(camera.statistics.counts() for camera in self.cameras.values()), strict=True)
+        return sum(frames_in), sum(dropped)
 
     def _lose_one_by_one(self, error: Exception, frames: list[Frame]) -> None:
         """Try each frame of a failed batch alone: one that is too large must not cost the rest."""

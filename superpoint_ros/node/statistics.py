@@ -110,6 +110,11 @@ class Statistics:
             elif self._motionless_since is None:
                 self._motionless_since = self._clock()
 
+    def counts(self) -> tuple[int, int]:
+        """Images that came in, and that were dropped."""
+        with self._lock:
+            return self._frames_in, self._frames_dropped
+
     def period(self) -> Period:
         """What happened since the last call."""
         with self._lock:

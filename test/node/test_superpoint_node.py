@@ -1,6 +1,7 @@
 """superpoint_ros/node/superpoint_node.py in this process, against real rclpy and DDS."""
 
 import gc
+import re
 import threading
 import time
 import weakref
@@ -164,6 +165,57 @@ def test_the_newest_frame_wins_and_drops_are_counted(robot, active, monkeypatch)
     robot.spin_until(lambda: len(robot.homographies) == 2, "two homographies")
     assert [message.header.stamp.sec for message in robot.homographies] == [1, 6]
     robot.await_diagnostics(frames_in="6", frames_out="2", frames_dropped="4")
+
+
+def overload(robot, node, monkeypatch, first):
+    """Show two images, and four between them that are dropped, while the first is in work."""
+    extract, begun, go_on = type(node._extractor).batch, threading.Event(), threading.Event()
+
+    def slow(*arguments):
+        begun.set()
+        assert go_on.wait(30)
+        return extract(node._extractor, *arguments)
+
+    monkeypatch.setattr(node._extractor, "batch", slow)
+    statistics, before = node.cameras[""].statistics, len(robot.homographies)
+    robot.camera.publish(image_message(photograph(), stamp=first))
+    robot.spin_until(begun.is_set, "the first frame to be in work")
+    for stamp in range(first + 1, first + 6):
+        came = statistics.counts()[0] + 1
+        robot.camera.publish(image_message(photograph(), stamp=stamp))
+        robot.spin_until(lambda count=came: statistics.counts()[0] == count, "the frame to arrive")
+    go_on.set()
+    robot.spin_until(lambda: len(robot.homographies) == before + 2, "two homographies")
+
+
+def test_a_node_that_is_slower_than_its_camera_says_once_what_would_help(robot, active, monkeypatch):
+    from rclpy.impl.rcutils_logger import RcutilsLogger
+
+    from superpoint_ros.frontend import advice
+
+    said = []
+    monkeypatch.setattr(RcutilsLogger, "warning", lambda self, sentence, **_: said.append(sentence))
+    monkeypatch.setattr(advice, "WINDOW", 0.0)
+    monkeypatch.setattr(advice, "WINDOWS", 1)
+    for first in (1, 11, 21):
+        overload(robot, active, monkeypatch, first)
+    robot.spin_until(lambda: any(sentence.startswith("Of ") for sentence in said), "the advice")
+    [sentence] = [sentence for sentence in said if sentence.startswith("Of ")]
+    assert re.match(
+        r"Of [\d.]+ images a second [\d.]+ are extracted: the CPU is slower than the camera\. By what", sentence
+    )
+    assert re.search(r" [\d.]+ (a second )?with `resize: 160`", sentence)
+    robot.await_diagnostics(frames_in="18", frames_out="6", frames_failed="0")
+
+
+def test_advice_that_fails_costs_no_frame(robot, active, monkeypatch):
+    def fail(*arguments):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(active.rig._advice, "after", fail)
+    robot.show(image_message(photograph(), stamp=1))
+    robot.show(image_message(photograph(), stamp=2))
+    robot.await_diagnostics(frames_in="2", frames_out="2", frames_failed="0")
 
 
 def test_diagnostics_report_once_a_second_with_every_key(robot, active):
