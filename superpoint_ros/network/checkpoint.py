@@ -150,8 +150,8 @@ def _read_torch(path: Path) -> Mapping[str, object]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # broken files fail in many ways
         # torch's own text goes on with how to unpickle it all the same, which is never shown
-        foreign = re.search(r"(?:GLOBAL|Unsupported class) (\w+(?:\.\w+)+)", str(error))
-        if foreign is None or not head.startswith((b"PK", b"\x80")):
+        foreign = re.search(r"(?:GLOBAL|Unsupported class) (\w[\w.]*)", str(error))
+        if foreign is None or not head.startswith((b"PK", b"\x80")) or _ends_within(path, foreign[1]):
             raise ValueError(
                 f"{path}: neither safetensors nor a torch file of plain tensors; it is damaged, or something else"
             ) from None
@@ -163,6 +163,12 @@ def _read_torch(path: Path) -> Mapping[str, object]:
     if not isinstance(content, Mapping):
         raise ValueError(f"{path}: expected a mapping of names to tensors, found {type(content).__name__}")
     return content
+
+
+def _ends_within(path: Path, name: str) -> bool:
+    """Whether a file breaks off in the name of an object, of which the end is missing."""
+    last = name.rpartition(".")[2].encode()
+    return path.read_bytes().endswith(last)
 
 
 def _other_kind(head: bytes) -> str:
