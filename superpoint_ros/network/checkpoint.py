@@ -168,7 +168,7 @@ def _read_torch(path: Path) -> Mapping[str, object]:
 def _ends_within(path: Path, name: str) -> bool:
     """Whether a file breaks off in the name of an object, of which the end is missing."""
     last = name.rpartition(".")[2].encode()
-    return path.read_bytes().endswith(last)
+    return path.read_bytes()[:-1].endswith(last)  # pickle takes the last byte for the end of the line
 
 
 def _other_kind(head: bytes) -> str:
