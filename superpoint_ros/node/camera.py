@@ -49,7 +49,7 @@ class Camera:
         self.faults = Faults(lambda sentence: node.get_logger().warning(sentence))
         self._complained = 0.0
         self._times = (0.0, 0.0)  # latency and age of the features in work when they were published
-        self._reported = {"bad": 0, "failed": 0, "unmatched": 0, "unmasked": 0}
+        self._reported = {"bad": 0, "failed": 0, "unmatched": 0, "unmasked": 0, "incomplete": 0}
         self._introduced = False
         self._blank = ""  # why the last frame without keypoints had none
         slash = "/" if self.name else ""
@@ -118,7 +118,10 @@ class Camera:
         if values.publish_homography and motion.reference_stamp is not None:
             self.statistics.compared(motion.homography.status == HomographyStatus.OK)
         view = View(header, picture, found, motion, self._times[0])
-        self.outputs.show(view, lambda xy, size: self.inputs.rays(xy, size, stamp))
+        try:
+            self.outputs.show(view, lambda xy, size: self.inputs.rays(xy, size, stamp))
+        except Exception as error:  # what people look at costs nothing else
+            self.fault("incomplete", f"a frame is not shown ({type(error).__name__}: {error})")
 
     def _send_features(
         self,
@@ -132,7 +135,7 @@ class Camera:
             rectified = self.inputs.rectified(found, nanoseconds(frame.header.stamp))
         except Exception as error:
             rectified = None
-            self.fault("failed", f"keypoints are not rectified ({type(error).__name__}: {error})")
+            self.fault("incomplete", f"keypoints are not rectified ({type(error).__name__}: {error})")
         self.outputs.publish_features(self._header(frame), found, values, weights_id, track_ids, rectified)
         age = self._node.get_clock().now() - Time.from_msg(frame.header.stamp, self._node.get_clock().clock_type)
         self._times = (time.monotonic() - frame.received, age.nanoseconds / 1e9)

@@ -38,6 +38,8 @@ def assess(
     reasons: list[tuple[int, str]] = []
     if faults.get("failed"):
         reasons.append((ERROR, f"frames lost to errors in the last second: {faults['failed']}"))
+    if faults.get("incomplete"):
+        reasons.append((ERROR, f"frames of which errors cost a part in the last second: {faults['incomplete']}"))
     if faults.get("bad"):
         reasons.append((WARN, f"bad images in the last second: {faults['bad']}"))
     if silence > SILENCE:

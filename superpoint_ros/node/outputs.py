@@ -19,6 +19,7 @@ from superpoint_ros.features.extractor import Features
 from superpoint_ros.frontend.debug_image import Trails, draw, numbers, segments
 from superpoint_ros.frontend.messages import features_fields, homography_fields, matches_fields, to_message
 from superpoint_ros.frontend.parameters import Parameters
+from superpoint_ros.frontend.stamps import nanoseconds as nanoseconds_of
 from superpoint_ros.frontend.tracker import Motion
 from superpoint_ros.msg import FeatureMatches, HomographyStamped
 from superpoint_ros.msg import Features as FeaturesMessage
@@ -123,7 +124,7 @@ class Outputs:
 
     def _debug_image(self, view: View) -> Image:
         header, found, motion = view.header, view.found, view.motion
-        stamp = Time.from_msg(header.stamp).nanoseconds
+        stamp = nanoseconds_of(header.stamp)
         gap = (stamp - (motion.reference_stamp or 0)) / 1e9
         paths = self._trails.add(motion.track_ids, found.xy) if len(motion.track_ids) else []
         canvas = draw(view.picture, found, motion, paths, numbers(found, motion, gap, view.latency))

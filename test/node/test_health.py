@@ -33,6 +33,7 @@ def test_a_node_that_need_not_work_is_ok(state):
     [
         (NONE, 7.0, {}, WARN, "no image on /image for 7 s"),
         (FINE, 0.1, {"bad": 3}, WARN, "bad images in the last second: 3"),
+        (FINE, 0.1, {"incomplete": 2}, ERROR, "frames of which errors cost a part in the last second: 2"),
         (FINE, 0.1, {"failed": 2}, ERROR, "frames lost to errors in the last second: 2"),
         (Period(30, 30, 0, 0.01, 2.5), 0.1, {}, WARN, "features are stale: 2.5 s old when published"),
         (

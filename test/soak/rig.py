@@ -154,7 +154,7 @@ class SoakRig:
         except subprocess.TimeoutExpired:
             raise Failure("the node does not end") from None
         log = self.log.read_text(errors="replace")
-        for word in ("Traceback", "is lost to", "An error in"):
+        for word in ("Traceback", "is lost to", "An error in", "Error: "):
             if word in log:
                 raise Failure(f"'{word}' in the log: {log[max(0, log.index(word) - 300) :][:1500]}")
         if status:

@@ -60,8 +60,8 @@ class Soak:
                 self.memory.append((time.monotonic() - begin, self.rig.memory()))
                 self.growth[ACTIONS[index].__name__.replace("_", " ")] += self.memory[-1][1] - before
                 self.threads.append(self.rig.threads())
-        if (failed := self.totals["frames_failed"]) > 0:
-            raise Failure(f"{failed} images are lost to errors")
+        if (failed := self.totals["frames_failed"] + self.totals["frames_incomplete"]) > 0:
+            raise Failure(f"{failed} images are lost to errors, or a part of what comes of them")
         self._check_growth(seconds)
 
     def _round(self, action: Action) -> None:
@@ -96,7 +96,15 @@ class Soak:
             self.rig.spin(1 / 30)
 
     def _counts(self) -> dict[str, int]:
-        keys = ("frames_in", "frames_out", "frames_dropped", "frames_bad", "frames_failed", "frames_lost")
+        keys = (
+            "frames_in",
+            "frames_out",
+            "frames_dropped",
+            "frames_bad",
+            "frames_failed",
+            "frames_incomplete",
+            "frames_lost",
+        )
         return {key: self.rig.counts(key) for key in keys}
 
     def _check_growth(self, seconds: float) -> None:

@@ -10,6 +10,7 @@ from soak.broken import BROKEN
 from soak.rig import Failure, SoakRig, check_features
 from soak.soak import Soak
 from superpoint_ros.features.decode import decode_image
+from superpoint_ros.features.intensity import FoundRange
 from superpoint_ros.frontend.messages import features_fields, to_message
 from superpoint_ros.frontend.parameters import Parameters
 from superpoint_ros.frontend.pictures import grey_picture
@@ -29,7 +30,7 @@ def test_a_node_lives_through_half_a_minute_of_faults(ros_domain, tmp_path):
 @pytest.mark.parametrize("kind", BROKEN)
 def test_every_broken_image_is_one(kind):
     with pytest.raises(ValueError):
-        grey_picture(BROKEN[kind](), False, Parameters())
+        grey_picture(BROKEN[kind](), False, Parameters(), FoundRange())
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
