@@ -129,7 +129,6 @@ def _align(patches: Floats, windows: NDArray[np.uint8], places: Floats) -> tuple
 def _returned(around: Floats, apart: Floats) -> Floats:
     """How far, in pixels, a step backwards goes: by the gradients of the second picture, not of the first."""
     gradient = _gradient(around)
-    gradient -= (gradient @ _WEIGHTS)[:, :, None]
     weighted = gradient * _WEIGHTS
     squares = weighted @ gradient.transpose(0, 2, 1) + _STABLE[:2, :2]
     slope = np.einsum("mkp,mp->mk", weighted, apart)
