@@ -18,10 +18,10 @@ from superpoint_ros.features.neighbours import inverses
 
 Floats = NDArray[np.float32]
 
-ROUNDS = 5
+ROUNDS = 4
 """Of Lucas-Kanade at most; what moves by less than SETTLED is done earlier."""
-SETTLED = 0.02
-TOGETHER = 170
+SETTLED = 0.03
+TOGETHER = 250
 """Patches at a time: their arrays stay in the processor's cache, a third less time than 500 at once."""
 MAXIMUM_SHIFT = 2.0
 """Pixels (of the level) from the keypoint: further away it would be another corner."""
