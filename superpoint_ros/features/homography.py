@@ -70,12 +70,13 @@ MAXIMUM_CORNER_DEVIATION = 0.02
 MAXIMUM_STRETCH = 32
 """Of any direction at any place, and of its inverse: beyond it an image is flattened, not seen."""
 
-ALIGNED = 200
+ALIGNED = 150
 """Inliers about which pictures are aligned at most, evenly picked; the time grows with them."""
 MINIMUM_ALIGNED = 0.4
 """Part of them that must agree about the refined homography, or it stays what it was."""
 ALIGNED_DEVIATION = 0.03
 """Pixels: no patch is trusted more than this."""
+ALIGNED_REFITS = 2
 OUTLYING = 3.0
 """Times the median error beyond which an aligned match is left out."""
 
@@ -147,16 +148,19 @@ def estimate_homography(
         return unknown_homography(HomographyStatus.DEGENERATE, len(matches))
     errors, scales = pairs.errors(matrix), pairs.match_scales(matrix)
     inliers = errors <= threshold * scales
-    if (
-        inliers.sum() < max(min(MINIMUM_INLIERS, len(matches)), MINIMUM_SHARE * len(matches))
-        or not _keeps_orientation_at(matrix, pairs.points0[inliers])
-        or corner_deviation(matrix, pairs.some(inliers), scales[inliers])
-        > MAXIMUM_CORNER_DEVIATION * float(np.hypot(*f1.size))
-        or _ambiguous(pairs, errors > APART * threshold * scales, int(inliers.sum()), threshold)
+    if inliers.sum() < max(
+        min(MINIMUM_INLIERS, len(matches)), MINIMUM_SHARE * len(matches)
+    ) or not _keeps_orientation_at(matrix, pairs.points0[inliers]):
+        return unknown_homography(HomographyStatus.DEGENERATE, len(matches))
+    deviation = corner_deviation(matrix, pairs.some(inliers), scales[inliers])
+    if deviation > MAXIMUM_CORNER_DEVIATION * float(np.hypot(*f1.size)) or _ambiguous(
+        pairs, errors > APART * threshold * scales, int(inliers.sum()), threshold
     ):
         return unknown_homography(HomographyStatus.DEGENERATE, len(matches))
     found = Homography(matrix, inliers, root_mean_square(errors[inliers]), HomographyStatus.OK)
-    return found if images is None else _refined(found, pairs, threshold, *levels_of_both(images, (f0, f1)))
+    if images is None:
+        return found
+    return _refined(found, deviation, pairs, threshold, *levels_of_both(images, (f0, f1)))
 
 
 def unknown_homography(status: HomographyStatus, matches: int) -> Homography:
@@ -222,32 +226,36 @@ def _ambiguous(pairs: Pairs, others: NDArray[np.bool_], inliers: int, threshold:
     return not _leads(inliers, int(agree.sum()))
 
 
-def _refined(found: Homography, pairs: Pairs, threshold: float, a: Levels, b: Levels) -> Homography:
-    """The homography fitted to where patches about some inliers really are; as it was if that is no better."""
+def _refined(found: Homography, deviation: float, pairs: Pairs, threshold: float, a: Levels, b: Levels) -> Homography:
+    """The homography fitted to where patches about some inliers really are; as it was if that is no better.
+
+    deviation  that of a corner as it was, pixels
+    """
     rows = np.flatnonzero(found.inliers)
     rows = rows[:: -(-len(rows) // ALIGNED)]
     needed = max(MINIMUM_INLIERS, MINIMUM_ALIGNED * len(rows))
     rows, aligned, deviations = _aligned(found.matrix, pairs, rows, a, b)
     matrix, agree = found.matrix, np.ones(len(rows), bool)
-    for _ in range(REFITS):
+    for _ in range(ALIGNED_REFITS):
         if agree.sum() < needed:
             return found
         refit = towards_least_squares(matrix, aligned.some(agree), deviations[agree])
-        if refit is None or not _keeps_orientation(refit, pairs.size):
+        if refit is None:
             return found
         matrix, errors = refit, aligned.errors(refit) / deviations
         agree = errors <= OUTLYING * max(float(np.median(errors)), 1.0)
     rows, aligned, deviations = rows[agree], aligned.some(agree), deviations[agree]
-    rmse, own, scales = root_mean_square(aligned.errors(matrix)), pairs.some(found.inliers), pairs.match_scales(matrix)
+    rmse = root_mean_square(aligned.errors(matrix))
     if (
         len(rows) < needed
         or rmse >= root_mean_square(pairs.some(rows).errors(found.matrix))
-        or corner_deviation(matrix, aligned, deviations) >= corner_deviation(found.matrix, own, scales[found.inliers])
+        or corner_deviation(matrix, aligned, deviations) >= deviation
+        or not _keeps_orientation(matrix, pairs.size)
     ):
         return found
     points1 = pairs.points1.copy()
     points1[rows] = aligned.points1
-    inliers = replace(pairs, points1=points1).errors(matrix) <= threshold * scales
+    inliers = replace(pairs, points1=points1).errors(matrix) <= threshold * pairs.match_scales(matrix)
     return Homography(matrix, inliers, rmse, found.status, refined=True)
 
 

@@ -90,12 +90,12 @@ def levels_of(
 
 
 def levels_for(features: Features, image: NDArray[np.uint8], mask: NDArray[np.bool_] | None = None) -> Levels:
-    """The levels of an image that its features need: from their finest scale to one above their coarsest.
+    """The levels of an image that its features need: from their finest scale to their coarsest.
 
     Raises ValueError as `levels_of`, and if the image has not the size of its features.
     """
     levels = np.floor(np.log2(np.maximum(features.scales, 1)) + 1e-3).astype(int)
-    finest, coarsest = (int(levels.min()), int(levels.max()) + 1) if len(levels) else (0, 0)
+    finest, coarsest = (int(levels.min()), int(levels.max())) if len(levels) else (0, 0)
     found = levels_of(image, finest, coarsest, mask)
     if found.size != features.size:
         raise ValueError(f"the picture's size is {found.size}, that of its features {features.size}")

@@ -41,7 +41,7 @@ def test_no_level_is_smaller_than_patches_can_be_compared_in():
 
 
 def test_features_need_the_levels_of_their_scales():
-    for scales, finest, count in [([1], 0, 2), ([1, 2.9], 0, 3), ([2.5], 1, 2), ([0.5], 0, 2), ([], 0, 1)]:
+    for scales, finest, count in [([1], 0, 1), ([1, 2.9], 0, 2), ([2.5], 1, 1), ([0.5], 0, 1), ([], 0, 1)]:
         found = levels_for(features(scales), PICTURE)
         assert (found.finest, len(found.extents)) == (finest, count)
 

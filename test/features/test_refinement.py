@@ -204,7 +204,7 @@ def test_colour_and_levels_of_a_picture_do_as_well():
     expected, _ = refine_matches(f0, f1, in_order(len(f0)), pictures)
     colour = tuple(cv2.cvtColor(picture, cv2.COLOR_GRAY2BGR) for picture in pictures)
     np.testing.assert_array_equal(refine_matches(f0, f1, in_order(len(f0)), colour)[0], expected)
-    levels = tuple(levels_of(picture) for picture in pictures)
+    levels = tuple(levels_of(picture, coarsest=0) for picture in pictures)
     np.testing.assert_array_equal(refine_matches(f0, f1, in_order(len(f0)), levels)[0], expected)
 
 

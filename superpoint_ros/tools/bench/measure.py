@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 from superpoint_ros.features.extractor import Extractor, Features
 from superpoint_ros.features.homography import estimate_homography
+from superpoint_ros.features.levels import levels_for
 from superpoint_ros.features.matching import match
 from superpoint_ros.features.pyramid import Size, level_sizes
+from superpoint_ros.features.refinement import refine_matches
 from superpoint_ros.network.checkpoint import Checkpoint
 from superpoint_ros.network.descriptors import sample_descriptors
 from superpoint_ros.network.engines.cpu_engine import CpuEngine
@@ -177,9 +179,10 @@ def _our_stages(
 
 
 def matching_times(engine: Engine, count: int, rounds: int) -> dict[str, float]:
-    """Median milliseconds of `match`, of the matrix product in it alone, and of `estimate_homography`.
+    """Median milliseconds of `match`, of the matrix product in it alone, of `estimate_homography` without and with
+    pictures, and of `refine_matches` of 500 matches.
 
-    Between two views of one picture.
+    Between two views of one picture; as in the node, the levels of the first are at hand.
 
     count  keypoints in each view: the strongest of a picture that has more
     """
@@ -191,11 +194,13 @@ def matching_times(engine: Engine, count: int, rounds: int) -> dict[str, float]:
     f0, f1 = (Features(one.xy, one.scores, one.descriptors, size, one.resident) for one in found)
     matches = match(f0, f1)
     d0, d1 = (torch.from_numpy(f.descriptors) for f in (f0, f1))
-    product = torch.empty(len(f0), len(f1))
+    product, levels = torch.empty(len(f0), len(f1)), levels_for(f0, first)
     tasks: Mapping[str, Callable[[], object]] = {
         "match": lambda: match(f0, f1),
         "product": lambda: torch.mm(d0, d1.T, out=product),
         "homography": lambda: estimate_homography(f0, f1, matches),
+        "refined": lambda: estimate_homography(f0, f1, matches, images=(levels, second)),
+        "refine_500": lambda: refine_matches(f0, f1, matches[:500], (levels, second)),
     }
     taken = np.array([[_elapsed(task) for task in tasks.values()] for _ in range(rounds)])
     figures = dict(zip(tasks, np.median(taken[:, :, 0], axis=0) * 1e3, strict=True))

@@ -62,7 +62,7 @@ def demo_command(
 
     Without --bag, a camera flies along a wall of photographs, and every homography is compared with
     the true motion. Ends with status 1 if fewer than 95 % of the homographies to a frame before are OK, or their
-    median corner error passes 1 px.
+    median corner error passes 0.1 px.
     """
     if importlib.util.find_spec("rclpy") is None or importlib.util.find_spec("superpoint_ros.msg") is None:
         raise click.ClickException(

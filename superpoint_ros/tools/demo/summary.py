@@ -17,8 +17,8 @@ from superpoint_ros.tools.demo.sequence import motion
 OK_SHARE = 0.95
 """At least this part of the received homographies must be OK."""
 
-CORNER_ERROR = 1.0
-"""Pixels: the most that the median corner error may be."""
+CORNER_ERROR = 0.1
+"""Pixels: the most that the median corner error may be; with the default weights it is 0.02."""
 
 Truth = Mapping[int, NDArray[np.float64]]
 """Stamp in nanoseconds -> (3, 3): from the plane that the camera looks at to the frame."""
@@ -140,7 +140,7 @@ def faults(summary: Summary, with_truth: bool) -> list[str]:
         found.append(f"{share}; {OK_SHARE:.0%} must be")
     median = summary.median_corner_error_px
     if with_truth and good > 0 and (median is None or median > CORNER_ERROR):
-        found.append(f"the median corner error is {_figure(median, 'px')}; at most {CORNER_ERROR:.1f} px is allowed")
+        found.append(f"the median corner error is {_figure(median, 'px')}; at most {CORNER_ERROR:g} px is allowed")
     return found
 
 
