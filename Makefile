@@ -3,7 +3,7 @@
 # make lint   ruff, mypy, import-linter
 # make fuzz   damaged messages, bags, weights and parameter files; FUZZ_EXAMPLES of each kind, 5000 if left out
 # make soak   ten minutes of a real node while everything that can go wrong does
-# make bench  how fast the engines are on this machine; recorded in build/bench.json
+# make bench  how fast weights and engines are on this machine, also in build/bench.json
 # make setup  only the set-up that the others need: .venv and the messages
 # make parameters  write the table of parameters into README.md and config/superpoint.yaml
 # make clean  remove everything that these made

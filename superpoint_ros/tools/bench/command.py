@@ -21,7 +21,9 @@ SIZES = "320x240,640x480,1280x720"
 @click.option("--sizes", default=SIZES, show_default=True, help="WIDTHxHEIGHT, comma-separated.")
 @click.option("--batches", default="1,2,4", show_default=True, help="Pictures a call.")
 @click.option("--rounds", default=10, show_default=True, type=click.IntRange(1), help="Per size.")
-@click.option("--weights", type=click.Path(dir_okay=False), help="Default: the package's.")
+@click.option(
+    "--weights", multiple=True, help="File or name; repeatable. Default: default and fast. Engines run the first."
+)
 @click.option("--device", default="auto", show_default=True)
 @click.option("--engine", "engines", multiple=True, type=click.Choice(ENGINES), help="Repeatable.")
 @click.option(
@@ -35,7 +37,7 @@ def bench_command(
     sizes: str,
     batches: str,
     rounds: int,
-    weights: str | None,
+    weights: tuple[str, ...],
     device: str,
     engines: tuple[str, ...],
     scales: tuple[str, ...],
@@ -44,7 +46,7 @@ def bench_command(
     node: bool,
     seconds: int,
 ) -> None:
-    """Measure the engines against plain eager torch, or the node's own part."""
+    """Measure weights beside SIFT and ORB, engines beside plain eager torch; or the node's own part."""
     if node:
         try:
             from superpoint_ros.tools.bench.node import Plan, measure_node
@@ -67,7 +69,7 @@ def measure_all(
     sizes: list[tuple[int, int]],
     batches: list[int],
     rounds: int,
-    weights: str | None,
+    weights: tuple[str, ...],
     device_name: str,
     names: tuple[str, ...],
     threads: int | None,
@@ -82,6 +84,7 @@ def measure_all(
     from superpoint_ros.network.engines.engine import choose_device
     from superpoint_ros.network.engines.parity import Engine
     from superpoint_ros.network.heatmap import DetectionSettings
+    from superpoint_ros.network.named_weights import SHORT_NAMES, packaged_weights
     from superpoint_ros.network.superpoint import fold_norms
     from superpoint_ros.tools.bench import measure
     from superpoint_ros.tools.bench.reference import Reference
@@ -89,7 +92,8 @@ def measure_all(
     if threads:
         torch.set_num_threads(threads)
     device = choose_device(device_name)
-    checkpoint = load_checkpoint(weights)
+    weights = weights or tuple(name for name in packaged_weights() if name in SHORT_NAMES)
+    checkpoint = load_checkpoint(weights[0])
     if not names:
         fast = [name for name in PACKAGES if installed(name)] if device.type == "cpu" else ["auto"]
         names = (*fast, "torch")
@@ -104,6 +108,7 @@ def measure_all(
         "settings": asdict(settings),
         "rounds": rounds,
         "matrix_gmac_per_s": rate / 1e9,
+        "choices": [],
         "whole": [],
         "stages": [],
     }
@@ -111,7 +116,8 @@ def measure_all(
         f"{report['machine']}, {report['threads']} threads, {checkpoint.weights_id}; matrix "
         f"products run at {rate / 1e9:.0f} GMAC/s. Medians of {rounds} rounds in turns.\n"
     )
-    click.echo(f"{'whole':22}{'size':>10} batch  wall ms   CPU ms   x wall    x CPU   same  cosine")
+    _choices(report, weights, device_name, names, sizes, rounds)
+    click.echo(f"\n{'whole':22}{'size':>10} batch  wall ms   CPU ms   x wall    x CPU   same  cosine")
     for size in sizes:
         floor = measure.multiplications(checkpoint, size) / rate * 1e3
         for batch in batches:
@@ -140,12 +146,35 @@ def measure_all(
     report["matching"] = measure.matching_times(engines[0], 1024, max(rounds, 20))
     parts = ", ".join(f"{key} {value:.2f}" for key, value in report["matching"].items())
     click.echo(f"\nTwo views at 640x480, ms: {parts}")
-    report["scales"] = _scales(weights, device_name, names[0], sizes, scales, rounds)
-    report["descriptor_types"] = _descriptor_types(weights, device_name)
+    report["scales"] = _scales(weights[0], device_name, names[0], sizes, scales, rounds)
+    report["descriptor_types"] = _descriptor_types(weights[0], device_name)
     return report
 
 
-def _descriptor_types(weights: str | None, device_name: str) -> dict[str, Any]:
+def _choices(
+    report: dict[str, Any],
+    weights: tuple[str, ...],
+    device: str,
+    engines: tuple[str, ...],
+    sizes: list[tuple[int, int]],
+    rounds: int,
+) -> None:
+    from superpoint_ros.tools.bench import choices
+
+    everything = {**choices.networks(weights, device, engines), **choices.classics()}
+    for size in sizes:
+        picture, shown = choices.picture(size)
+        title = f"{_name(size)}, {shown}"
+        click.echo(f"{title:36} images/s  wall ms   CPU ms   x wall    x CPU  keypoints")
+        for row in choices.compare(everything, picture, rounds):
+            report["choices"].append({"size": size, "picture": shown, **asdict(row)})
+            click.echo(
+                f"{row.name:36}{1e3 / row.wall:9.1f}{row.wall:9.1f}{row.cpu:9.1f}{row.ratio:9.2f}{row.cpu_ratio:9.2f}"
+                f"{row.keypoints:11}"
+            )
+
+
+def _descriptor_types(weights: str, device_name: str) -> dict[str, Any]:
     from superpoint_ros.features.extractor import Extractor
     from superpoint_ros.tools.bench.descriptor_types import compare_types, photographs
 
@@ -164,7 +193,7 @@ def _descriptor_types(weights: str | None, device_name: str) -> dict[str, Any]:
 
 
 def _scales(
-    weights: str | None, device: str, engine: str, sizes: list[tuple[int, int]], scales: tuple[str, ...], rounds: int
+    weights: str, device: str, engine: str, sizes: list[tuple[int, int]], scales: tuple[str, ...], rounds: int
 ) -> list[dict[str, Any]]:
     from superpoint_ros.features.extractor import Extractor
     from superpoint_ros.features.pyramid import check_scales

@@ -73,7 +73,7 @@ def compare_engines(
     runs: list[Engine | Reference] = [reference, *engines]
     found = [run(*arguments) for run in runs]  # also warms up
     tasks = [partial(run, *arguments) for run in runs]
-    times = np.array([[_elapsed_at_rest(task) for task in tasks] for _ in range(rounds)])
+    times = np.array([[elapsed_at_rest(task) for task in tasks] for _ in range(rounds)])
     rows = []
     for index, run in enumerate(runs):
         parities = [compare(a, b, 0) for a, b in zip(found[0], found[index], strict=True)]
@@ -232,7 +232,7 @@ def level_times(extractor: Extractor, size: Size, scales: Sequence[float], round
     tasks = [partial(extract, (1.0,)), partial(extract, scales)]
     for task in tasks:
         task()  # warms up
-    times = np.array([[_elapsed_at_rest(task) for task in tasks] for _ in range(rounds)])
+    times = np.array([[elapsed_at_rest(task) for task in tasks] for _ in range(rounds)])
     single, levels = np.median(times[:, :, 0], axis=0) * 1e3
     ratio, cpu_ratio = np.median(times[:, 1] / times[:, 0], axis=0)
     return {
@@ -247,12 +247,12 @@ def level_times(extractor: Extractor, size: Size, scales: Sequence[float], round
 def multiplications(checkpoint: Checkpoint, size: tuple[int, int]) -> int:
     """Multiply-accumulates of the network's convolutions, as the definition has them."""
     height, width = size
-    total, scale = 0, 1
+    total, stem = 0, checkpoint.architecture.stem
     for name, tensor in checkpoint.state.items():
         if not name.startswith("conv") or not name.endswith(".weight"):
             continue
         layer = name[len("conv") : -len(".weight")]
-        scale = 2 ** (int(layer[0]) - 1) if layer[0].isdigit() else CELL
+        scale = max(2 ** (int(layer[0]) - 1), stem) if layer[0].isdigit() else CELL
         total += tensor.numel() * (height // scale) * (width // scale)
     return total
 
@@ -274,7 +274,8 @@ def matrix_rate(device: torch.device, dtype: torch.dtype = torch.float32) -> flo
     return side**3 / min(_elapsed(multiply)[0] for _ in range(10))
 
 
-def _elapsed_at_rest(call: Callable[[], object]) -> tuple[float, float]:
+def elapsed_at_rest(call: Callable[[], object]) -> tuple[float, float]:
+    """Wall and processor time of a call, seconds, begun when no other engine's threads spin any more."""
     time.sleep(SETTLED)
     return _elapsed(call)
 
