@@ -1,11 +1,13 @@
 """superpoint_ros/node/superpoint_node.py in this process, against real rclpy and DDS."""
 
 import gc
+import os
 import re
 import threading
 import time
 import weakref
 from array import array
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -303,6 +305,21 @@ def test_a_destroyed_node_gives_the_network_back(robot, active):
     active.destroy_node()
     gc.collect()
     assert network() is None
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="needs Linux's /proc")
+def test_cleanup_gives_the_memory_back_each_time(robot):
+    def resident():
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line.split()[1] for line in lines if line.startswith("VmRSS"))) / 1024
+
+    node, after = robot.add_node(), []
+    for _ in range(4):
+        assert node.start()
+        node.trigger_deactivate()
+        node.trigger_cleanup()
+        after.append(resident())
+    assert after[-1] < after[0] + 20  # MB
 
 
 def test_an_inactive_node_does_not_listen_and_an_active_one_again(robot, active):

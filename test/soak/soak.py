@@ -24,6 +24,7 @@ os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 from soak.actions import ACTIONS, Action, World
 from soak.broken import BROKEN, EMPTY
 from soak.rig import CAMERAS, Failure, SoakRig
+from superpoint_ros.tools.session import private_domain
 
 BURST = 20
 """Images of each camera between a fault and the count, at 30 Hz; one in four is broken."""
@@ -141,7 +142,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
-    domain = int(os.environ.get("ROS_DOMAIN_ID") or 1 + os.getpid() % 100)
+    domain = private_domain()
     with tempfile.TemporaryDirectory() as folder:
         rig = SoakRig(domain, Path(folder))
         soak = Soak(rig, given.seed)
@@ -152,7 +153,7 @@ def main(arguments: list[str] | None = None) -> int:
         except Failure as error:
             verdict = str(error)
         finally:
-            if soak.memory:
+            if soak.threads:
                 print(soak.table())
             rig.close()
     print(f"\nFailed: {verdict}" if verdict else f"\nPassed: {given.minutes:g} minutes, seed {given.seed}.")
