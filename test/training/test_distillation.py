@@ -327,7 +327,7 @@ def test_a_teacher_of_other_descriptors_is_refused(pictures, tmp_path, theirs, f
 
 def test_a_teacher_that_is_not_there_is_named(pictures, tmp_path) -> None:
     result = distill("--teacher", "nowhere.pth", "--images", pictures[0].parent, "--out", tmp_path / "out", *TINY)
-    assert result.exit_code == 1 and "nowhere.pth: no such weights file" in result.output
+    assert result.exit_code == 2 and "nowhere.pth: no such weights file" in result.output
 
 
 @pytest.mark.parametrize("stage", ["magicpoint", "superpoint", "distill"])

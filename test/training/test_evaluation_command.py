@@ -361,7 +361,7 @@ def test_without_any_descriptors_there_is_no_rotation_sweep(photographs: Path, t
 
 def test_a_broken_photograph_is_skipped_and_named(report: Path) -> None:
     skipped = json.loads((report / "report.json").read_text())["skipped"]
-    assert skipped and all("broken.png: not a picture" in line for line in skipped)
+    assert skipped and all("broken.png: 10 bytes are not a readable picture" in line for line in skipped)
     assert "skipped: warped" in (report / "printed.txt").read_text()
 
 
@@ -481,7 +481,7 @@ def test_a_broken_picture_of_a_sequence_stops_the_evaluation(sequences: Path, tm
     arguments = ("--hpatches", tmp_path / "set", "--baselines", "none", "--size", 64)
     result = run(*arguments, "--out", tmp_path / "out")
     assert result.exit_code == 1
-    assert "2.png: not a picture" in result.output
+    assert "2.png: 10 bytes are not a readable picture" in result.output
 
 
 def test_photographs_that_are_all_broken_stop_the_evaluation(tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ def test_a_sequence_without_a_first_picture_is_named(tmp_path: Path) -> None:
 def test_what_is_not_a_picture_is_named(tmp_path: Path) -> None:
     write_sequence(tmp_path / "v_moved", count=2)
     (tmp_path / "v_moved/2.png").write_text("no picture")
-    with pytest.raises(ValueError, match="2.png: not a picture"):
+    with pytest.raises(ValueError, match="2.png: 10 bytes are not a readable picture"):
         hpatches_pairs(tmp_path, 160)[0].load()
 
 
