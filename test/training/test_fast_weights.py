@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from superpoint_ros.network.checkpoint import DEFAULT_WEIGHTS, load_checkpoint
+from superpoint_ros.network.named_weights import find_weights
 from superpoint_ros.network.superpoint import Architecture
 from superpoint_training.evaluation.benchmark import PairProtocol, evaluate_pairs, summarise
 from superpoint_training.evaluation.detectors import CrossedDetectors, SuperPointDetector
 from superpoint_training.evaluation.warps import KINDS, rotation_pairs, warped_pairs
 
-FAST_WEIGHTS = DEFAULT_WEIGHTS.with_name("superpoint_ros_fast_1.safetensors")
+FAST_WEIGHTS = find_weights("fast")
 SIZE = 320
 PROTOCOL = PairProtocol(size=SIZE, keypoints=500)
 ANGLES = (45, 90, 135, 180)
@@ -37,22 +38,25 @@ def test_they_are_small_plain_and_say_who_taught_them() -> None:
 
 
 def test_homographies_between_warped_photographs_are_found(photographs: list[Path], detector) -> None:
-    """Measured MEASURED."""
+    """Measured 0.68, 0.96 and 0.96 within 1, 3 and 5 px, matching score 0.41, repeatability 0.59; the default weights:
+    0.82, 0.96, 0.96, 0.53 and 0.61."""
     figures = summarise(evaluate_pairs([detector], warped_pairs(photographs, 28, tuple(KINDS), SIZE, seed=0), PROTOCOL))
     homography = figures["homography"]
-    assert homography["1"] >= 0.5 and homography["3"] >= 0.85 and homography["5"] >= 0.9
+    assert homography["1"] >= 0.55 and homography["3"] >= 0.9 and homography["5"] >= 0.92
+    assert figures["matching_score"] > 0.37 and figures["repeatability_nms4"] > 0.55
 
 
 def test_they_are_found_in_a_map_of_the_default_weights(photographs: list[Path], in_a_map) -> None:
-    """Measured MEASURED."""
+    """Measured 0.68, 0.96 and 0.96 within 1, 3 and 5 px, matching score 0.36."""
     figures = summarise(evaluate_pairs([in_a_map], warped_pairs(photographs, 28, tuple(KINDS), SIZE, seed=0), PROTOCOL))
     homography = figures["homography"]
-    assert homography["1"] >= 0.5 and homography["3"] >= 0.85 and homography["5"] >= 0.9
+    assert homography["1"] >= 0.55 and homography["3"] >= 0.9 and homography["5"] >= 0.92
+    assert figures["matching_score"] > 0.32
 
 
 def test_every_angle_is_matched(photographs: list[Path], detector, in_a_map) -> None:
-    """Measured MEASURED."""
+    """Measured: 0.27 to 0.95 px, in a map of the default weights 0.21 to 0.97."""
     results = evaluate_pairs([detector, in_a_map], rotation_pairs(photographs, ANGLES, SIZE), PROTOCOL)
     assert len(results) == 2 * len(photographs) * len(ANGLES)
     errors = {(result.detector, result.pair): result.corner_error for result in results}
-    assert {pair: error for pair, error in errors.items() if not error < 1.5} == {}
+    assert {pair: error for pair, error in errors.items() if not error < 1.3} == {}

@@ -189,7 +189,8 @@ class DistillationConfig:
     rotation     greatest in-plane rotation, degrees; 180 for every direction
     degraded     share of the views that the student sees worse than they are, 0 to 1
     photometric  how much worse; the teacher's are as they are
-    weight       of the descriptors' cosine distance, beside the detector's divergence
+    weight       of the descriptors' cosine distance, beside the detector's divergence; at 2 the first layers learn for
+                 the descriptors alone
     views        homographies over which the teacher's heatmap is averaged besides the view itself; 0: its single pass
     homography   from which those are drawn
     batch        views in one forward pass of the teacher, where there is an average
@@ -202,7 +203,7 @@ class DistillationConfig:
     rotation: float = 180.0
     degraded: float = 0.75
     photometric: Photometric = Photometric()
-    weight: float = 2.0
+    weight: float = 0.5
     views: int = 0
     homography: HomographyRange = HomographyRange()
     batch: int = 25
