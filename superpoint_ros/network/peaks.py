@@ -1,8 +1,8 @@
 """From what a network answers to keypoints and descriptors on the CPU: one picture, in numpy and OpenCV.
 
 The same rules as the tensor versions in `heatmap` and `descriptors`, which a GPU runs. Only pixels
-above the threshold are ever sorted or compared, and of them only the strongest if they suffice; and
-nothing here starts threads: for a millisecond of work torch's would spin for ten.
+that may be among the strongest keypoints are ever sorted or compared one by one; and nothing here
+starts threads: for a millisecond of work torch's would spin for ten.
 """
 
 from __future__ import annotations
@@ -16,10 +16,6 @@ from numpy.typing import NDArray
 from superpoint_ros.network.superpoint import CELL
 
 Map = NDArray[np.float32]
-
-CANDIDATES = 6
-"""Pixels for each keypoint asked for that are tried first where there are twice as many; photographs need 1.2 to 12,
-the fewer the more there are."""
 
 TOGETHER = 64
 """Keypoints whose descriptors are sampled at a time: what is gathered for them stays in a core's cache."""
@@ -53,21 +49,39 @@ def strongest_peaks(
     limit    the most keypoints
     """
     heatmap = np.ascontiguousarray(heatmap)
-    height, width = heatmap.shape
+    highest = np.flatnonzero((heatmap == cv2.dilate(heatmap, _window(radius))) & (heatmap > threshold))
+    strengths = heatmap.ravel()[highest[_inside(highest, heatmap.shape, border)]]
+    found = highest[:0]
+    # Those that are the highest of their windows nearly always survive, and what is weaker than `limit` survivors is
+    # none of the result, nor does it suppress any.
+    if len(strengths) >= limit:
+        least = np.partition(strengths, -limit)[-limit]
+        found = _survivors(heatmap, np.flatnonzero(heatmap.ravel() >= least), highest, radius)
+        found = found[_inside(found, heatmap.shape, border)]
+    if len(found) < limit:
+        found = _survivors(heatmap, np.flatnonzero(heatmap.ravel() > threshold), highest, radius)
+        found = found[_inside(found, heatmap.shape, border)]
+    found = found[:limit]
+    y, x = np.divmod(found, heatmap.shape[1])
+    return np.stack([x, y], axis=1), heatmap.ravel()[found]
+
+
+def _survivors(
+    heatmap: Map, candidates: NDArray[np.int64], highest: NDArray[np.int64], radius: int
+) -> NDArray[np.int64]:
+    """Of some candidates, all pixels down to a score, those that survive, the strongest first; flat indices.
+
+    highest  pixels that are the highest of their windows
+    """
     scores = heatmap.ravel()
-    candidates = np.flatnonzero(scores > threshold)
-    # What survives depends on stronger pixels alone: if the strongest give enough, the others change nothing.
-    for count in (CANDIDATES * limit, len(candidates)):
-        chosen = candidates
-        if 2 * count < len(candidates):
-            strengths = scores[candidates]
-            chosen = candidates[strengths >= np.partition(strengths, -count)[-count]]
-        y, x = np.divmod(_greedy(heatmap, chosen, radius), width)
-        inside = (y >= border) & (x >= border) & (y < height - border) & (x < width - border)
-        x, y = x[inside][:limit], y[inside][:limit]
-        if len(x) == limit or len(chosen) == len(candidates):
-            break
-    return np.stack([x, y], axis=1), heatmap[y, x]
+    # They survive, whatever becomes of others, but for those that have an equal: it may come before them.
+    ordered = np.sort(scores[candidates])
+    sure = highest[scores[highest] >= ordered[:1]] if len(ordered) else highest[:0]
+    sure = sure[~np.isin(scores[sure], ordered[1:][ordered[1:] == ordered[:-1]])]
+    kept = np.zeros(heatmap.shape, np.uint8)
+    kept.ravel()[sure] = 1
+    undecided = candidates[cv2.dilate(kept, _window(radius)).ravel()[candidates] == 0]
+    return _in_order(heatmap, np.concatenate([sure, _greedy(heatmap, undecided, radius)]))
 
 
 def sample(cells: Map, xy: Map) -> Map:
@@ -113,10 +127,8 @@ def _greedy(heatmap: Map, candidates: NDArray[np.int64], radius: int) -> NDArray
     Every candidate gets a rank, so that no two are equal; each round keeps the pixels whose rank is
     the highest of their window, and takes their windows out (see `heatmap.suppress`).
     """
-    # The bits of floats that are not negative sort as they do; the index behind them orders equals.
-    bits = heatmap.ravel()[candidates].view(np.int32).astype(np.int64)
-    candidates = np.sort((-bits << 32) | candidates) & 0xFFFFFFFF
-    if radius == 0:
+    candidates = _in_order(heatmap, candidates)
+    if radius == 0 or not len(candidates):
         return candidates
     rank = np.zeros(heatmap.shape, _counting_to(len(candidates)))
     rank.ravel()[candidates] = np.arange(len(candidates), 0, -1)
@@ -130,6 +142,19 @@ def _greedy(heatmap: Map, candidates: NDArray[np.int64], radius: int) -> NDArray
         rank.ravel()[alive[gone]] = 0
         alive = alive[~gone]
     return candidates[kept.ravel()[candidates] > 0]
+
+
+def _in_order(heatmap: Map, pixels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Flat indices, the strongest first; of equal pixels the first in row order."""
+    # The bits of floats that are not negative sort as they do; the index behind them orders equals.
+    bits = heatmap.ravel()[pixels].view(np.int32).astype(np.int64)
+    return np.asarray(np.sort((-bits << 32) | pixels) & 0xFFFFFFFF)
+
+
+def _inside(pixels: NDArray[np.int64], shape: tuple[int, ...], border: int) -> NDArray[np.bool_]:
+    """Which of some flat indices are at least `border` pixels from a map's edge."""
+    y, x = np.divmod(pixels, shape[1])
+    return (y >= border) & (x >= border) & (y < shape[0] - border) & (x < shape[1] - border)
 
 
 def _counting_to(count: int) -> Any:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from superpoint_ros.network.dense_peaks import (
     flat_dense,
@@ -87,20 +90,45 @@ def test_both_find_the_same_blank_areas():
     assert torch.equal(flat(image), flat_dense(image))
 
 
-@pytest.mark.parametrize("limit", [1, 7, 40, 5000])
-@pytest.mark.parametrize("border", [0, 6])
-@pytest.mark.parametrize("levels", [None, 3, 40])
-def test_the_strongest_keypoints_are_those_of_suppression_among_all_candidates(limit, border, levels):
-    heatmap = random_maps(levels, (1, 88, 96))[0].numpy()
-    heatmap[:, :3] += 1  # many strong ones that the border takes away
-    kept = slow.suppress(np.where(heatmap > 0.2, heatmap, 0), 4)
+def slowly(heatmap, threshold, radius, border, limit):
+    """The definition of `strongest_peaks`."""
+    kept = slow.suppress(np.where(heatmap > threshold, heatmap, 0), radius)
+    height, width = heatmap.shape
     y, x = np.nonzero(kept)
-    inside = (y >= border) & (x >= border) & (y < 88 - border) & (x < 96 - border)
+    inside = (y >= border) & (x >= border) & (y < height - border) & (x < width - border)
     y, x = y[inside], x[inside]
     order = np.argsort(-kept[y, x], kind="stable")[:limit]
-    xy, scores = strongest_peaks(heatmap, 0.2, 4, border, limit)
-    np.testing.assert_array_equal(xy, np.stack([x, y], axis=1)[order])
-    np.testing.assert_array_equal(scores, kept[y, x][order])
+    return np.stack([x, y], axis=1)[order], kept[y, x][order]
+
+
+@pytest.mark.parametrize("limit", [1, 7, 40, 5000])
+@pytest.mark.parametrize("border", [0, 6])
+@pytest.mark.parametrize("radius", [0, 4])
+@pytest.mark.parametrize("levels", [None, 3, 40])
+def test_the_strongest_keypoints_are_those_of_suppression_among_all_pixels(limit, border, radius, levels):
+    heatmap = random_maps(levels, (1, 60, 72))[0].numpy()
+    heatmap[:, :3] += 1  # many strong ones that the border takes away
+    xy, scores = strongest_peaks(heatmap, 0.2, radius, border, limit)
+    expected_xy, expected_scores = slowly(heatmap, 0.2, radius, border, limit)
+    np.testing.assert_array_equal(xy, expected_xy)
+    np.testing.assert_array_equal(scores, expected_scores)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(2, 12), st.integers(1, 3), st.integers(1, 30), st.booleans())
+def test_equal_pixels_are_told_apart_by_their_place_alone(seed, levels, radius, limit, smooth):
+    heatmap = np.random.default_rng(seed).integers(0, levels, (14, 19)).astype(np.float32) / levels
+    if smooth:  # plateaus, and chains of pixels that suppress one another
+        heatmap = cv2.blur(heatmap, (3, 3))
+    for found, expected in zip(
+        strongest_peaks(heatmap, 0.1, radius, 2, limit), slowly(heatmap, 0.1, radius, 2, limit), strict=True
+    ):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_a_heatmap_without_peaks_has_no_keypoints():
+    for heatmap in (np.zeros((16, 24), np.float32), np.full((16, 24), 0.004, np.float32)):
+        xy, scores = strongest_peaks(heatmap, 0.005, 4, 4, 10)
+        assert xy.shape == (0, 2) and scores.shape == (0,)
 
 
 def test_the_heatmap_and_samples_of_one_picture_equal_those_of_a_batch():

@@ -11,6 +11,7 @@ import struct
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +57,9 @@ class Graph:
         self.blobs += len(outputs)
         return outputs[0]
 
-    def layer(self, model: SuperPoint, name: str, source: str, pool: bool = False) -> str:
-        """Convolution, ReLU, then perhaps a max-pool, and BatchNorm where the model has it."""
-        x = self.convolution(getattr(model, f"conv{name}"), source, name, relu=True)
+    def layer(self, model: SuperPoint, name: str, source: str, pool: bool = False, scale: float = 1.0) -> str:
+        """Convolution of the input times `scale`, ReLU, perhaps a max-pool, and BatchNorm where the model has it."""
+        x = self.convolution(getattr(model, f"conv{name}"), source, name, relu=True, scale=scale)
         norm = getattr(model, f"bn{name}", None)
         # A max-pool commutes with a rising function, and leaves a quarter of the work.
         rising = norm is None or bool((norm.weight >= 0).all())
@@ -73,11 +74,11 @@ class Graph:
             x = self.add("Pooling", [x], [f"{name}pool"], "0=0 1=2 2=2")
         return x
 
-    def convolution(self, conv: nn.Conv2d, source: str, target: str, relu: bool = False) -> str:
-        """A convolution without padding, its weights in float32."""
+    def convolution(self, conv: nn.Conv2d, source: str, target: str, relu: bool = False, scale: float = 1.0) -> str:
+        """A convolution without padding of the input times `scale`, its weights in float32."""
         assert conv.bias is not None
         outputs, inputs, kernel, _ = conv.weight.shape
-        self.weights += _tagged(conv.weight) + _tagged(conv.bias)[len(TAG) :]
+        self.weights += _tagged(conv.weight * scale) + _float32(conv.bias)
         switches = NO_WINOGRAD if inputs == 1 else 0
         return self.add(
             "Convolution",
@@ -107,15 +108,19 @@ class Graph:
         return "\n".join(["7767517", f"{len(self.layers)} {self.blobs}", *self.layers, ""])
 
 
+class Pools:
+    """Memory that ncnn hands on from map to map; each worker's own, as a core's cache still has it."""
+
+    def __init__(self) -> None:
+        self.blobs, self.scratch = ncnn.PoolAllocator(), ncnn.PoolAllocator()
+
+
 class Net:
-    """A graph loaded into ncnn, which runs on the thread that calls."""
+    """A graph loaded into ncnn, which runs on the thread that calls; on several at a time, if it must."""
 
     def __init__(self, graph: Graph) -> None:
         self._net = ncnn.Net()
-        # ncnn frees a map after its last reader; pools hand it on instead of back to the system.
-        self._allocators = ncnn.PoolAllocator(), ncnn.PoolAllocator()
         options = self._net.opt
-        options.blob_allocator, options.workspace_allocator = self._allocators
         options.num_threads = 1
         for name in INEXACT:
             if hasattr(options, f"use_{name}"):
@@ -128,18 +133,23 @@ class Net:
             if self._net.load_param(os.fspath(param)) or self._net.load_model(os.fspath(weights)):
                 raise RuntimeError(f"ncnn {ncnn.__version__} does not load the network")
 
-    def __call__(self, source: Map, outside: Mapping[str, Margins], outputs: Sequence[str]) -> list[Map]:
+    def __call__(
+        self, pools: Pools, source: NDArray[Any], outside: Mapping[str, Margins], outputs: Sequence[str]
+    ) -> list[Map]:
         """Run on the blob "in"; returns the blobs of some names. Only what they need is computed.
 
-        source   (C / p, H, W, p), as ncnn has it: p channels side by side
+        pools    to take memory from; results live there, and are to be copied before it goes
+        source   (…, H, W, p), any numbers, as ncnn has it: p channels side by side
         outside  blobs of a margin that becomes 0 before anything else reads it, in the order of layers
-        outputs  as they are, too: (C / p, H, W, p); two-dimensional ones (H, W)
+        outputs  as they are, too: (C / p, H, W, p) float32; two-dimensional ones (H, W)
         """
         extractor = self._net.create_extractor()
-        count, height, width, pack = source.shape
-        # memory of ncnn's own is aligned as it needs it
-        mat = ncnn.Mat(width, height, count, elemsize=4 * pack, elempack=pack, allocator=self._allocators[0])
-        _view(mat)[:] = source
+        extractor.set_blob_allocator(pools.blobs)
+        extractor.set_workspace_allocator(pools.scratch)
+        *counts, height, width, pack = source.shape
+        # Memory of ncnn's own is aligned as it needs it.
+        mat = ncnn.Mat(width, height, prod(counts), elemsize=4 * pack, elempack=pack, allocator=pools.blobs)
+        np.copyto(_view(mat).reshape(source.shape), source)
         extractor.input("in", mat)
 
         def blob(name: str) -> Map:
@@ -153,10 +163,10 @@ class Net:
             blank(blob(name), margins)
         return [blob(name) for name in outputs]
 
-    def pack(self, part: Part) -> int:
+    def pack(self, pools: Pools, part: Part) -> int:
         """How many channels of the blob "out" lie side by side: 16, 8, 4 or 1, as the processor has it."""
         side = 2 * part.reach + 2
-        [out] = self(np.zeros((part.channels // part.pack, side, side, part.pack), np.float32), {}, ["out"])
+        [out] = self(pools, np.zeros((part.channels // part.pack, side, side, part.pack), np.float32), {}, ["out"])
         return int(out.shape[-1])
 
 

@@ -11,20 +11,21 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from superpoint_ros.network.engines.ncnn_graph import Graph, Net
+from superpoint_ros.network.engines.ncnn_graph import Graph, Net, Pools
 from superpoint_ros.network.engines.tiles import Part, Tile, Workspace, Workspaces
+from superpoint_ros.network.engines.workers import Workers
 from superpoint_ros.network.superpoint import CELL, DESCRIPTOR_LAYERS, DETECTOR_LAYERS, SuperPoint, fold_norms
 
 Map = NDArray[np.float32]
 
 TILE_FLOATS = 192 * 1024
-"""Pixels of a tile times its part's most channels."""
+"""Pixels of a tile times its part's most channels. Measured with 64 to 128 and with 16 to 64 channels on a processor
+with 512 KB of second-level cache a core: a third or twice as many cost 5 to 15 % (docs/performance.md)."""
 
 MEMORY = 1 << 28
 """Bytes of buffers that are kept from call to call."""
@@ -40,24 +41,24 @@ class NcnnNetwork:
     def __init__(self, model: SuperPoint, threads: int) -> None:
         model = fold_norms(model)
         architecture = model.architecture
-        self._stem, self._dim = architecture.stem, architecture.descriptor_dim
+        self._dim = architecture.descriptor_dim
+        self._workers, self._pools = Workers(threads), [Pools() for _ in range(threads)]
         self._nets: list[Net] = []
         self._layers: list[list[str]] = []
         parts: list[Part] = []
-        channels, pack = self._stem**2, 1
+        stem = architecture.stem
+        channels, pack = stem**2, 1
         # Stages with no max-pool between them are one part.
-        for stages in [range(1, self._stem + 1), *([stage] for stage in range(self._stem + 1, 5))]:
+        for stages in [range(1, stem + 1), *([stage] for stage in range(stem + 1, 5))]:
             heads = stages[-1] == 4
             graph, layers = _graph(model, [f"{stage}{letter}" for stage in stages for letter in "ab"], heads)
             widest = max(architecture.channels[stage - 1] for stage in stages)
-            area = TILE_FLOATS // (max(widest, architecture.head_channels) if heads else widest)
-            parts.append(Part(channels, pack, stages[-1] - 1, len(layers) + 1, int(not heads), area))
+            parts.append(Part(channels, pack, stages[-1] - 1, len(layers) + 1, int(not heads), TILE_FLOATS // widest))
             self._nets.append(Net(graph))
             self._layers.append(layers)
             if not heads:
                 channels = architecture.channels[stages[-1] - 1]
-                pack = self._nets[-1].pack(parts[-1])
-        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
+                pack = self._nets[-1].pack(self._pools[0], parts[-1])
         self._workspaces = Workspaces(lambda shape: Workspace.of(shape, parts, threads), MEMORY)
         self._lock = threading.Lock()
 
@@ -98,22 +99,19 @@ class NcnnNetwork:
         """Run all parts; `keep` is given the place of each tile of the last, in cells, and the blobs named."""
         with self._lock:
             work = self._workspaces((picture.shape[0], picture.shape[1]))
-            for number, channel in enumerate(work.inside[0]):
-                y, x = divmod(number, self._stem)
-                np.multiply(picture[y :: self._stem, x :: self._stem], np.float32(1 / 255), out=channel[..., 0])
-            for part, target in enumerate(work.inside[1:]):
+            np.copyto(work.picture, picture)
+            for part, target in enumerate(work.inputs):
                 self._each(part, work.tiles[part], ("out",), partial(_fill, target))
             self._each(len(self._nets) - 1, work.tiles[-1], outputs, keep)
 
     def _each(self, part: int, tiles: Sequence[Tile], outputs: Sequence[str], keep: Callable[..., None]) -> None:
         net, layers = self._nets[part], self._layers[part]
 
-        def extract(tile: Tile) -> None:
+        def extract(worker: int, tile: Tile) -> None:
             outside = {name: margins for name, margins in zip(layers, tile.outside, strict=True) if any(margins)}
-            keep(tile.where, *net(tile.source, outside, outputs))
+            keep(tile.where, *net(self._pools[worker], tile.source, outside, outputs))
 
-        for _ in self._pool.map(extract, tiles) if self._pool else map(extract, tiles):
-            pass
+        self._workers(tiles, extract)
 
 
 def _fill(target: Map, where: tuple[slice, slice], found: Map) -> None:
@@ -131,7 +129,8 @@ def _graph(model: SuperPoint, layers: Sequence[str], heads: bool) -> tuple[Graph
     x = graph.add("Input", [], ["in"])
     read = []
     for name in layers:
-        x = graph.layer(model, name, x, pool=name == layers[-1] and not heads)
+        scale = 1 / 255 if name == "1a" else 1.0  # pixels are 0 to 255
+        x = graph.layer(model, name, x, pool=name == layers[-1] and not heads, scale=scale)
         read.append(x)
     if not heads:
         graph.add("Noop", [x], ["out"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,12 +48,12 @@ class Part:
 class Tile:
     """A part of a map.
 
-    source   what the convolutions see of the padded map: (C / p, h + 2·reach, w + 2·reach, p)
+    source   what the convolutions see of the padded map: (…, h + 2·reach, w + 2·reach, p)
     outside  for each convolution but the last: how much of what it computes is not of the picture
     where    rows and columns of its place in the output
     """
 
-    source: Map
+    source: NDArray[Any]
     outside: list[Margins]
     where: tuple[slice, slice]
 
@@ -61,27 +62,35 @@ class Tile:
 class Workspace:
     """Buffers for one picture size: fresh memory costs a page fault every 4 KB.
 
-    inside  of each part's input, what is not padding: (C / p, H, W, p)
-    tiles   of each part
-    bytes   what it takes
+    picture  (H, W) uint8, where it is to be written
+    inputs   of each part but the first, what is not padding: (C / p, H, W, p) float32
+    tiles    of each part
+    bytes    what it takes
     """
 
-    inside: list[Map]
+    picture: NDArray[np.uint8]
+    inputs: list[Map]
     tiles: list[list[Tile]]
     bytes: int
 
     @staticmethod
-    def of(shape: tuple[int, int], parts: Sequence[Part], threads: int) -> Workspace:
+    def of(shape: tuple[int, int], parts: Sequence[Part], workers: int) -> Workspace:
         """Buffers for a picture of (height, width)."""
-        inside, tiles, total = [], [], 0
-        for part in parts:
+        first, *others = parts
+        block = 1 << first.shift
+        margin = first.reach * block
+        whole = np.zeros((shape[0] + 2 * margin, shape[1] + 2 * margin), np.uint8)
+        # A block's pixels are channels: (block, block, H / block, W / block, 1).
+        blocks = whole.reshape(whole.shape[0] // block, block, -1, block).transpose(1, 3, 0, 2)[..., None]
+        inputs, tiles, total = [], [list(cut(blocks, first, workers))], whole.nbytes
+        for part in others:
             height, width = (side >> part.shift for side in shape)
             reach, pack = part.reach, part.pack
             padded = np.zeros((part.channels // pack, height + 2 * reach, width + 2 * reach, pack), np.float32)
-            inside.append(padded[:, reach:-reach, reach:-reach])
-            tiles.append(list(cut(padded, part, threads)))
+            inputs.append(padded[:, reach:-reach, reach:-reach])
+            tiles.append(list(cut(padded, part, workers)))
             total += padded.nbytes
-        return Workspace(inside, tiles, total)
+        return Workspace(whole[margin:-margin, margin:-margin], inputs, tiles, total)
 
 
 class Workspaces:
@@ -110,16 +119,16 @@ class Workspaces:
         return work
 
 
-def cut(padded: Map, part: Part, threads: int) -> Iterator[Tile]:
-    """A part's padded input in tiles of about equal size, as many in a column as make no thread wait."""
+def cut(padded: NDArray[Any], part: Part, workers: int) -> Iterator[Tile]:
+    """A part's padded input, (…, H, W, p), in tiles of about equal size, row by row; as many in a column as leave no
+    worker without."""
     reach, pooled = part.reach, part.pooled
-    size = padded.shape[1] - 2 * reach, padded.shape[2] - 2 * reach
+    height, width = (side - 2 * reach for side in padded.shape[-3:-1])
     # in pixels of the output, so that tiles begin at even pixels where a max-pool follows
-    bottom_edge, right_edge = size[0] >> pooled, size[1] >> pooled
-    tile_height = (part.area / ASPECT) ** 0.5
-    across = max(1, round(size[1] / (tile_height * ASPECT)))
-    down = max(1, round(size[0] * size[1] / (across * part.area)))
-    down = min(-(-down // threads) * threads, bottom_edge)
+    bottom_edge, right_edge = height >> pooled, width >> pooled
+    across = max(1, round(width / (part.area * ASPECT) ** 0.5))
+    down = max(1, round(height * width / (across * part.area)))
+    down = min(-(-down // workers) * workers, bottom_edge)
     rows, columns = (
         np.linspace(0, edge, count + 1).astype(int).tolist()
         for edge, count in ((bottom_edge, down), (right_edge, min(across, right_edge)))
@@ -127,9 +136,9 @@ def cut(padded: Map, part: Part, threads: int) -> Iterator[Tile]:
     for top, bottom in zip(rows, rows[1:], strict=False):
         for left, right in zip(columns, columns[1:], strict=False):
             y0, y1, x0, x1 = (edge << pooled for edge in (top, bottom, left, right))
-            ends = y0, size[0] - y1, x0, size[1] - x1
+            ends = y0, height - y1, x0, width - x1
             yield Tile(
-                padded[:, y0 : y1 + 2 * reach, x0 : x1 + 2 * reach],
+                padded[..., y0 : y1 + 2 * reach, x0 : x1 + 2 * reach, :],
                 [_beyond(ends, reach - step) for step in range(1, reach)],
                 np.s_[top:bottom, left:right],
             )

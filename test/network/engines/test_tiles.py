@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -33,8 +34,7 @@ def test_every_pixel_is_in_one_tile_with_all_that_its_convolutions_reach(part, h
         reach = part.reach
         np.testing.assert_array_equal(tile.source[:, reach:-reach, reach:-reach], inside[:, rows, columns])
         # what the first convolution computes, 1 pixel less on every side, and what of it is not of the picture
-        outside = np.zeros(tile.source.shape[1:3], bool)
-        outside[tile.source[0, :, :, 0] == 0] = True
+        outside = tile.source[0, :, :, 0] == 0
         for step, (above, below, left, right) in enumerate(tile.outside, start=1):
             computed = outside[step:-step, step:-step].copy()
             computed[above : computed.shape[0] - below, left : computed.shape[1] - right] ^= True
@@ -77,4 +77,19 @@ def test_kept_buffers_stay_within_their_bytes_and_those_used_last_are_kept():
 
 def test_a_workspace_counts_all_that_it_takes():
     work = Workspace.of((64, 96), PARTS, 2)
-    assert work.bytes == sum(inside.base.nbytes for inside in work.inside)
+    assert work.bytes == work.picture.base.nbytes + sum(inside.base.nbytes for inside in work.inputs)
+
+
+@pytest.mark.parametrize("stem", [1, 2])
+def test_the_pictures_blocks_become_channels_as_in_torch(stem):
+    first = Part(stem**2, 1, stem - 1, 2, 1, 300)
+    work = Workspace.of((48, 64), [first, *PARTS[1:]], 1)
+    work.picture[:] = np.random.default_rng(0).integers(1, 256, (48, 64), np.uint8)
+    expected = torch.nn.functional.pixel_unshuffle(torch.from_numpy(work.picture.copy())[None, None], stem)[0].numpy()
+    for tile in work.tiles[0]:
+        rows, columns = (slice(2 * span.start, 2 * span.stop) for span in tile.where)
+        channels = tile.source.reshape(stem**2, *tile.source.shape[2:4])
+        np.testing.assert_array_equal(channels[:, 2:-2, 2:-2], expected[:, rows, columns])
+        assert channels.size - np.count_nonzero(channels) == stem**2 * (
+            channels[0].size - np.count_nonzero(channels[0])
+        ), "outside of the picture all channels are 0"
