@@ -108,18 +108,14 @@ class Graph:
         return "\n".join(["7767517", f"{len(self.layers)} {self.blobs}", *self.layers, ""])
 
 
-class Pools:
-    """Memory that ncnn hands on from map to map; each worker's own, as a core's cache still has it."""
-
-    def __init__(self) -> None:
-        self.blobs, self.scratch = ncnn.PoolAllocator(), ncnn.PoolAllocator()
-
-
 class Net:
-    """A graph loaded into ncnn, which runs on the thread that calls; on several at a time, if it must."""
+    """A graph loaded into ncnn, which runs on the thread that calls it: one of some workers, numbered from 0."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, workers: int) -> None:
         self._net = ncnn.Net()
+        # ncnn frees a map after its last reader; pools hand it on instead of back to the system. Each worker has its
+        # own, whose memory is in its core's cache; and for each graph, as pools hand on what is far too large, too.
+        self._pools = [(ncnn.PoolAllocator(), ncnn.PoolAllocator()) for _ in range(workers)]
         options = self._net.opt
         options.num_threads = 1
         for name in INEXACT:
@@ -134,21 +130,22 @@ class Net:
                 raise RuntimeError(f"ncnn {ncnn.__version__} does not load the network")
 
     def __call__(
-        self, pools: Pools, source: NDArray[Any], outside: Mapping[str, Margins], outputs: Sequence[str]
+        self, worker: int, source: NDArray[Any], outside: Mapping[str, Margins], outputs: Sequence[str]
     ) -> list[Map]:
         """Run on the blob "in"; returns the blobs of some names. Only what they need is computed.
 
-        pools    to take memory from; results live there, and are to be copied before it goes
         source   (…, H, W, p), any numbers, as ncnn has it: p channels side by side
         outside  blobs of a margin that becomes 0 before anything else reads it, in the order of layers
-        outputs  as they are, too: (C / p, H, W, p) float32; two-dimensional ones (H, W)
+        outputs  as they are, too: (C / p, H, W, p) float32; two-dimensional ones (H, W). They are to be
+                 copied soon: their memory is the worker's.
         """
         extractor = self._net.create_extractor()
-        extractor.set_blob_allocator(pools.blobs)
-        extractor.set_workspace_allocator(pools.scratch)
+        blobs, scratch = self._pools[worker]
+        extractor.set_blob_allocator(blobs)
+        extractor.set_workspace_allocator(scratch)
         *counts, height, width, pack = source.shape
         # Memory of ncnn's own is aligned as it needs it.
-        mat = ncnn.Mat(width, height, prod(counts), elemsize=4 * pack, elempack=pack, allocator=pools.blobs)
+        mat = ncnn.Mat(width, height, prod(counts), elemsize=4 * pack, elempack=pack, allocator=blobs)
         np.copyto(_view(mat).reshape(source.shape), source)
         extractor.input("in", mat)
 
@@ -163,10 +160,10 @@ class Net:
             blank(blob(name), margins)
         return [blob(name) for name in outputs]
 
-    def pack(self, pools: Pools, part: Part) -> int:
+    def pack(self, part: Part) -> int:
         """How many channels of the blob "out" lie side by side: 16, 8, 4 or 1, as the processor has it."""
         side = 2 * part.reach + 2
-        [out] = self(pools, np.zeros((part.channels // part.pack, side, side, part.pack), np.float32), {}, ["out"])
+        [out] = self(0, np.zeros((part.channels // part.pack, side, side, part.pack), np.float32), {}, ["out"])
         return int(out.shape[-1])
 
 

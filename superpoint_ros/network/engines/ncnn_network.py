@@ -16,7 +16,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from superpoint_ros.network.engines.ncnn_graph import Graph, Net, Pools
+from superpoint_ros.network.engines.ncnn_graph import Graph, Net
 from superpoint_ros.network.engines.tiles import Part, Tile, Workspace, Workspaces
 from superpoint_ros.network.engines.workers import Workers
 from superpoint_ros.network.superpoint import CELL, DESCRIPTOR_LAYERS, DETECTOR_LAYERS, SuperPoint, fold_norms
@@ -42,7 +42,7 @@ class NcnnNetwork:
         model = fold_norms(model)
         architecture = model.architecture
         self._dim = architecture.descriptor_dim
-        self._workers, self._pools = Workers(threads), [Pools() for _ in range(threads)]
+        self._workers = Workers(threads)
         self._nets: list[Net] = []
         self._layers: list[list[str]] = []
         parts: list[Part] = []
@@ -54,11 +54,11 @@ class NcnnNetwork:
             graph, layers = _graph(model, [f"{stage}{letter}" for stage in stages for letter in "ab"], heads)
             widest = max(architecture.channels[stage - 1] for stage in stages)
             parts.append(Part(channels, pack, stages[-1] - 1, len(layers) + 1, int(not heads), TILE_FLOATS // widest))
-            self._nets.append(Net(graph))
+            self._nets.append(Net(graph, threads))
             self._layers.append(layers)
             if not heads:
                 channels = architecture.channels[stages[-1] - 1]
-                pack = self._nets[-1].pack(self._pools[0], parts[-1])
+                pack = self._nets[-1].pack(parts[-1])
         self._workspaces = Workspaces(lambda shape: Workspace.of(shape, parts, threads), MEMORY)
         self._lock = threading.Lock()
 
@@ -109,7 +109,7 @@ class NcnnNetwork:
 
         def extract(worker: int, tile: Tile) -> None:
             outside = {name: margins for name, margins in zip(layers, tile.outside, strict=True) if any(margins)}
-            keep(tile.where, *net(self._pools[worker], tile.source, outside, outputs))
+            keep(tile.where, *net(worker, tile.source, outside, outputs))
 
         self._workers(tiles, extract)
 

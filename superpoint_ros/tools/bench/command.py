@@ -76,6 +76,7 @@ def measure_all(
     scales: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """Everything but the node, printed as it comes; returns what the JSON holds."""
+    import cv2
     import torch
 
     from superpoint_ros.network.checkpoint import load_checkpoint
@@ -91,6 +92,7 @@ def measure_all(
 
     if threads:
         torch.set_num_threads(threads)
+        cv2.setNumThreads(threads)
     device = choose_device(device_name)
     weights = weights or tuple(name for name in packaged_weights() if name in SHORT_NAMES)
     checkpoint = load_checkpoint(weights[0])
