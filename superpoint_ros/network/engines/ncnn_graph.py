@@ -32,10 +32,8 @@ INEXACT = (
     "bf16_packed",
     "bf16_storage",
     "int8_inference",
-    "winograd63_convolution",
 )
-"""What ncnn does by itself and we don't: roundings below float32 where the processor has them, and Winograd's F(6×6),
-which for 32 channels and fewer is as fast as F(4×4) and rounds five times as coarsely."""
+"""Roundings below float32 that ncnn takes by itself where the processor has them."""
 
 NO_WINOGRAD = 1 << 6
 """A layer's switch: with one input channel the transforms cost more than they save."""
