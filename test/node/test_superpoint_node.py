@@ -298,6 +298,15 @@ def test_weights_change_only_by_cleanup_and_configure(robot, active, tmp_path):
     assert robot.show(image_message(photograph())).status == NO_REFERENCE
 
 
+def test_weights_are_chosen_by_name(robot):
+    node = robot.add_node(weights="fast")
+    assert node.start()
+    robot.connect(node)
+    robot.show(image_message(photograph(), stamp=1))
+    robot.spin_until(lambda: robot.features, "features")
+    assert robot.features[0].weights_id.startswith("superpoint_ros_fast_")
+
+
 def test_a_destroyed_node_gives_the_network_back(robot, active):
     """rclpy may keep the node itself for the rest of the process."""
     network = weakref.ref(active._extractor)

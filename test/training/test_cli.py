@@ -121,3 +121,23 @@ def test_pictures_of_the_held_out_list_are_not_trained_on(tmp_path) -> None:
 
 def read(path: Path) -> list[Path]:
     return [Path(line) for line in path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("weights", ["default", "superpoint_ros_2"])
+def test_weights_are_known_by_name(tmp_path, weights) -> None:
+    write_scenes(tmp_path / "pictures", 1)
+    images = ["--images", tmp_path / "pictures"]
+    result = superpoint_train("adapt", "--weights", weights, *images, "--out", tmp_path / "out", *TINY)
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "out" / "adaptation.json").read_text())["weights_id"].startswith("superpoint_ros_2@")
+    assert superpoint_train("export", weights, tmp_path / "copy.safetensors").exit_code == 0
+    assert load_checkpoint(tmp_path / "copy.safetensors").weights_id == load_checkpoint(None).weights_id
+
+
+@pytest.mark.parametrize("option", ["adapt --weights", "magicpoint --start", "distill --teacher"])
+def test_weights_that_are_neither_file_nor_name_are_refused_with_the_names_there_are(tmp_path, option) -> None:
+    images = [] if option.startswith("magicpoint") else ["--images", tmp_path]
+    result = superpoint_train(*option.split(), "superpoint_ros_9", *images, "--out", tmp_path / "out", *TINY)
+    assert result.exit_code == 2
+    words = " ".join(result.output.split())
+    assert "superpoint_ros_9: no such weights file; the package has default, fast, superpoint_ros_2" in words
