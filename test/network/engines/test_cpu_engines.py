@@ -73,8 +73,9 @@ def test_a_norm_that_falls_does_not_trade_places_with_the_max_pool(name, random_
 
 
 @pytest.mark.parametrize("changes", [{}, {"subpixel": True}, {"nms_radius": 0, "border": 0}])
-def test_keypoints_are_those_of_torch(name, changes):
-    checkpoint = load_checkpoint(DEFAULT_WEIGHTS)
+@pytest.mark.parametrize("weights", ["default", "fast"])
+def test_keypoints_are_those_of_torch(name, weights, changes):
+    checkpoint = load_checkpoint(weights)
     settings = DetectionSettings(**changes)
     pictures = [built_in_picture((120, 160)), built_in_picture((96, 104), seed=1)]
     sizes = [(120, 160), (90, 99)]

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from superpoint_ros.features.matching import nearest_on_device
-from superpoint_ros.network.checkpoint import DEFAULT_WEIGHTS, load_checkpoint
+from superpoint_ros.network.checkpoint import load_checkpoint
 from superpoint_ros.network.engines import choice, cuda_engine
 from superpoint_ros.network.engines.choice import installed, make_engine
 from superpoint_ros.network.engines.cuda_engine import PLANS, CudaEngine, TorchNetwork, extract, finished
@@ -45,9 +45,9 @@ class Graphs:
         return replay
 
 
-@pytest.fixture(scope="module")
-def checkpoint():
-    return load_checkpoint(DEFAULT_WEIGHTS)
+@pytest.fixture(scope="module", params=["default", "fast"])  # the fast ones have a stem
+def checkpoint(request):
+    return load_checkpoint(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -117,9 +117,10 @@ def test_half_precision_descriptors_are_normalised_in_single_precision(checkpoin
     torch.testing.assert_close(dense.norm(dim=1), torch.ones(1, 8, 10), atol=1e-5, rtol=0)
 
 
-def test_no_step_waits_for_a_result_or_leaves_the_device():
+@pytest.mark.parametrize("options", [{"batch_norm": True}, {"stem": 2}], ids=str)
+def test_no_step_waits_for_a_result_or_leaves_the_device(options):
     # On the meta device there are no results to wait for, and tensors of the CPU do not mix with its own.
-    model = SuperPoint(Architecture(batch_norm=True)).eval().half().to("meta")
+    model = SuperPoint(Architecture(**options)).eval().half().to("meta")
 
     class Network:
         dtype = torch.float16
