@@ -25,6 +25,7 @@ from superpoint_ros.features.fit import (
     towards_least_squares,
 )
 from superpoint_ros.features.levels import Levels
+from superpoint_ros.features.neighbours import sane
 from superpoint_ros.features.refinement import Pictures, align, levels_of_both
 
 __all__ = [
@@ -294,11 +295,4 @@ def _keeps_orientation_at(matrix: NDArray[np.float64], points: NDArray[np.float6
     depth = points @ matrix[2, :2] + matrix[2, 2]
     if (depth <= 1e-6).any() or np.linalg.det(matrix) <= 0:
         return False
-    x, y = project(matrix, points).T
-    xx, xy = (matrix[0, 0] - x * matrix[2, 0]) / depth, (matrix[0, 1] - x * matrix[2, 1]) / depth
-    yx, yy = (matrix[1, 0] - y * matrix[2, 0]) / depth, (matrix[1, 1] - y * matrix[2, 1]) / depth
-    # the singular values of a 2×2 matrix: their squares' sum is the entries', their product the determinant
-    squares = xx * xx + xy * xy + yx * yx + yy * yy
-    area = np.abs(xx * yy - xy * yx)
-    largest = np.sqrt((squares + np.sqrt(np.maximum(squares**2 - 4 * area**2, 0))) / 2)
-    return bool((largest < MAXIMUM_STRETCH).all() and (area > largest / MAXIMUM_STRETCH).all())
+    return bool(sane(jacobians(matrix, points), MAXIMUM_STRETCH).all())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -90,15 +91,18 @@ def carried(motion: LocalMotion, points0: Floats, points1: Floats, others: Float
     return np.asarray(points1[near] + apart, np.float32)
 
 
-def sane(affinities: Floats) -> NDArray[np.bool_]:
-    """Which of (M, 2, 2) neither mirror nor stretch beyond what is compared."""
+def sane(affinities: NDArray[np.floating], stretch: float = MAXIMUM_STRETCH) -> NDArray[np.bool_]:
+    """Which of (M, 2, 2) neither mirror nor stretch or shrink any direction by more than `stretch`.
+
+    The singular values of a 2×2 matrix: their squares' sum is the entries', their product the determinant.
+    """
     area = determinants(affinities)
     squares = np.square(affinities).sum(axis=(1, 2))
     largest = np.sqrt((squares + np.sqrt(np.maximum(squares**2 - 4 * area**2, 0))) / 2)
-    return (area > 0) & (largest < MAXIMUM_STRETCH) & (area > largest / MAXIMUM_STRETCH)
+    return np.asarray((area > 0) & (largest < stretch) & (area > largest / stretch))
 
 
-def determinants(matrices: Floats) -> Floats:
+def determinants(matrices: NDArray[np.floating]) -> NDArray[Any]:
     """Of (M, 2, 2)."""
     return np.asarray(matrices[:, 0, 0] * matrices[:, 1, 1] - matrices[:, 0, 1] * matrices[:, 1, 0])
 

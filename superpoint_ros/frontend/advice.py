@@ -23,7 +23,6 @@ DROPS = 0.2
 SMALLEST = 160
 """Pixels of the longer side below which `resize` is no good advice."""
 
-
 RUNS = 3
 """Of each choice, of which the fastest counts."""
 

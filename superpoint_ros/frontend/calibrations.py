@@ -51,17 +51,15 @@ class Calibrations:
             paired = self._in_a_row >= SURE
             found = self._by_stamp.get(stamp)
             self._in_a_row = 0 if found is None else self._in_a_row + 1
-            if found is None and paired and any(each is not self._by_stamp[self._newest] for each in self._known()):
+            newest = self._by_stamp[self._newest]
+            if found is None and paired and any(each is not newest for each in self._by_stamp.values()):
                 raise Uncalibrated("an image came without its CameraInfo, which differs from image to image")
             if found is None:
                 before = [each for each in self._by_stamp if each <= stamp]
-                found = self._by_stamp[max(before) if before else self._newest]
+                found = self._by_stamp[max(before)] if before else newest
         if isinstance(found, Uncalibrated):
             raise found
         return found
-
-    def _known(self) -> list[Calibration | Uncalibrated]:
-        return list(self._by_stamp.values())
 
 
 def _calibration(info: Any) -> Calibration | Uncalibrated:
