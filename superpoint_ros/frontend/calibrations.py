@@ -11,8 +11,6 @@ KEPT = 64
 """CameraInfos in which that of an image is looked for."""
 SURE = 3
 """Images in a row with a CameraInfo of their own stamp, after which the next is taken to have one, too."""
-WAIT = 0.05
-"""Seconds that the worker waits for it."""
 
 
 class Calibrations:
@@ -38,8 +36,15 @@ class Calibrations:
                 del self._by_stamp[next(iter(self._by_stamp))]
             self._changed.notify_all()
 
-    def of(self, stamp: int) -> Calibration | None:
+    @property
+    def newest(self) -> int:
+        """Stamp of the last one, nanoseconds."""
+        return self._newest
+
+    def of(self, stamp: int, wait: float = 0.0) -> Calibration | None:
         """That of the image with this stamp, nanoseconds: its own, or where there is none the last before it.
+
+        wait  seconds for one that is still to come, if images have had one of their own lately
 
         None before the first. Raises Uncalibrated with a sentence for one that cannot be used.
         """
@@ -47,7 +52,7 @@ class Calibrations:
             if not self._by_stamp:
                 return None
             if self._in_a_row >= SURE and self._newest < stamp:
-                self._changed.wait_for(lambda: self._newest >= stamp, WAIT)
+                self._changed.wait_for(lambda: self._newest >= stamp, wait)
             paired = self._in_a_row >= SURE
             found = self._by_stamp.get(stamp)
             self._in_a_row = 0 if found is None else self._in_a_row + 1

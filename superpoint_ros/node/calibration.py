@@ -17,6 +17,8 @@ from superpoint_ros.node.qos import subscribe
 
 PATIENCE = 5.0
 """Seconds without a CameraInfo after which that is said."""
+WAIT = 0.05
+"""Seconds that the worker waits for an image's CameraInfo, once images have come with one of their own."""
 DEPTH = 10
 """CameraInfos that may wait: each belongs to an image."""
 
@@ -55,7 +57,7 @@ class CameraInfoListener:
 
     def _camera(self, size: tuple[int, int], stamp: int) -> Calibration | None:
         try:
-            camera = self._calibrations.of(stamp)
+            camera = self._calibrations.of(stamp, WAIT)
         except Uncalibrated as error:
             self._refuse(str(error))
             return None

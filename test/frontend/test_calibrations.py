@@ -48,22 +48,20 @@ def test_each_image_has_the_region_of_interest_of_its_own_stamp():
             assert known.of(index - 5).offset == (index - 5, 0)
 
 
-def test_an_image_waits_for_its_calibration_while_each_has_one(monkeypatch):
-    monkeypatch.setattr(calibrations, "WAIT", 30.0)
+def test_an_image_waits_for_its_calibration_while_each_has_one():
     known = Calibrations()
     for index in range(5):
         known.add(info(index, x_offset=index))
         assert known.of(index).offset == (index, 0)
     found = []
-    image = threading.Thread(target=lambda: found.append(known.of(5)))
+    image = threading.Thread(target=lambda: found.append(known.of(5, wait=30.0)))
     image.start()
     known.add(info(5, x_offset=5))
     image.join(300)
     assert found[0].offset == (5, 0)
 
 
-def test_an_image_whose_calibration_is_lost_is_not_given_another(monkeypatch):
-    monkeypatch.setattr(calibrations, "WAIT", 0.0)
+def test_an_image_whose_calibration_is_lost_is_not_given_another():
     known = Calibrations()
     for index in range(5):
         known.add(info(index, x_offset=index))
@@ -72,8 +70,7 @@ def test_an_image_whose_calibration_is_lost_is_not_given_another(monkeypatch):
         known.of(5)
 
 
-def test_an_image_whose_calibration_is_lost_has_the_one_that_all_have(monkeypatch):
-    monkeypatch.setattr(calibrations, "WAIT", 0.0)
+def test_an_image_whose_calibration_is_lost_has_the_one_that_all_have():
     known = Calibrations()
     for index in range(5):
         known.add(info(index))

@@ -9,16 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from superpoint_ros.bags.content import COMPRESSED_IMAGE, IMAGE, BagError, Message, sentence
+from superpoint_ros.bags.content import COMPRESSED_IMAGE, IMAGE, BagError, Message, sentence, stamp_nanoseconds
 from superpoint_ros.bags.reader import BagReader
 from superpoint_ros.features.decode import is_deep
 from superpoint_ros.features.intensity import AUTOMATIC, FoundRange
-from superpoint_ros.features.rectification import Calibration, Uncalibrated, calibration
+from superpoint_ros.features.rectification import Calibration, Uncalibrated
 from superpoint_ros.frontend.masking import Mask
 from superpoint_ros.frontend.parameters import CAMERA_NAME, Parameters
 from superpoint_ros.frontend.pictures import grey_picture
-
-CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
+from superpoint_ros.tools.extract.camera_infos import CameraInfos
 
 
 @dataclass(frozen=True)
@@ -94,65 +93,45 @@ class Images:
         self._masks = {camera.topic: Mask(file) for camera, file in zip(cameras, files, strict=True)}
         self._ranges = {camera.topic: FoundRange() for camera in cameras}
         self._mask_topics = {_mask_topic(camera): camera.topic for camera in cameras if values.use_mask_topic}
-        self._info_topics: dict[str, list[str]] = {}
-        self._calibrations: dict[str, Calibration | None] = {}
-        if values.rectify:
-            self._begin_to_rectify()
+        self._infos = CameraInfos(bag, list(self.cameras) if values.rectify else [], self._say)
         for topic in self._mask_topics:
             if topic not in bag.topics or bag.topics[topic].type != IMAGE:
                 self._say(f"there are no masks on {topic}")
 
     def messages(self) -> Iterator[Message]:
-        """The image messages; masks and calibrations take effect as they come by."""
-        for message in self._bag.messages([*self.cameras, *self._mask_topics, *self._info_topics]):
-            name = message.topic.name
-            if name in self.cameras:
+        """The image messages; masks take effect as they come by."""
+        for message in self._bag.messages([*self.cameras, *self._mask_topics]):
+            if message.topic.name in self.cameras:
                 yield message
-            elif name in self._mask_topics:
-                self._take_mask(message)
             else:
-                self._take_info(message)
+                self._take_mask(message)
 
     def decode(self, message: Message) -> Picture:
         """Raises ValueError with a sentence for an image that cannot be used."""
         image, topic = self._bag.decode(message), message.topic.name
         pixels = grey_picture(image, message.topic.type == COMPRESSED_IMAGE, self._values, self._ranges[topic])
-        camera = self._calibrations.get(topic)
+        camera = self._calibration(message, image)
         if camera is not None and camera.size != pixels.shape:
             self._say(f"CameraInfo of {topic} is for images of another size; keypoints are not rectified")
             camera = None
         return Picture(image.header, pixels, self._masks[topic].allowed(pixels.shape), camera)
 
     def follow(self, message: Message) -> None:
-        """Let the range that is found see an image whose features are there already, as if it were decoded."""
-        if tuple(self._values.intensity_range) != AUTOMATIC:
+        """Let what depends on earlier images see one whose features are there already, as if it were decoded."""
+        automatic = tuple(self._values.intensity_range) == AUTOMATIC
+        if not (automatic or self._values.rectify):
             return
         image, compressed = self._bag.decode(message), message.topic.type == COMPRESSED_IMAGE
-        if is_deep(image, compressed):
+        self._calibration(message, image)
+        if automatic and is_deep(image, compressed):
             grey_picture(image, compressed, self._values, self._ranges[message.topic.name])
 
-    def _begin_to_rectify(self) -> None:
-        """Take the first calibration of each camera, which often comes after the first image."""
-        for topic in self.cameras:
-            info = topic.removesuffix("/compressed").rpartition("/")[0] + "/camera_info"
-            if info not in self._bag.topics or self._bag.topics[info].type != CAMERA_INFO:
-                self._say(f"there is no CameraInfo on {info}; keypoints of {topic} are not rectified")
-                continue
-            self._info_topics.setdefault(info, []).append(topic)
-        for info in self._info_topics:
-            for message in self._bag.messages([info]):
-                self._take_info(message)
-                break
-
-    def _take_info(self, message: Message) -> None:
-        for topic in self._info_topics[message.topic.name]:
-            try:
-                self._calibrations[topic] = calibration(self._bag.decode(message))
-            except Uncalibrated as error:
-                self._calibrations[topic] = None
-                self._say(f"{message.topic.name}: {error}; keypoints are not rectified")
-            except Exception as error:  # one CameraInfo must not cost an image, whatever is wrong with it
-                self._say(f"{message.topic.name}: {sentence(error)}; the calibration stays as it was")
+    def _calibration(self, message: Message, image: Any) -> Calibration | None:
+        try:
+            return self._infos.of(message, stamp_nanoseconds(image.header.stamp))
+        except Uncalibrated as error:
+            self._say(f"{self._infos.topic(message)}: {error}; keypoints are not rectified")
+            return None
 
     def _take_mask(self, message: Message) -> None:
         try:

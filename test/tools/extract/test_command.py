@@ -8,6 +8,7 @@ import sqlite3
 import struct
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -27,11 +28,12 @@ from superpoint_ros.features.homography import estimate_homography
 from superpoint_ros.features.matching import match
 from superpoint_ros.features.refinement import refine_matches
 from superpoint_ros.tools.extract import input as inputs
+from superpoint_ros.tools.extract.camera_infos import CAMERA_INFO
 from superpoint_ros.tools.extract.command import extract_command
-from superpoint_ros.tools.extract.input import CAMERA_INFO
 
 LEFT, RIGHT = "/stereo/left/image_raw", "/stereo/right/image_raw"
 SIZE = (96, 128)
+K, D = np.array([[100.0, 0, 64], [0, 100, 48], [0, 0, 1]]), np.array([-0.2, 0.05, 0, 0, 0])
 
 
 def pictures(count, offset=0):
@@ -47,6 +49,16 @@ def images(count=6, topic=LEFT, offset=0, compressed=False, delay=0):
         (topic, time, image_bytes(time - 1_000_000, picture, compressed))
         for time, picture in zip(times, pictures(count, offset), strict=True)
     ]
+
+
+def camera_info_bytes(stamp, x_offset=0):
+    """CDR of a CameraInfo, of K and D, for a region of interest that begins at the column."""
+    roi = SimpleNamespace(x_offset=x_offset, y_offset=0, height=SIZE[0], width=SIZE[1], do_rectify=False)
+    p = np.column_stack([K, np.zeros(3)]).ravel()
+    return message_bytes(
+        CAMERA_INFO, stamp, height=480, width=640, distortion_model="plumb_bob", d=D, k=K.ravel(), r=np.eye(3).ravel(),
+        p=p, roi=roi,
+    )  # fmt: skip
 
 
 @pytest.fixture
@@ -356,17 +368,7 @@ def test_a_topic_without_images_is_a_failure(make_bag, run, tmp_path):
 
 def test_masks_and_calibrations_of_the_bag_are_honoured(make_bag, run, tmp_path):
     info, masks = "/stereo/left/camera_info", "/mask"
-    calibrated = message_bytes(
-        "sensor_msgs/msg/CameraInfo",
-        SECOND,
-        height=SIZE[0],
-        width=SIZE[1],
-        distortion_model="plumb_bob",
-        d=np.array([-0.2, 0.05, 0, 0, 0]),
-        k=np.array([100.0, 0, 64, 0, 100, 48, 0, 0, 1]),
-        r=np.eye(3).ravel(),
-        p=np.array([100.0, 0, 64, 0, 0, 100, 48, 0, 0, 0, 1, 0]),
-    )
+    calibrated = camera_info_bytes(SECOND)
     mask = np.zeros(SIZE, np.uint8)
     mask[:, 64:] = 255
     topics = {LEFT: IMAGE, info: "sensor_msgs/msg/CameraInfo", masks: IMAGE}
@@ -377,8 +379,7 @@ def test_masks_and_calibrations_of_the_bag_are_honoured(make_bag, run, tmp_path)
     found = [message for _, message in outputs(tmp_path / "out")["/superpoint/features"]]
     for message in found:  # the first calibration counts from the beginning
         xy = np.stack([message.x, message.y], axis=1)
-        k, d = np.array([[100.0, 0, 64], [0, 100, 48], [0, 0, 1]]), np.array([-0.2, 0.05, 0, 0, 0])
-        expected = cv2.undistortPoints(xy[:, None].astype(np.float64), k, d, P=k)[:, 0]
+        expected = cv2.undistortPoints(xy[:, None].astype(np.float64), K, D, P=K)[:, 0]
         np.testing.assert_allclose(np.stack([message.rectified_x, message.rectified_y], axis=1), expected, atol=0.05)
     assert [bool((message.x < 63.5).any()) for message in found] == [True] * 3 + [False] * 3
     file = tmp_path / "mask.png"
@@ -387,6 +388,27 @@ def test_masks_and_calibrations_of_the_bag_are_honoured(make_bag, run, tmp_path)
     assert all((message.x >= 63.5).all() for _, message in outputs(tmp_path / "fixed")["/superpoint/features"])
     said = run(bag, tmp_path / "none", "--topic", LEFT, "--set", "rectify=true", "--set", "use_mask_topic=false")
     assert "not rectified" not in said
+
+
+@pytest.mark.parametrize("late", [-2_000_000, 0, 300_000_000])
+def test_each_image_is_rectified_by_the_region_of_interest_of_its_own_stamp(make_bag, run, tmp_path, late):
+    info, sent = "/stereo/left/camera_info", images(8)
+    stamps = [header_stamp(data) for _, _, data in sent]
+    infos = [
+        (info, time + late, camera_info_bytes(stamp, 10 * number))
+        for number, ((_, time, _), stamp) in enumerate(zip(sent, stamps, strict=True))
+    ]
+    del infos[6]  # a lost one: another image's would be wrong
+    bag = make_bag("drive", {LEFT: IMAGE, info: CAMERA_INFO}, sorted([*sent, *infos], key=lambda each: each[1]))
+    said = run(bag, tmp_path / "out", "--set", "rectify=true", status=1)
+    assert f"{info}: an image came without its CameraInfo, which differs from image to image" in said
+    for number, (_, message) in enumerate(outputs(tmp_path / "out")["/superpoint/features"]):
+        if number == 6:
+            assert not len(message.rectified_x)
+            continue
+        full = np.stack([message.x + 10 * number, message.y], axis=1)[:, None].astype(np.float64)
+        expected = cv2.undistortPoints(full, K, D, P=K)[:, 0] - (10 * number, 0)
+        np.testing.assert_allclose(np.stack([message.rectified_x, message.rectified_y], axis=1), expected, atol=0.05)
 
 
 def test_no_ros_is_imported_on_the_way(bag, tmp_path, tiny_weights):

@@ -8,19 +8,21 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import yaml
 from click.testing import CliRunner
 
-from bag_samples import SECOND, image_bytes
+from bag_samples import SECOND, image_bytes, message_bytes
 from robot import photograph, shifted
 from superpoint_ros.bags.content import IMAGE
 from superpoint_ros.bags.reader import BagReader
 from superpoint_ros.bags.writer import BagWriter
 from superpoint_ros.features.extractor import Extractor
 from superpoint_ros.tools.extract import output
+from superpoint_ros.tools.extract.camera_infos import CAMERA_INFO
 from superpoint_ros.tools.extract.command import extract_command
 
 LEFT, RIGHT = "/left/image_raw", "/right/image_raw"
@@ -267,6 +269,25 @@ def test_sixteen_bit_images_have_the_same_range_after_a_resume(make_bag, run, tm
     run(bag, out, status=0)
     killed(out, 0.5)
     run(bag, out, "--resume", status=0)
+    assert messages_of(out) == messages_of(alone)
+
+
+def test_a_calibration_that_is_lost_is_missed_after_a_resume_too(make_bag, run, tmp_path):
+    info, wide, messages = "/left/camera_info", photograph((120, 400)), []
+    for number in range(COUNT):
+        at = SECOND + number * SECOND // 10
+        messages.append((LEFT, at, image_bytes(at, shifted(wide, -3 * number, -number)[:64, :96])))
+        if number != 13:
+            roi = SimpleNamespace(x_offset=number, y_offset=0, height=64, width=96, do_rectify=False)
+            k = np.array([90.0, 0, 48, 0, 90, 32, 0, 0, 1])
+            messages.append((info, at + 1, message_bytes(CAMERA_INFO, at, height=480, width=640, k=k, roi=roi)))
+    bag, out, alone = make_bag("moving", {LEFT: IMAGE, info: CAMERA_INFO}, messages), tmp_path / "out", tmp_path / "one"
+    extra = ("--set", "rectify=true")
+    assert "without its CameraInfo" in run(bag, alone, *extra, status=1)
+    for part in (0.3, 0.5, 0.8):
+        run(bag, out, *extra, *(["--resume"] if out.exists() else []), status=1)
+        killed(out, part)
+    assert "of them from before" in run(bag, out, *extra, "--resume", status=1)
     assert messages_of(out) == messages_of(alone)
 
 
