@@ -15,6 +15,7 @@ from superpoint_ros.features.extractor import Features
 from superpoint_ros.features.levels import RADIUS, Levels, levels_for
 from superpoint_ros.features.lucas_kanade import REACH, find, warped
 from superpoint_ros.features.neighbours import determinants, inverses, local_motion, sane
+from superpoint_ros.features.sharpness import LOOKED_AT, softened
 
 Floats = NDArray[np.float32]
 
@@ -110,6 +111,10 @@ def look(
     unit = units(level)
     places = (points + 0.5) / unit - 0.5
     chosen = np.flatnonzero(fits & picture.fits(level, places, np.float32(REACH)))
+    if len(chosen):
+        some = chosen[:: -(-len(chosen) // LOOKED_AT)]
+        middles = np.rint(places[some] + picture.corners[level[some] - picture.finest]).astype(np.intp)
+        picture = softened(picture, patches(some), middles)
     found, expected = find(lambda some: patches(chosen[some]), picture, level[chosen], places[chosen])
     good = np.isfinite(expected)
     chosen = chosen[good]
