@@ -184,6 +184,6 @@ def test_two_processes_give_the_labels_of_one(tmp_path, done_by_two) -> None:
     pictures, by_two = done_by_two
     adapt_slim(ALONE, pictures, tmp_path)
     for picture in pictures:
-        one, two = (LabelFolder(folder).read(picture) for folder in (tmp_path, by_two / "labels"))
+        one, two = (LabelFolder(folder).read(picture, (96, 128)) for folder in (tmp_path, by_two / "labels"))
         assert len(one.xy) == 20
         assert np.array_equal(one.xy, two.xy) and np.array_equal(one.scores, two.scores)

@@ -60,7 +60,7 @@ def test_features_are_what_the_package_promises(key: str, photograph: np.ndarray
         np.testing.assert_allclose(lengths, 1, atol=1e-5)
 
 
-@pytest.mark.parametrize("key", CLASSIC)
+@pytest.mark.parametrize("key", [key for key in CLASSIC if key != "random"])
 def test_a_blank_image_has_no_keypoints(key: str) -> None:
     detector = classic_detector(key)
     found = detector(np.full((100, 120), 90, np.uint8), SETTINGS)

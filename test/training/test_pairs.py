@@ -69,7 +69,7 @@ def test_corresponding_points_show_the_same_grey(samples) -> None:
 
 
 def test_labelled_points_come_first_and_at_their_exact_place(samples) -> None:
-    sample = samples[0]
+    sample = replace(samples, config=replace(CONFIG, nms_radius=0))[0]
     targets = sample["targets"][0].numpy()
     labelled = {tuple(p) for p in target_points(targets)}
     first = np.rint(sample["points"][0][sample["matched"]].numpy()).astype(int)

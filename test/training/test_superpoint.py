@@ -9,14 +9,17 @@ from training_scenes import write_scenes
 from superpoint_ros.network.descriptors import sample_descriptors
 from superpoint_ros.network.superpoint import Architecture, SuperPoint
 from superpoint_training.augmentation import Photometric
-from superpoint_training.config import Config, LossConfig, Optimisation, PairsConfig, RunConfig
+from superpoint_training.config import Config, PairsConfig, RunConfig
 from superpoint_training.homography import HomographyRange
+from superpoint_training.losses import LossConfig
+from superpoint_training.optimisation import Optimisation
 from superpoint_training.pairs import PairSamples
 from superpoint_training.processes import Processes
 from superpoint_training.pseudo_labels import LabelFolder, Labels
 from superpoint_training.samples import Batch
 from superpoint_training.superpoint import superpoint_loss, superpoint_task
-from superpoint_training.training import as_network_input, train
+from superpoint_training.task import as_network_input
+from superpoint_training.training import train
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 SLIM = Architecture((4, 8, 8, 16), 16, 16, batch_norm=True)
@@ -92,7 +95,7 @@ def test_descriptors_of_one_pair_learn_to_match(labelled, tmp_path, descriptor, 
     sample = PairSamples(*labelled, PAIRS, seed=0)[0]
     config = Config(network=SLIM, pairs=PAIRS, loss=LossConfig(descriptor=descriptor, weight=weight))
     pictures, labels = labelled
-    task = superpoint_task(config, pictures, [], labels, tmp_path, None)
+    task = superpoint_task(config, pictures, [], labels, None)
     task = replace(task, samples=OneSample(sample), pictures=lambda _: {})
     settings = Optimisation(steps=60, batch_size=2, learning_rate=1e-2, schedule="cosine")
     model = train(task, settings, RunConfig(workers=0), tmp_path, ALONE).model

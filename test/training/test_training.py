@@ -11,7 +11,7 @@ from two_processes import slim_network, train_slim
 
 from superpoint_ros.network.heatmap import DetectionSettings
 from superpoint_ros.network.superpoint import Architecture
-from superpoint_training.config import Optimisation, RunConfig, ShapesConfig
+from superpoint_training.config import RunConfig, ShapesConfig
 from superpoint_training.evaluation.detectors import HeatmapDetector
 from superpoint_training.evaluation.metrics import average_precision, claim_corners
 from superpoint_training.initial import new_network
@@ -19,12 +19,14 @@ from superpoint_training.journal import LOG_FILE, read_log
 from superpoint_training.labels import cell_targets
 from superpoint_training.losses import Share
 from superpoint_training.magicpoint import magicpoint_loss
+from superpoint_training.optimisation import Optimisation
 from superpoint_training.processes import Processes
 from superpoint_training.samples import Batch, ShapeSamples, StepIndices
 from superpoint_training.shapes import draw_shape
 from superpoint_training.state import STATE_FILE
 from superpoint_training.stopping import TrainingDiverged
-from superpoint_training.training import Forward, Task, learning_rate, train
+from superpoint_training.task import Forward, Task
+from superpoint_training.training import train
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 RUN = RunConfig(workers=0)
@@ -35,7 +37,14 @@ SLIM = Architecture((4, 4, 8, 8), 16, 0, batch_norm=True)
 def slim_task(loss=magicpoint_loss) -> Task:
     torch.manual_seed(0)
     samples = ShapeSamples(ShapesConfig(size=(64, 80)), seed=0)
-    return Task("magicpoint", new_network(SLIM), samples, loss, lambda _: {"figure": 1.0}, lambda _: {})
+    return Task(
+        "magicpoint",
+        new_network(SLIM),
+        samples,
+        lambda forward, batch, _: loss(forward, batch),
+        lambda _: {"figure": 1.0},
+        lambda _: {},
+    )
 
 
 def tensors_of(folder: Path) -> dict[str, torch.Tensor]:
@@ -46,6 +55,10 @@ def tensors_of(folder: Path) -> dict[str, torch.Tensor]:
     for number, entries in state["optimiser"]["state"].items():
         flat |= {f"optimiser.{number}.{k}": v for k, v in entries.items()}
     return flat | {"random": state["random"], "step": torch.tensor(state["step"])}
+
+
+def loss_of(forward: Forward, batch: Batch, progress: float) -> dict[str, tuple[float, Share]]:
+    return magicpoint_loss(forward, batch)
 
 
 class FixedSamples(Dataset[Batch]):
@@ -69,7 +82,7 @@ def test_one_batch_is_overfitted_to_a_map_above_095(tmp_path) -> None:
     kinds = ("checkerboard", "cube", "polygon", "quadrilateral")
     pictures = [draw_shape(rng, kind, (64, 80)) for kind in kinds]
     model = new_network(Architecture((8, 16, 16, 32), 32, 0, batch_norm=True))
-    task = Task("overfit", model, FixedSamples(pictures), magicpoint_loss, lambda _: {}, lambda _: {})
+    task = Task("overfit", model, FixedSamples(pictures), loss_of, lambda _: {}, lambda _: {})
     settings = Optimisation(steps=250, batch_size=4, learning_rate=1e-2, schedule="cosine")
     detector = HeatmapDetector("overfit", train(task, settings, RUN, tmp_path, ALONE).model, device="cpu")
     precisions = []
@@ -200,11 +213,3 @@ def test_the_log_has_every_figure_and_a_resumed_run_adds_to_it(tmp_path) -> None
     assert [line["step"] for line in lines if line["kind"] == "train"] == [1, 10, 20, 30]
     assert {"loss", "detector", "gradient_norm", "learning_rate", "images_per_second"} <= lines[0].keys()
     assert any(line["kind"] == "validation" and line["figure"] == 1.0 for line in lines)
-
-
-def test_learning_rate_warms_up_and_follows_the_schedule() -> None:
-    cosine = Optimisation(learning_rate=1.0, schedule="cosine", warmup=10)
-    assert learning_rate(cosine, 4, 0.0) == pytest.approx(0.5)
-    assert learning_rate(cosine, 50, 0.5) == pytest.approx(0.5)
-    assert learning_rate(cosine, 100, 1.0) == pytest.approx(0.0, abs=1e-6)
-    assert learning_rate(Optimisation(learning_rate=1.0), 5, 0.9) == 1.0
