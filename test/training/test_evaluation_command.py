@@ -370,8 +370,8 @@ def test_every_pair_is_listed_with_its_homography(report: Path) -> None:
         rows = list(csv.DictReader(file))
     detectors = 1 + len(CLASSIC)
     # 2 real pairs; of 4 warped ones two are of the broken photograph; 2 photographs at 2 angles,
-    # which only the detectors with descriptors are run on: all but Harris, Shi-Tomasi and FAST.
-    assert len(rows) == (2 + 2) * detectors + 2 * 2 * (detectors - 3)
+    # which only the detectors with descriptors are run on: all but Harris, Shi-Tomasi, FAST and chance.
+    assert len(rows) == (2 + 2) * detectors + 2 * 2 * (detectors - 4)
     turned = next(row for row in rows if row["set"] == "rotation" and row["kind"] == "90")
     matrix = np.array([float(turned[f"h{i}{j}"]) for i in range(3) for j in range(3)]).reshape(3, 3)
     np.testing.assert_allclose(matrix[:2, :2], [[0, -1], [1, 0]], atol=1e-6)
@@ -443,8 +443,8 @@ def test_the_request_has_the_options_defaults(tmp_path: Path) -> None:
         (("--shapes", 1, "--keypoints", 0), "max_keypoints must be a whole number of at least 1"),
         (("--shapes", 1, "--scales", "0.5,1"), "scales must be single, video, matching, zoom, or 1 to 8 numbers"),
         (("--shapes", 1, "--scales", "single", "--scales", "1"), "is given twice"),
-        (("--shapes", 1, "--preset", "paper"), "give --hpatches DIR as well"),
-        (("--shapes", 1, "--native"), "give --hpatches DIR as well"),
+        (("--shapes", 1, "--preset", "paper"), "give --hpatches DIR or --photos DIR as well"),
+        (("--shapes", 1, "--native"), "give --hpatches DIR or --photos DIR as well"),
         (("--shapes", 1, "--device", "tpu"), "device must be auto, cpu, cuda"),
     ],
 )

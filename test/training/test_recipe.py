@@ -5,14 +5,22 @@ from superpoint_training.recipe import config_yaml, load_config, parse_config, r
 
 
 def test_every_named_recipe_loads() -> None:
-    assert recipe_names() == ["fast", "gpu", "paper", "rotation", "small"]
+    assert recipe_names() == ["fast", "gpu", "paper", "robot", "rotation", "small"]
     for name in recipe_names():
         assert isinstance(load_config(name), Config)
 
 
 def test_the_defaults_are_the_papers() -> None:
-    paper, plain = load_config("paper"), parse_config({"adaptation": {"rounds": 2}})
-    assert paper == plain
+    """But for the perspective, and for eps, which are too small without BatchNorm."""
+    steep, sharp = {"homography": {"perspective": 0.4}}, {"eps": 1e-12}
+    sections = {
+        "shapes": steep,
+        "adaptation": {"rounds": 2, **steep},
+        "pairs": {"second": steep["homography"]},
+        "magicpoint": sharp,
+        "superpoint": sharp,
+    }
+    assert load_config("paper") == parse_config(sections)
 
 
 def test_an_unknown_key_is_refused_with_the_nearest_name() -> None:
@@ -60,7 +68,7 @@ def test_values_that_do_not_fit_are_refused_by_name(override: str, message: str)
 
 def test_an_unknown_recipe_is_refused_with_the_known_ones(tmp_path) -> None:
     with pytest.raises(
-        ValueError, match="unknown recipe 'large'; expected fast, gpu, paper, rotation, small or a .yaml file"
+        ValueError, match="unknown recipe 'large'; expected fast, gpu, paper, robot, rotation, small or a .yaml file"
     ):
         load_config("large")
     with pytest.raises(ValueError, match="no such recipe file"):

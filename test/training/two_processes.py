@@ -43,6 +43,12 @@ def _join(rank: int, port: int, work: Callable[..., None], arguments: tuple[Any,
         work(here, *arguments)
 
 
+def hear(here: Processes) -> None:
+    """Both have what the first one says, and the sum of what each has."""
+    assert here.broadcast(["the lists", 3.5] if here.leads else None) == ["the lists", 3.5]
+    assert here.all_reduce(torch.tensor([1.0, here.rank])).tolist() == [2.0, 1.0]
+
+
 def train_and_adapt(here: Processes, pictures: list[Path], folder: Path) -> None:
     """Both, into folder/weights.pt and folder/labels."""
     train_slim(here, folder)

@@ -1,5 +1,5 @@
-"""What a training run is told: one tree of frozen dataclasses. The defaults are the paper's, but for those that the
-recipe `paper` sets.
+"""What a training run is told: one tree of frozen dataclasses. The defaults are the paper's, but for what the recipe
+`paper` says of perspective and eps.
 
 Every section checks itself; its ValueError names the key, what is allowed and what was given.
 """

@@ -1,7 +1,8 @@
-"""Random homographies within the paper's ranges, and what they do to points, pictures and batches.
+"""Random homographies as the paper draws them, and what they do to points, pictures and batches.
 
 DeTone et al. 2018, section 5.2 and figure 6: a homography is put together from a centre crop,
-perspective, scale, in-plane rotation and translation. Pixels are x right, y down, (0, 0) the centre
+perspective, scale, in-plane rotation and translation. The paper gives no ranges; the defaults are
+the re-implementations', with half their perspective. Pixels are x right, y down, (0, 0) the centre
 of the top-left pixel. A homography maps pixels of the picture to pixels of its warped view.
 """
 

@@ -63,7 +63,7 @@ def split(paths: Sequence[Path], held_out: float, seed: int) -> tuple[list[Path]
     """Pictures to train with, and a share kept for validation (at least one if there are more than one).
 
     Single pictures are drawn at random. Of a bag a stretch of time is kept, of all topics alike, as the frames around
-    one look like it; those next to the stretch, one a topic on either side, are in neither list.
+    one look like it; those next to the stretch, of each topic on either side, are in neither list.
     """
     groups: dict[Path | None, list[int]] = {}
     for number, path in enumerate(paths):
@@ -81,7 +81,8 @@ def split(paths: Sequence[Path], held_out: float, seed: int) -> tuple[list[Path]
             continue
         in_time = sorted(numbers, key=lambda number: (paths[number].name, number))
         first = int(rng.integers(len(numbers) - count + 1))
-        margin = len({paths[number].parent for number in numbers})
+        # Of n topics that take turns, at most n - 1 frames of the same moment and n of the next one.
+        margin = 2 * len({paths[number].parent for number in numbers}) - 1
         around = in_time[max(first - margin, 0) : first + count + margin]
         kept |= set(in_time[first : first + count])
         if len(around) < len(numbers):
