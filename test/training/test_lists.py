@@ -45,7 +45,9 @@ def test_a_name_that_two_pictures_have_is_refused_until_it_says_which(tmp_path) 
     pictures = [path for name in ("a", "b") for path in write_scenes(tmp_path / name, 2)]
     names = tmp_path / "kept.txt"
     names.write_text("001.png\n")
-    with pytest.raises(ValueError, match=r"kept.txt: 001.png may be .*a/001.png or .*b/001.png; write more of its path"):
+    with pytest.raises(
+        ValueError, match=r"kept.txt: 001.png may be .*a/001.png or .*b/001.png; write more of its path"
+    ):
         listed(names, pictures)
     names.write_text(f"a/001.png\n{pictures[2]}\n")
     assert listed(names, pictures) == [pictures[1], pictures[2]]

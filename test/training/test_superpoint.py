@@ -11,7 +11,7 @@ from superpoint_ros.network.superpoint import Architecture, SuperPoint
 from superpoint_training.augmentation import Photometric
 from superpoint_training.config import Config, PairsConfig, RunConfig
 from superpoint_training.homography import HomographyRange
-from superpoint_training.losses import LossConfig
+from superpoint_training.losses import LossConfig, Share
 from superpoint_training.optimisation import Optimisation
 from superpoint_training.pairs import PairSamples
 from superpoint_training.processes import Processes
@@ -108,3 +108,21 @@ def test_descriptors_of_one_pair_learn_to_match(labelled, tmp_path, descriptor, 
     apart = sample["points"][1][known][nearest] - sample["points"][1][known]
     share = (apart.norm(dim=1) < 8).float().mean()
     assert share > 0.8, share
+
+
+def test_the_radius_of_the_reprojection_loss_falls_over_training(labelled, monkeypatch) -> None:
+    given = []
+
+    def spy(first, second, homographies, valid, near, place, by_score):
+        given.append((near, place, by_score))
+        return Share(first.sum() * 0, torch.tensor(1.0))
+
+    monkeypatch.setattr("superpoint_training.superpoint.reprojection_loss", spy)
+    batch = batch_of(PairSamples(*labelled, PAIRS, seed=0), 2)
+    batch["image"] = as_network_input(batch["image"])
+    settings = LossConfig(
+        reprojection=1.0, reprojection_place="parabola", reprojection_radius=(3.0, 1.5), reprojection_by_score=True
+    )
+    for progress in (0.0, 0.5, 1.0):
+        superpoint_loss(SuperPoint(SLIM), batch, settings, progress)
+    assert given == [(radius, "parabola", True) for radius in (3.0, 2.25, 1.5)]
