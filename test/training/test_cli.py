@@ -248,6 +248,7 @@ def test_what_an_interrupted_adaptation_took_is_taken_off_its_budget(tmp_path, m
     (out / "round1" / "adaptation.json").write_text(json.dumps(done | {"minutes": 0.25}))
     assert superpoint_train(*arguments, "--resume").exit_code == 1
     assert given == pytest.approx([1.0, 0.75])
+    assert json.loads((out / "round1" / "adaptation.json").read_text())["minutes"] > 0.25  # of both
 
 
 def test_layers_are_only_frozen_that_a_start_has_taught(tmp_path) -> None:

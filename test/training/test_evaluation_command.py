@@ -455,7 +455,7 @@ def test_the_request_has_the_options_defaults(tmp_path: Path) -> None:
         (("--shapes", 1, "--keypoints", 0), "max_keypoints must be a whole number of at least 1"),
         (("--shapes", 1, "--scales", "0.5,1"), "scales must be single, video, matching, zoom, or 1 to 8 numbers"),
         (("--shapes", 1, "--scales", "single", "--scales", "1"), "is given twice"),
-        (("--shapes", 1, "--preset", "paper"), "give --hpatches DIR or --photos DIR as well"),
+        (("--shapes", 1, "--preset", "paper"), "give --hpatches DIR as well"),
         (("--shapes", 1, "--native"), "give --hpatches DIR or --photos DIR as well"),
         (("--shapes", 1, "--device", "tpu"), "device must be auto, cpu, cuda"),
     ],

@@ -66,6 +66,6 @@ def test_lists_go_with_their_folder(tmp_path) -> None:
 def test_pictures_that_have_moved_are_found_by_the_end_of_their_path(tmp_path) -> None:
     there = [path for name in ("a", "b") for path in write_scenes(tmp_path / "new" / name, 1)]
     before = [Path("/robot/photos/b/000.png"), there[0], Path("/robot/photos/gone.png")]
-    assert relocated(before, there) == [there[1], there[0]]
+    assert relocated(before, there) == [there[1], there[0], before[2]]
     with pytest.raises(ValueError, match="may be .* now"):
         relocated([Path("/robot/c/000.png")], there)

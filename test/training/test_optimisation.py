@@ -41,6 +41,14 @@ def test_frozen_norms_keep_their_statistics_and_learn_their_scale() -> None:
     assert model.get_parameter("bn1a.weight").grad is not None
 
 
+def test_the_norms_of_many_gpus_are_frozen_and_paced_as_those_of_one() -> None:
+    model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(SuperPoint(NORMED))
+    to_training(model, Optimisation(freeze_stages=1, norm_momentum=0.02))
+    norms = {name: layer for name, layer in model.named_modules() if isinstance(layer, torch.nn.SyncBatchNorm)}
+    assert {name for name, layer in norms.items() if not layer.training} == {"bn1a", "bn1b"}
+    assert {layer.momentum for layer in norms.values()} == {0.02}
+
+
 def test_settings_that_make_no_sense_are_refused_by_name() -> None:
     for wrong, words in (
         ({"eps": 0.0}, "eps must be above 0"),

@@ -10,6 +10,7 @@ from superpoint_ros.network.descriptors import sample_descriptors
 from superpoint_ros.network.superpoint import Architecture, SuperPoint
 from superpoint_training.augmentation import Photometric
 from superpoint_training.config import Config, PairsConfig, RunConfig
+from superpoint_training.evaluation.benchmark import evaluate_pairs
 from superpoint_training.homography import HomographyRange
 from superpoint_training.losses import LossConfig, Share
 from superpoint_training.optimisation import Optimisation
@@ -126,3 +127,19 @@ def test_the_radius_of_the_reprojection_loss_falls_over_training(labelled, monke
     for progress in (0.0, 0.5, 1.0):
         superpoint_loss(SuperPoint(SLIM), batch, settings, progress)
     assert given == [(radius, "parabola", True) for radius in (3.0, 2.25, 1.5)]
+
+
+@pytest.mark.parametrize(("fit", "size"), [("cover", (60, 80)), ("native", (96, 128))])
+def test_validation_is_at_the_size_of_training(labelled, monkeypatch, fit, size) -> None:
+    pictures, labels = labelled
+    seen = set()
+
+    def watched(detectors, pairs, protocol, **options):
+        seen.update(pair.load().reference.shape for pair in pairs)
+        return evaluate_pairs(detectors, pairs, protocol, **options)
+
+    monkeypatch.setattr("superpoint_training.superpoint.evaluate_pairs", watched)
+    config = Config(network=SLIM, pairs=replace(PAIRS, fit=fit), run=RunConfig(validation_samples=2))
+    task = superpoint_task(config, pictures[:2], pictures[2:], labels, None)
+    assert task.validate(SuperPoint(SLIM).eval())["pairs"] == 2
+    assert seen == {size}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from superpoint_training.evaluation.run import ANGLES, Request, run_evaluation
 from superpoint_training.lists import HELD_OUT, read_list
 from superpoint_training.processes import Processes
 from superpoint_training.recipe import stage_recipe
-from superpoint_training.stages import ADAPTATION, Budget, run_adapt, run_magicpoint, run_superpoint
+from superpoint_training.stages import Budget, adapted, run_adapt, run_magicpoint, run_superpoint
 from superpoint_training.state import STATE_FILE, check_recipe, load_state
 
 SHARES = {"magicpoint": 0.3, "adapt": 0.2, "superpoint": 0.4}
@@ -45,7 +44,7 @@ def run_all(
         folder = out / f"round{number}"
         final = folder / "superpoint" / "superpoint.safetensors"
         if not (resume and _finished(final, config, "superpoint")):
-            spent, complete = _adapted(folder) if resume else (0.0, False)
+            spent, complete = adapted(folder) if resume else (0.0, False)
             if not complete:
                 left = budget.share(SHARES["adapt"] / rounds).less(spent)
                 run_adapt(config, weights, sources, folder, here, left, held_out)
@@ -88,11 +87,3 @@ def _finished(weights: Path, config: Config, stage: str) -> bool:
     if weights.is_file() and state.is_file():
         check_recipe(state, load_state(state, stage), stage_recipe(config, stage))
     return weights.is_file()
-
-
-def _adapted(folder: Path) -> tuple[float, bool]:
-    """Minutes that an adaptation took so far, and whether it came to its end."""
-    if not (folder / ADAPTATION).is_file():
-        return 0.0, False
-    done = json.loads((folder / ADAPTATION).read_text())
-    return done.get("minutes", 0.0), done.get("complete", True)

@@ -112,7 +112,7 @@ def read_list(path: Path) -> list[Path]:
 
 
 def relocated(paths: Iterable[Path], pictures: Sequence[Path]) -> list[Path]:
-    """Paths, those that are not there replaced by the picture that has most of their end; without one, left out.
+    """Paths, those that are not there replaced by the picture that has most of their end, where one has.
 
     Raises ValueError where two pictures have as much of it.
     """
@@ -121,9 +121,10 @@ def relocated(paths: Iterable[Path], pictures: Sequence[Path]) -> list[Path]:
         by_name.setdefault(picture.name, []).append(picture)
     found = []
     for path in paths:
-        if path.is_file():
+        candidates = by_name.get(path.name, [])
+        if path.is_file() or not candidates:
             found.append(path)
-        elif candidates := by_name.get(path.name):
+        else:
             ends = [_common_end(path, candidate) for candidate in candidates]
             if ends.count(max(ends)) > 1:
                 raise ValueError(f"{path}: may be {candidates[0]} or {candidates[1]} now; name the folder above either")

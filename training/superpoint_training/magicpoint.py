@@ -21,7 +21,7 @@ from superpoint_training.recipe import stage_recipe
 from superpoint_training.samples import VALIDATION, Batch, ShapeSamples
 from superpoint_training.shapes import SHAPES
 from superpoint_training.sheet import detections_sheet
-from superpoint_training.superpoint import labelled_facts, pair_validation
+from superpoint_training.superpoint import labelled_facts, pair_validation, validation_size
 from superpoint_training.task import Forward, Task
 
 
@@ -69,7 +69,7 @@ def labelled_task(
         model=initial_network(replace(config.network, descriptor_dim=0), start),
         samples=LabelledSamples(pictures, labels, settings, seed, label_sigma=config.loss.label_sigma),
         loss=lambda forward, batch, _: magicpoint_loss(forward, batch),
-        validate=pair_validation(held_out, max(settings.size), config.run),
+        validate=pair_validation(held_out, validation_size(settings), config.run),
         pictures=lambda network: {"detections": detections_sheet(network, [shown[i]["image"] for i in range(8)])},
         recipe=stage_recipe(config, "magicpoint", "pairs") | labelled_facts(pictures, labels),
     )

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from superpoint_ros.network.superpoint import SuperPoint
 
@@ -101,7 +101,7 @@ def to_training(model: SuperPoint, settings: Optimisation) -> None:
     """Put a network into training mode, all but the BatchNorms that stay as they are."""
     model.train()
     for name, layer in model.named_modules():
-        if isinstance(layer, nn.BatchNorm2d):
+        if isinstance(layer, _BatchNorm):  # the one of many GPUs, too, which is no BatchNorm2d
             layer.momentum = settings.norm_momentum
             if settings.freeze_norms or _stage(name) <= settings.freeze_stages:
                 layer.eval()

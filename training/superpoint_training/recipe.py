@@ -22,7 +22,7 @@ from pydantic_core import ErrorDetails
 
 from superpoint_training.config import Config
 
-STAGES = {
+SECTIONS = {
     "magicpoint": ("network", "shapes", "loss"),
     "superpoint": ("network", "pairs", "loss"),
     "distill": ("network", "distillation"),
@@ -74,7 +74,7 @@ def stage_recipe(config: Config, stage: str, *more: str) -> dict[str, Any]:
     more  further sections
     """
     tree = _plain(config)
-    chosen = {name: tree[name] for name in (*STAGES[stage], *more, stage)}
+    chosen = {name: tree[name] for name in (*SECTIONS[stage], *more, stage)}
     return {"run.seed": config.run.seed, **_flat(chosen)}
 
 

@@ -98,12 +98,14 @@ def run_adapt(
         claim(out / LABELS, checkpoint.weights_id, config.adaptation, seed)  # or refuse, before anything is replaced
         lists.write(out)
     model, folder, settings = checkpoint.build(), out / LABELS, config.adaptation
+    spent, complete = adapted(out)
+    earlier = 0.0 if complete else spent  # one that was interrupted goes on
     started, figures = time.monotonic(), dict[str, float]()
     try:
         figures = adapt(model, checkpoint.weights_id, lists.training, folder, settings, seed, here, budget.minutes)
     finally:
         if here.leads:
-            took = (time.monotonic() - started) / 60
+            took = earlier + (time.monotonic() - started) / 60
             done = {"weights_id": checkpoint.weights_id, "complete": bool(figures), "minutes": took, **figures}
             (out / ADAPTATION).write_text(json.dumps(done, indent=1))
     return figures
@@ -171,7 +173,18 @@ def labelled(data: Path, images: Sequence[Path], settings: InputConfig) -> Lists
     if images:
         now = find_pictures(images, data / "frames", settings)
         training, held_out = relocated(training, now), relocated(held_out, now)
-    return Lists(labelled_pictures(training, data / LABELS), [path for path in held_out if path.is_file()])
+    found = Lists(labelled_pictures(training, data / LABELS), [path for path in held_out if path.is_file()])
+    if gone := sum(not path.is_file() for path in (*training, *held_out)):
+        tqdm.write(f"{data}: {gone} listed pictures are not there and left out; --images says where they are now")
+    return found
+
+
+def adapted(folder: Path) -> tuple[float, bool]:
+    """Minutes that an adaptation took so far, and whether it came to its end."""
+    if not (folder / ADAPTATION).is_file():
+        return 0.0, False
+    done = json.loads((folder / ADAPTATION).read_text())
+    return done.get("minutes", 0.0), done.get("complete", True)
 
 
 def _start(path: Path | None, architecture: Architecture, settings: Optimisation, here: Processes) -> SuperPoint | None:

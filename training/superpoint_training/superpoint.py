@@ -12,7 +12,7 @@ import torch
 from superpoint_ros.network.checkpoint import Checkpoint
 from superpoint_ros.network.descriptors import sample_descriptors
 from superpoint_ros.network.superpoint import SuperPoint
-from superpoint_training.config import Config, RunConfig
+from superpoint_training.config import Config, PairsConfig, RunConfig
 from superpoint_training.evaluation.benchmark import PairProtocol, evaluate_pairs, summarise
 from superpoint_training.evaluation.detectors import network_detector
 from superpoint_training.evaluation.warps import warped_pairs
@@ -50,7 +50,7 @@ def superpoint_task(
         model=model,
         samples=PairSamples(pictures, labels, config.pairs, config.run.seed, label_sigma=config.loss.label_sigma),
         loss=lambda forward, batch, progress: superpoint_loss(forward, batch, config.loss, progress),
-        validate=pair_validation(held_out, max(config.pairs.size), config.run),
+        validate=pair_validation(held_out, validation_size(config.pairs), config.run),
         unit="pairs",
         recipe=stage_recipe(config, "superpoint") | labelled_facts(pictures, labels),
         pictures=lambda network: {"detections": detections_sheet(network, [shown[i]["image"][:1] for i in range(8)])},
@@ -62,7 +62,14 @@ def labelled_facts(pictures: Sequence[Path], labels: Path) -> dict[str, object]:
     return {"pictures": names_digest(pictures), "labels": LabelFolder(labels).note()}
 
 
-def pair_validation(held_out: Sequence[Path], size: int, run: RunConfig) -> Callable[[SuperPoint], dict[str, float]]:
+def validation_size(pairs: PairsConfig) -> int | None:
+    """The longer side of pictures in validation: of a view, or as they are where views are."""
+    return None if pairs.fit == "native" else max(pairs.size)
+
+
+def pair_validation(
+    held_out: Sequence[Path], size: int | None, run: RunConfig
+) -> Callable[[SuperPoint], dict[str, float]]:
     """A function that measures a network (in eval mode) on pairs warped from pictures, `size` pixels on the longer
     side; without pictures it has no figures, and without a descriptor head those of the detector.
     """

@@ -1,8 +1,7 @@
 """The training loop that both networks share.
 
-A stage brings samples and a loss (`Task`); the loop brings precision, schedule, progress,
-validation, checkpoints, the budget, and stopping: on a signal, on divergence, at the end, and when
-nothing gets better.
+A stage brings samples and a loss (`Task`); the loop brings precision, schedule, progress, validation, checkpoints, the
+budget, and stopping: on a signal, on divergence, at the end, and when nothing gets better.
 """
 
 from __future__ import annotations
@@ -98,6 +97,7 @@ class _Loop:
         self.best = Best(settings.best) if settings.best else None
         self.step, self.seconds, self.usual_loss = 0, 0.0, 0.0
         self.figures: dict[str, float] = {}
+        self.enough = False  # validations without a better one
 
     def run(self, budget_minutes: float | None, stopped: Callable[[], bool]) -> Outcome:
         task, settings, here = self.task, self.settings, self.here
@@ -123,7 +123,7 @@ class _Loop:
         why = "finished"
         asked = here.broadcast(stopped())
         for batch in batches:
-            if asked or self.seconds >= budget or self.out_of_patience():
+            if asked or self.seconds >= budget or self.enough:
                 why = "signal" if asked else "budget" if self.seconds >= budget else "patience"
                 break
             scalars, (self.seconds, asked) = self.update(batch, budget, clock)
@@ -142,16 +142,11 @@ class _Loop:
                 self.save()
         if progress:
             progress.close()
-        if self.best:
-            chosen, figures = self.best.step, self.best.figures
+        if self.best and self.best.model:  # which the leading process has
+            model, chosen, figures = self.copied(self.best.model), self.best.step, self.best.figures
         else:
-            chosen, figures = self.step, self.figures
-        return Outcome(self.exported().cpu(), self.step, chosen, self.seconds, figures, why)
-
-    def out_of_patience(self) -> bool:
-        """Whether so many validations in a row were no better; known to the leading process."""
-        patience = self.settings.patience
-        return bool(patience and self.best and self.here.broadcast(self.best.waited >= patience))
+            model, chosen, figures = self.current(), self.step, self.figures
+        return Outcome(model.cpu(), self.step, chosen, self.seconds, figures, why)
 
     def batches(self) -> Iterator[Batch]:
         settings, here = self.settings, self.here
@@ -198,7 +193,8 @@ class _Loop:
         *values, seconds, asked, length = torch.cat([everyones, norm.double()[None]]).tolist()
         figures = {**dict(zip(names, values, strict=True)), "gradient_norm": length}
         overflown = self.scaler.is_enabled() and not math.isfinite(length) and self.scaler.get_scale() > 1
-        checked = {"loss": figures["loss"]} if overflown else figures  # else the scaler leaves the step out
+        # The scaler leaves out a step that overflows, and takes a smaller scale for the next one.
+        checked = {"loss": figures["loss"]} if overflown else figures
         self.usual_loss = check_loss(
             checked, self.usual_loss, self.step + 1, self.config.explosion, self.task.name, self.folder
         )
@@ -225,12 +221,6 @@ class _Loop:
             found.append(torch.cat([loss.detach()[None], parts]))
         return ["loss", *shares], torch.stack(found).mean(dim=0)
 
-    def exported(self) -> SuperPoint:
-        """A copy of what is exported, in eval mode."""
-        if self.best and self.best.model:
-            return self.copied(self.best.model)
-        return self.current()
-
     def current(self) -> SuperPoint:
         """A copy of the network as it is now, averaged where it is, in eval mode."""
         source = self.model if self.average is None else self.average.module
@@ -251,7 +241,9 @@ class _Loop:
             progress.validation(self.step, self.seconds, self.figures, pictures)
             if self.best:
                 self.best.offer(self.step, self.figures, model.state_dict())
-        self.here.barrier()
+        patience = self.settings.patience
+        # What the leading process knows; the others wait here until it has validated.
+        self.enough = self.here.broadcast(bool(self.best and patience and self.best.waited >= patience))
 
     def save(self) -> None:
         if not self.here.leads:
