@@ -125,7 +125,7 @@ class DistillationConfig:
 
     size         (height, width) of a view, multiples of 8
     scale        (least, greatest) side of a view's pixel, in pixels of the picture
-    perspective  greatest keystone of a view, as a share of its side
+    perspective  greatest keystone of a view, as a share of half its side
     rotation     greatest in-plane rotation, degrees; 180 for every direction
     degraded     share of the views that the student sees worse than they are, 0 to 1
     photometric  how much worse; the teacher's are as they are
