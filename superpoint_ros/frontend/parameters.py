@@ -194,6 +194,31 @@ class Parameters:
         live=True,
         choices=tuple(DESCRIPTOR_TYPES),
     )
+    motion: bool = _entry(
+        False,
+        "Publish ~/motion: rotation and translation from frame to frame, by the calibration on `camera_info`; in "
+        "metres for the left camera of a stereo pair.",
+    )
+    stereo_pairs: tuple[str, ...] = _entry(
+        ("",),
+        "Pairs of `cameras`, as in ['left,right']: ~/left/stereo_matches, and with a calibration ~/left/points. Needs "
+        "synchronise. The calibration is on each camera's `camera_info`.",
+    )
+    images_rectified: bool = _entry(
+        False, "The images are rectified already (image_rect): of their CameraInfo P alone counts."
+    )
+    stereo_tolerance: float = _entry(
+        2.0,
+        "Pixels that stereo matches may be off their epipolar line; it grows with a keypoint's scale.",
+        live=True,
+        limits=(0.1, 100.0),
+    )
+    stereo_max_disparity: int = _entry(
+        0,
+        "Pixels; 0: a quarter of the image's width. Without a calibration there is none.",
+        live=True,
+        limits=(0, 65536),
+    )
     max_age: float = _entry(
         1.0, "Seconds of age above which features count as stale in the diagnostics.", live=True, limits=(0.001, 3600.0)
     )
@@ -211,6 +236,11 @@ class Parameters:
         """The values of a parameter of PER_CAMERA, one for each camera."""
         given: tuple[str, ...] = getattr(self, name)
         return given if len(given) == len(self.cameras) else ("",) * len(self.cameras)
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """The stereo pairs: names of the left and of the right camera."""
+        split = [[name.strip() for name in given.split(",")] for given in self.stereo_pairs if given]
+        return [(left, right) for left, right in split]
 
     def apply(self, extractor: Extractor) -> None:
         """Let an extractor look for keypoints as these values say."""
@@ -233,6 +263,14 @@ class Parameters:
             "reference": self.reference,
             "keyframe_min_inliers": self.keyframe_min_inliers,
             "track_max_gap": self.track_max_gap if self.tracks else None,
+        }
+
+    def stereo(self) -> dict[str, Any]:
+        """The part that `match_stereo` needs, as its arguments."""
+        return {
+            "tolerance": self.stereo_tolerance,
+            "max_disparity": float(self.stereo_max_disparity) or None,
+            **{name: self.tracking()[name] for name in ("ratio", "min_similarity")},
         }
 
 
@@ -283,6 +321,7 @@ def checked(current: Parameters, values: dict[str, Any]) -> Parameters:
     except ValueError as error:
         raise ValueError(str(error).replace("scales", "parameter 'scales'", 1)) from None
     _check_cameras(result)
+    _check_stereo_pairs(result)
     return result
 
 
@@ -303,6 +342,25 @@ def _check_cameras(values: Parameters) -> None:
                 f"parameter '{parameter}' must hold one entry for each of the {len(names)} "
                 f"cameras {list(names)}, got {list(given)}"
             )
+
+
+def _check_stereo_pairs(values: Parameters) -> None:
+    if values.stereo_pairs == TABLE["stereo_pairs"].default:
+        return
+    for given in values.stereo_pairs:
+        pair = [name.strip() for name in given.split(",")]
+        if len(pair) != 2 or pair[0] == pair[1] or not set(pair) <= set(values.cameras):
+            raise ValueError(
+                "parameter 'stereo_pairs' must hold two of the cameras for each pair, as in ['left,right'], got "
+                f"'{given}'; the cameras are {list(values.cameras)}"
+            )
+    lefts = [left for left, _ in values.pairs()]
+    if len(set(lefts)) != len(lefts):
+        raise ValueError(f"parameter 'stereo_pairs' must have each left camera once, got {list(values.stereo_pairs)}")
+    if values.synchronise == "none":
+        raise ValueError(
+            "parameter 'stereo_pairs' needs images of the same time: set 'synchronise' to exact or approximate"
+        )
 
 
 def is_array(row: Field[Any]) -> bool:
