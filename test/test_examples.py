@@ -8,9 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
-pytest.importorskip("nav_msgs", reason="needs ROS 2's nav_msgs")
-
 from space_scenes import SIZE, K, render, yawed
 from superpoint_ros.features.rectification import Calibration
 from superpoint_ros.features.stereo import match_stereo, points, stereo_rig
@@ -57,7 +54,8 @@ def clouds(extractor):
 
 
 def test_stereo_odometry_drifts_by_less_than_2_percent_of_a_rendered_path(ros_domain, extractor):
-    import rclpy
+    rclpy = pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
+    pytest.importorskip("nav_msgs", reason="needs ROS 2's nav_msgs")
     from nav_msgs.msg import Odometry
     from rclpy.executors import SingleThreadedExecutor
     from sensor_msgs.msg import PointCloud2

@@ -119,6 +119,16 @@ def angle(rotation: Floats) -> float:
     return float(np.linalg.norm(cv2.Rodrigues(rotation)[0]))
 
 
+def quaternion(rotation: Floats) -> tuple[float, float, float, float]:
+    """x, y, z, w of a rotation matrix, w at least 0; NaN of one that is not known."""
+    if not np.isfinite(rotation).all():
+        return (np.nan,) * 4
+    turn = cv2.Rodrigues(rotation)[0][:, 0]
+    half = np.linalg.norm(turn) / 2
+    x, y, z = turn / 2 * np.sinc(half / np.pi)
+    return float(x), float(y), float(z), float(np.cos(half))
+
+
 def cross(vector: Floats) -> Floats:
     """The matrix (3, 3) whose product with another vector is the cross product."""
     x, y, z = vector

@@ -9,7 +9,6 @@ from __future__ import annotations
 from array import array
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -115,16 +114,6 @@ def relative_pose_fields(pose: RelativePose, header: Any, reference_stamp: Any, 
         "homography_ratio": float(pose.homography_ratio),
         "status": int(pose.status),
     }
-
-
-def quaternion(rotation: NDArray[np.float64]) -> tuple[float, float, float, float]:
-    """x, y, z, w of a rotation matrix, w at least 0; NaN of one that is not known."""
-    if not np.isfinite(rotation).all():
-        return (np.nan,) * 4
-    turn = cv2.Rodrigues(rotation)[0][:, 0]
-    half = np.linalg.norm(turn) / 2
-    x, y, z = turn / 2 * np.sinc(half / np.pi)
-    return float(x), float(y), float(z), float(np.cos(half))
 
 
 def encode_descriptors(descriptors: NDArray[np.float32], descriptor_type: str) -> NDArray[np.uint8]:

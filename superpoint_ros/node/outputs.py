@@ -17,6 +17,7 @@ from visualization_msgs.msg import ImageMarker, MarkerArray
 
 from superpoint_ros.bags.content import stamp_fields
 from superpoint_ros.features.extractor import Features
+from superpoint_ros.features.pose_fit import quaternion
 from superpoint_ros.features.relative_pose import RelativePose as RelativePoseFound
 from superpoint_ros.features.stereo import StereoMatches, StereoPoints
 from superpoint_ros.frontend.debug_image import Trails, draw, numbers, segments
@@ -24,7 +25,6 @@ from superpoint_ros.frontend.messages import (
     features_fields,
     homography_fields,
     matches_fields,
-    quaternion,
     relative_pose_fields,
     stereo_matches_fields,
     to_message,

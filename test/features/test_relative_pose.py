@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from superpoint_ros.features.pose_fit import Sights, angle, cross, settled, turned
+from superpoint_ros.features.pose_fit import Sights, angle, cross, quaternion, settled, turned
 from superpoint_ros.features.relative_pose import PoseStatus, estimate_pose
 
 FOCAL = 400.0
@@ -139,3 +139,15 @@ def test_fits_end_at_the_exact_pose_of_exact_matches():
     assert angle(rotation @ TURN.T) < 1e-5 and degrees(translation, np.array([0.3, 0.05, 0.1])) < 1e-3
     a, b, _, _ = moved((0, 0, 0), noise=0, outliers=0)
     assert angle(turned(near, Sights.of(a, b, FOCAL)) @ TURN.T) < 1e-7
+
+
+def test_quaternions_are_those_that_turn_vectors_as_the_matrix_does():
+    rng = np.random.default_rng(0)
+    for turn in (*rng.normal(size=(20, 3)), np.zeros(3), np.array([1e-9, 0, 0]), np.array([0, np.pi, 0])):
+        matrix = cv2.Rodrigues(turn)[0]
+        x, y, z, w = quaternion(matrix)
+        axis, vector = np.array([x, y, z]), rng.normal(size=3)
+        turned = vector + 2 * np.cross(axis, np.cross(axis, vector) + w * vector)
+        np.testing.assert_allclose(turned, matrix @ vector, atol=1e-9)
+        assert w >= -1e-9
+    assert np.isnan(quaternion(np.full((3, 3), np.nan))).all()
