@@ -112,6 +112,8 @@ class Database:
 
     def verify(self) -> None:
         """Have COLMAP find out which matches of each pair agree with one geometry, as its mapper wants to know."""
+        if not self._pairs:
+            return
         listed = self._path.with_name("pairs.txt")
         listed.write_text("".join(f"{self._names[a]} {self._names[b]}\n" for a, b in self._pairs), encoding="utf-8")
         self._database.close()

@@ -19,7 +19,11 @@ from superpoint_ros.frontend.parameters import Parameters
 from superpoint_ros.interrupts import INTERRUPTED, ending_at_once, interrupting_once
 from superpoint_ros.network.engines.engine import ENGINES
 
-UNUSED = {"synchronise": "every frame is extracted, with partners or without"}
+UNUSED = {
+    "synchronise": "every frame is extracted, with partners or without",
+    "stereo_pairs": "cameras are not matched with each other",
+    "motion": "there is no ~/motion in a bag",
+}
 
 
 @click.command("extract")
