@@ -17,7 +17,7 @@ NOTHING = -2.0
 
 
 @dataclass(frozen=True)
-class Sight:
+class Side:
     """Keypoints of one rectified camera; lengths in any unit, the same for both cameras.
 
     descriptors  (N, D) float32, unit length
@@ -29,13 +29,13 @@ class Sight:
     places: NDArray[np.float64]
     slack: NDArray[np.float64]
 
-    def rows(self, chosen: NDArray[np.intp]) -> Sight:
+    def rows(self, chosen: NDArray[np.intp]) -> Side:
         """Those of an index."""
-        return Sight(self.descriptors[chosen], self.places[chosen], self.slack[chosen])
+        return Side(self.descriptors[chosen], self.places[chosen], self.slack[chosen])
 
 
 def match_in_band(
-    left: Sight, right: Sight, max_disparity: float, ratio: float | None = None, min_similarity: float | None = None
+    left: Side, right: Side, max_disparity: float, ratio: float | None = None, min_similarity: float | None = None
 ) -> NDArray[np.int32]:
     """Match keypoints that are each other's nearest among those that may be the same point.
 
@@ -80,7 +80,7 @@ def match_in_band(
     return np.asarray(found[found[:, 0].argsort()])
 
 
-def _window(a: Sight, b: Sight, some: slice) -> slice:
+def _window(a: Side, b: Side, some: slice) -> slice:
     """Which of `b`, sorted by row, may lie in the band of any of some of `a`."""
     rows = a.places[some, 1]
     slack = max(a.slack[some].max(), b.slack.max())
@@ -90,7 +90,7 @@ def _window(a: Sight, b: Sight, some: slice) -> slice:
     )
 
 
-def _allowed(a: Sight, b: Sight, some: slice, window: slice, max_disparity: float) -> NDArray[Any]:
+def _allowed(a: Side, b: Side, some: slice, window: slice, max_disparity: float) -> NDArray[Any]:
     (x0, y0), (x1, y1) = a.places[some].T, b.places[window].T
     disparity = x0[:, None] - x1
     near = np.abs(y0[:, None] - y1) <= np.maximum(a.slack[some, None], b.slack[window])

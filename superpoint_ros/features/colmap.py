@@ -77,6 +77,8 @@ class Database:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._database.close()
+        if kind is not None:
+            self._path.unlink()  # a part of one would be in the way of the next
 
     def add_camera(self, camera: Calibration | None, size: tuple[int, int]) -> int:
         """Returns its id. Raises ValueError as `camera_model`."""

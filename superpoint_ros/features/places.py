@@ -39,9 +39,9 @@ def same_places(pictures: Sequence[Features], sequences: Sequence[int], window: 
         others = ~near[of_picture]
         if not len(own) or not others.any():
             continue
-        similarity = own @ everyone[others].T
-        best = similarity.max(axis=1)
-        chosen = of_picture[others][similarity.argmax(axis=1)[best >= SIMILARITY]]
+        similarity = own @ everyone.T
+        similarity[:, ~others] = -1
+        chosen = of_picture[similarity.argmax(axis=1)[similarity.max(axis=1) >= SIMILARITY]]
         votes = np.bincount(chosen, minlength=len(pictures))
         first = np.argsort(-votes, kind="stable")[:CANDIDATES]
         pairs |= {(min(i, int(j)), max(i, int(j))) for j in first if votes[j] >= MINIMUM_VOTES}

@@ -41,7 +41,7 @@ APART = np.radians(3.0)
 EXACT = 3.0
 """Times the error of the best pose, within which a match agrees with it or with a rival."""
 RIVAL = 0.9
-"""Of the inliers of the best pose, with which another one makes it ambiguous."""
+"""Of the inliers of the best pose, with which another one, or a mere rotation, may be meant."""
 ITERATIONS = 500
 GAMMA, CHI_E = 5.99, 3.84
 """χ² at 95 % of two degrees of freedom (a homography) and of one (an epipolar line)."""
@@ -133,7 +133,7 @@ def _five_points(sights: Sights) -> Floats | None:
 
 
 def _homography(sights: Sights) -> Floats | None:
-    # OpenCV takes thresholds below a tenth of anything for none: here in pixels.
+    # In pixels: of x/z and y/z the same call finds homographies with few inliers.
     points = sights.focal * sights.plane0, sights.focal * sights.plane1
     found, _ = cv2.findHomography(*points, cv2.USAC_MAGSAC, THRESHOLD, maxIters=ITERATIONS, confidence=0.999)
     if found is None or abs(np.linalg.det(found)) < 1e-9:
@@ -173,7 +173,7 @@ def _unit(sights: Sights, essential: Floats, homography: Floats | None) -> Relat
         inliers = np.abs(sights.across(rotation, translation)) <= THRESHOLD
         front, parallax = sights.in_front(rotation, translation), inliers & parallax
     if (parallax & front).sum() < IN_FRONT * parallax.sum():
-        return _rotation_only(turn, off)
+        return _rotation_only(turn, off) if (off[inliers] <= THRESHOLD).mean() >= RIVAL else None
     inliers &= front | ~parallax
     error = root_mean_square(sights.across(rotation, translation)[inliers])
     return RelativePose(rotation, translation, inliers, error, PoseStatus.OK)

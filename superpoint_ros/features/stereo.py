@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from superpoint_ros.features.band import Sight, match_in_band
+from superpoint_ros.features.band import Side, match_in_band
 from superpoint_ros.features.extractor import Features
 from superpoint_ros.features.matching import match, match_similarity
 from superpoint_ros.features.rectification import Calibration, Uncalibrated, rays
@@ -123,8 +123,8 @@ def match_stereo(
     places0, places1 = rays(rig.left, left.xy), rays(rig.right, right.xy)
     grain0, grain1 = left.scales * rig.pixel, right.scales * pixel_of(rig.right)
     matches = match_in_band(
-        Sight(left.descriptors, places0, tolerance * np.maximum(grain0, rig.pixel)),
-        Sight(right.descriptors, places1, tolerance * np.maximum(grain1, pixel_of(rig.right))),
+        Side(left.descriptors, places0, tolerance * np.maximum(grain0, rig.pixel)),
+        Side(right.descriptors, places1, tolerance * np.maximum(grain1, pixel_of(rig.right))),
         limit * rig.pixel,
         ratio,
         min_similarity,

@@ -20,7 +20,7 @@ from superpoint_ros.features.rectification import COEFFICIENTS
 from superpoint_ros.frontend.egomotion import Egomotion
 from superpoint_ros.frontend.parameters import Parameters
 from superpoint_ros.frontend.stamps import nanoseconds
-from superpoint_ros.frontend.tracker import Tracker
+from superpoint_ros.frontend.tracker import Motion, Tracker
 from superpoint_ros.node.faults import Faults
 from superpoint_ros.node.health import SILENCE, assess
 from superpoint_ros.node.inputs import Inputs
@@ -123,8 +123,7 @@ class Camera:
         header = self.header(frame)
         self.outputs.publish_motion(header, motion, values)
         if self.moves:
-            pose = self.egomotion.advance(stamp, motion, self.inputs.calibration_of(found.size, stamp))
-            self.outputs.publish_pose(header, motion, pose)
+            self._publish_pose(header, stamp, found, motion)
         if not len(found):
             self._blank = likely_reason(picture, mask)
         self.statistics.published(*self._times, len(found))
@@ -136,6 +135,13 @@ class Camera:
         except Exception as error:  # what people look at costs nothing else
             self.fault("incomplete", f"a frame is not shown ({type(error).__name__}: {error})")
         return motion.track_ids
+
+    def _publish_pose(self, header: Any, stamp: int, found: Features, motion: Motion) -> None:
+        try:
+            pose = self.egomotion.advance(stamp, motion, self.inputs.calibration_of(found.size, stamp))
+            self.outputs.publish_pose(header, motion, pose)
+        except Exception as error:  # all else that comes of the frame is out
+            self.fault("incomplete", f"a motion in space is not estimated ({type(error).__name__}: {error})")
 
     @property
     def moves(self) -> bool:

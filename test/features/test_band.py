@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from superpoint_ros.features.band import Sight, match_in_band
+from superpoint_ros.features.band import Side, match_in_band
 
 
-def sight(rng, count, dimension=8, height=400):
+def side(rng, count, dimension=8, height=400):
     descriptors = rng.normal(size=(count, dimension)).astype(np.float32)
     descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
-    return Sight(descriptors, rng.uniform((0, 0), (500, height), (count, 2)), rng.uniform(1, 4, count))
+    return Side(descriptors, rng.uniform((0, 0), (500, height), (count, 2)), rng.uniform(1, 4, count))
 
 
 def slowly(left, right, max_disparity, ratio, min_similarity):
@@ -39,25 +39,25 @@ def slowly(left, right, max_disparity, ratio, min_similarity):
 @pytest.mark.parametrize(("ratio", "min_similarity"), [(None, None), (0.8, None), (None, 0.5), (0.9, 0.3)])
 def test_matches_are_the_mutual_nearest_neighbours_within_the_band(ratio, min_similarity):
     rng = np.random.default_rng(4)
-    left, right = sight(rng, 300), sight(rng, 350)
+    left, right = side(rng, 300), side(rng, 350)
     expected = slowly(left, right, 120, ratio, min_similarity)
     assert len(expected) > 20
     np.testing.assert_array_equal(match_in_band(left, right, 120, ratio, min_similarity), expected)
 
 
 def test_a_lone_candidate_passes_any_ratio():
-    one = Sight(np.eye(1, 4, dtype=np.float32), np.array([[50.0, 10.0]]), np.ones(1))
-    other = Sight(np.eye(1, 4, dtype=np.float32), np.array([[40.0, 10.0]]), np.ones(1))
+    one = Side(np.eye(1, 4, dtype=np.float32), np.array([[50.0, 10.0]]), np.ones(1))
+    other = Side(np.eye(1, 4, dtype=np.float32), np.array([[40.0, 10.0]]), np.ones(1))
     np.testing.assert_array_equal(match_in_band(one, other, 100, ratio=0.5), [[0, 0]])
 
 
 def test_keypoints_that_cannot_be_rectified_match_nothing():
     rng = np.random.default_rng(5)
-    left = sight(rng, 40)
-    right = Sight(left.descriptors, left.places - [5, 0], left.slack)
+    left = side(rng, 40)
+    right = Side(left.descriptors, left.places - [5, 0], left.slack)
     left.places[7, 1] = np.nan
     found = match_in_band(left, right, 100)
     np.testing.assert_array_equal(found, [[i, i] for i in range(40) if i != 7])
-    nothing = Sight(left.descriptors[:0], left.places[:0], left.slack[:0])
+    nothing = Side(left.descriptors[:0], left.places[:0], left.slack[:0])
     for pair in ((nothing, right), (left, nothing)):
         assert match_in_band(*pair, 100).shape == (0, 2)
