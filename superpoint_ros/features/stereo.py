@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from superpoint_ros.features.band import Side, match_in_band
 from superpoint_ros.features.extractor import Features
 from superpoint_ros.features.matching import match, match_similarity
+from superpoint_ros.features.pose_fit import spread
 from superpoint_ros.features.rectification import Calibration, Uncalibrated, rays
 from superpoint_ros.features.refinement import Pictures, refine_matches
 
@@ -30,8 +31,6 @@ LEAST_DEVIATION = 0.1, 0.7
 """Pixels: no disparity is trusted more than this, if it is refined and if it is that of two keypoints."""
 MINIMUM_MATCHES = 15
 """For a fundamental matrix; seven determine one, and a few more agree by chance."""
-TO_SIGMA = 1.4826
-"""Of the median of absolute values, to the standard deviation of a normal distribution."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +181,7 @@ def _deviation(off: Floats, least: float) -> float:
 
     Matching errs along x as along y, and y is known.
     """
-    return max(TO_SIGMA * float(np.median(np.abs(off))), least) if len(off) else least
+    return max(spread(off), least) if len(off) else least
 
 
 def _uncalibrated(
