@@ -1,4 +1,4 @@
-"""examples/: each does what it says, over real DDS."""
+"""examples/stereo_odometry.py, over real DDS: rendered pictures, and the node's own functions."""
 
 import importlib.util
 import sys
