@@ -2,7 +2,8 @@
 
 A thousand float32 descriptors are a megabyte, and Fast DDS has half of one by default: the end of a message overwrites
 its beginning, which is sent again when the subscriber asks for it, 10 ms later. Fast DDS reads its settings when a
-process makes its first context; before version 3 (ROS 2 Kilted) it knows the first variable of `THEIRS` not at all.
+process makes its first context: from the first variable of `THEIRS`, before version 3 (ROS 2 Humble and Jazzy) from the
+second.
 """
 
 from __future__ import annotations
@@ -19,4 +20,4 @@ THEIR_FILES = ("DEFAULT_FASTDDS_PROFILES.xml", "DEFAULT_FASTRTPS_PROFILES.xml")
 def make_room() -> None:
     """Have this process's Fast DDS use `fastdds.xml`, unless the user has set it up in any way."""
     if not any(name in os.environ for name in THEIRS) and not any(Path(name).exists() for name in THEIR_FILES):
-        os.environ[THEIRS[0]] = str(PROFILES)
+        os.environ.update(dict.fromkeys(THEIRS[:2], str(PROFILES)))

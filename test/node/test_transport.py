@@ -19,9 +19,10 @@ def untouched(monkeypatch, tmp_path):
         monkeypatch.delenv(name)
 
 
-def test_fast_dds_gets_room_for_several_features_messages():
+@pytest.mark.parametrize("name", ["FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"])
+def test_fast_dds_gets_room_for_several_features_messages(name):
     make_room()
-    profiles = ElementTree.parse(os.environ["FASTDDS_DEFAULT_PROFILES_FILE"])
+    profiles = ElementTree.parse(os.environ[name])
     found = {element.tag.partition("}")[2]: element.text for element in profiles.iter()}
     assert int(found["segment_size"]) >= 4 * DESCRIPTORS
     assert int(found["maxMessageSize"]) >= 2 * DESCRIPTORS
