@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import importlib.metadata
 import os
 import shutil
@@ -13,6 +14,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+
+from installation import prefix, program
 
 ROOT = Path(__file__).resolve().parents[1]
 ROS_MODULES = (
@@ -111,10 +114,9 @@ from superpoint_ros import Extractor
         assert result.returncode == 0, result.stderr
 
 
-def test_cmake_installs_modules_executables_launch_and_config() -> None:
-    messages = pytest.importorskip("superpoint_ros.msg", reason="needs ROS 2 and `make setup`")
-    packages = Path(messages.__file__).parents[2]
-    prefix = next(path for path in packages.parents if (path / "share" / "superpoint_ros").is_dir())
+def test_cmake_installs_modules_executables_header_launch_and_config() -> None:
+    place = prefix()
+    packages = Path(importlib.import_module("superpoint_ros.msg").__file__).parents[2]
     missing = {name for name in installed_files() if not (packages / name).is_file()}
     assert missing == set(), "not installed; if they are new, `make setup` installs them"
     there = {path.relative_to(packages).as_posix() for name in PACKAGES for path in (packages / name).rglob("*.py")}
@@ -122,9 +124,10 @@ def test_cmake_installs_modules_executables_launch_and_config() -> None:
     assert former == set(), "of an earlier version; `make setup` takes them away"
     for folder in ("launch", "config"):
         for path in (ROOT / folder).glob("*.*"):
-            assert (prefix / "share" / "superpoint_ros" / folder / path.name).is_file()
+            assert (place / "share" / "superpoint_ros" / folder / path.name).is_file()
+    assert (place / "include" / "superpoint_ros" / "superpoint_ros" / "features.hpp").is_file()
     for name in ("superpoint_node", "superpoint", "superpoint-train"):
-        assert os.access(prefix / "lib" / "superpoint_ros" / name, os.X_OK)
+        assert os.access(place / "lib" / "superpoint_ros" / name, os.X_OK)
 
 
 @pytest.mark.parametrize("links", [False, True], ids=["files", "links, some to folders"])
@@ -164,8 +167,7 @@ install(DIRECTORY new/ DESTINATION ${{PYTHON_INSTALL_DIR}}/superpoint_ros)
 
 
 def test_the_installed_command_line_runs(tmp_path: Path) -> None:
-    command = Path(sys.executable).with_name("superpoint")
-    result = subprocess.run([command, "--help"], cwd=tmp_path, capture_output=True, timeout=300)
+    result = subprocess.run([program("superpoint"), "--help"], cwd=tmp_path, capture_output=True, timeout=300)
     assert result.returncode == 0, result.stderr
     assert b"demo" in result.stdout
 
