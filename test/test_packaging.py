@@ -224,6 +224,20 @@ def test_a_missing_tool_is_named_in_one_sentence(tmp_path: Path, gone: tuple[str
     assert result.stderr.count("\n") == 1
 
 
+def test_a_python_without_numpy_1_is_refused_for_the_wheels_of_jazzy(tmp_path: Path) -> None:
+    python = tmp_path / "python3"
+    newer = "import sys; sys.version_info = (3, 13, 0, 'final', 0); exec(sys.stdin.read())"
+    python.write_text(f'#!/bin/sh\nshift\nexec "{sys.executable}" -c "{newer}" "$@"\n')
+    python.chmod(0o755)
+    command = [ROOT / "cmake" / "check_host.sh", python, "wheels"]
+    refused = subprocess.run([*command, "jazzy"], capture_output=True, text=True, timeout=300)
+    assert refused.returncode == 1
+    assert refused.stderr.startswith(
+        "make setup: the wheels of ROS 2 Jazzy need numpy 1, which has none for Python 3.13"
+    )
+    assert b"numpy" not in subprocess.run([*command, "kilted"], capture_output=True, timeout=300).stderr
+
+
 def test_missing_include_folders_are_dropped_and_others_kept(tmp_path: Path) -> None:
     # An imported target like those of the wheels: a folder of another machine among good ones.
     (tmp_path / "CMakeLists.txt").write_text(

@@ -19,7 +19,8 @@ public:
   : Node("subscriber")
   {
     subscription_ = create_subscription<Features>(
-      "features", rclcpp::SensorDataQoS(), [this](Features::ConstSharedPtr message) {receive(*message);});
+      "features", rclcpp::SensorDataQoS(),
+      [this](Features::ConstSharedPtr message) {receive(*message);});
   }
 
 private:

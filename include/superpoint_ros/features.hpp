@@ -1,4 +1,5 @@
-// superpoint_ros/msg/Features as OpenCV has it, for SLAM and odometry in C++. Header-only; needs OpenCV 4's core module.
+// superpoint_ros/msg/Features as OpenCV has it, for SLAM and odometry in C++. Header-only; needs
+// the core module of OpenCV 4.
 //
 //   find_package(superpoint_ros REQUIRED)
 //   find_package(OpenCV REQUIRED COMPONENTS core)
@@ -34,7 +35,7 @@ public:
   using std::runtime_error::runtime_error;
 };
 
-/// Side in pixels of the network's cells; a keypoint that was found in the image itself (scale 1) is this large.
+/// Side in pixels of the network's cells: the size of a keypoint found in the image itself.
 constexpr float CELL = 8.0F;
 
 namespace detail
@@ -44,8 +45,8 @@ inline void expect_length(const char * name, std::size_t found, std::size_t expe
 {
   if (found != expected) {
     throw FeaturesError(
-            "Features." + std::string(name) + " has " + std::to_string(found) + " values, expected " +
-            std::to_string(expected));
+            "Features." + std::string(name) + " has " + std::to_string(found) +
+            " values, expected " + std::to_string(expected));
   }
 }
 
@@ -71,7 +72,8 @@ inline std::vector<cv::KeyPoint> keypoints_at(
   double scale_factor)
 {
   if (!(scale_factor > 1.0)) {
-    throw std::invalid_argument("scale_factor must be above 1, got " + std::to_string(scale_factor));
+    throw std::invalid_argument(
+            "scale_factor must be above 1, got " + std::to_string(scale_factor));
   }
   std::vector<cv::KeyPoint> result;
   result.reserve(x.size());
@@ -85,42 +87,49 @@ inline std::vector<cv::KeyPoint> keypoints_at(
     const auto octave = std::lround(std::log(static_cast<double>(scale)) / std::log(scale_factor));
     const int track = features.track_ids.empty() ? -1 : features.track_ids[i];
     result.emplace_back(
-      x[i], y[i], CELL * scale, -1.0F, features.scores[i], static_cast<int>(std::max(octave, 0L)), track);
+      x[i], y[i], CELL * scale, -1.0F, features.scores[i],
+      static_cast<int>(std::max(octave, 0L)), track);
   }
   return result;
 }
 
 }  // namespace detail
 
-/// Keypoints in pixels of the image as it came in, strongest first; row i of descriptors() belongs to the i-th.
+/// Keypoints in pixels of the image as it came in, strongest first, in the order of descriptors().
 ///
 /// pt        x right, y down, (0, 0) the centre of the top-left pixel, as OpenCV has it
-/// size      side in pixels of the image of the cell in which the network found it, 8 times its scale
-/// octave    the level of a pyramid with scale_factor between its levels that is nearest to the scale, 0 the image
-///           itself: 1 is where coordinates are twice as coarse. Keypoints of an enlarged image are in 0, too.
-/// response  score of the detector, 0 to 1; class_id: track id, or -1 without tracks; angle: -1
+/// size      pixels: side of the cell in which the network found it, 8 times its scale
+/// octave    the nearest level of a pyramid with scale_factor between its levels: 0 is the image
+///           itself, 1 where positions are scale_factor times as coarse. Keypoints of an enlarged
+///           image are in 0, too.
+/// response  score of the detector, 0 to 1
+/// class_id  track id, or -1 without tracks
+/// angle     -1
 ///
 /// Throws FeaturesError for arrays of different lengths and for a scale that is none.
-inline std::vector<cv::KeyPoint> keypoints(const msg::Features & features, double scale_factor = 2.0)
+inline std::vector<cv::KeyPoint> keypoints(
+  const msg::Features & features, double scale_factor = 2.0)
 {
   detail::count(features);
   return detail::keypoints_at(features, features.x, features.y, scale_factor);
 }
 
-/// The same in pixels of the rectified image (the node's parameter `rectify`); NaN where the lens model cannot be
-/// inverted. Throws FeaturesError if the message has none for its keypoints.
-inline std::vector<cv::KeyPoint> rectified_keypoints(const msg::Features & features, double scale_factor = 2.0)
+/// The same in pixels of the rectified image (the node's parameter `rectify`); NaN where the lens
+/// model cannot be inverted. Throws FeaturesError, too, if the message has none for its keypoints.
+inline std::vector<cv::KeyPoint> rectified_keypoints(
+  const msg::Features & features, double scale_factor = 2.0)
 {
   const std::size_t n = detail::count(features);
   detail::expect_length("rectified_x", features.rectified_x.size(), n);
   detail::expect_length("rectified_y", features.rectified_y.size(), n);
-  return detail::keypoints_at(features, features.rectified_x, features.rectified_y, scale_factor);
+  return detail::keypoints_at(
+    features, features.rectified_x, features.rectified_y, scale_factor);
 }
 
-/// Descriptors, N rows of D floats (CV_32F) and unit length, of a message of any descriptor type. A copy.
+/// Descriptors of a message of any descriptor type: N rows of D floats (CV_32F), of unit length.
 ///
-/// Compare them by Euclidean distance (cv::NORM_L2), and only if `weights_id` of both messages is the same.
-/// Throws FeaturesError for a type that is not known and for another number of bytes than N * D * (4, 2 or 1).
+/// Compare them by Euclidean distance (cv::NORM_L2), and only with others of the same weights_id.
+/// Throws FeaturesError for an unknown type, and if there are not N * D * (4, 2 or 1) bytes.
 inline cv::Mat descriptors(const msg::Features & features)
 {
   const std::size_t rows = detail::count(features), columns = features.descriptor_dim;
@@ -134,25 +143,28 @@ inline cv::Mat descriptors(const msg::Features & features)
               "Features.descriptor_type is " + std::to_string(features.descriptor_type) +
               ", expected FLOAT32 (0), FLOAT16 (1) or UINT8 (2)");
   }
-  const std::size_t bytes = features.descriptors.size(), component = CV_ELEM_SIZE1(stored_type);
   if (columns == 0 && rows > 0) {
     throw FeaturesError("Features.descriptor_dim is 0 for " + std::to_string(rows) + " keypoints");
   }
   if (columns > static_cast<std::size_t>(std::numeric_limits<int>::max())) {
-    throw FeaturesError("Features.descriptor_dim is " + std::to_string(columns) + ", too many for a cv::Mat");
+    throw FeaturesError(
+            "Features.descriptor_dim is " + std::to_string(columns) + ", too many for a cv::Mat");
   }
+  const std::size_t bytes = features.descriptors.size(), component = CV_ELEM_SIZE1(stored_type);
   if (bytes % component != 0 || bytes / component != rows * columns) {
     throw FeaturesError(
-            "Features.descriptors has " + std::to_string(bytes) + " bytes, expected " + std::to_string(rows) + " x " +
-            std::to_string(columns) + " x " + std::to_string(component));
+            "Features.descriptors has " + std::to_string(bytes) + " bytes, expected " +
+            std::to_string(rows) + " x " + std::to_string(columns) + " x " +
+            std::to_string(component));
   }
   cv::Mat result(static_cast<int>(rows), static_cast<int>(columns), CV_32F);
   if (result.empty()) {
     return result;
   }
-  const cv::Mat stored(result.size(), stored_type, const_cast<std::uint8_t *>(features.descriptors.data()));
+  const cv::Mat stored(
+    result.size(), stored_type, const_cast<std::uint8_t *>(features.descriptors.data()));
   if (stored_type == CV_8U) {
-    stored.convertTo(result, CV_32F, 1.0 / 256.0, -0.5);  // Features.msg: v is about (q - 128) / 256
+    stored.convertTo(result, CV_32F, 1.0 / 256.0, -0.5);  // v is about (q - 128) / 256
   } else {
     stored.convertTo(result, CV_32F);
   }

@@ -1,6 +1,7 @@
-// read_features MESSAGE DESCRIPTORS: a Features message in CDR, as it is on the wire and in bags, through features.hpp.
-// Prints "x y size angle response octave class_id" for each keypoint, then the same of the rectified ones if there
-// are any, and writes the descriptors as raw float32. Status 2, and the sentence on stderr, for a message that is none.
+// read_features MESSAGE DESCRIPTORS: a Features message in CDR, as it is on the wire and in bags,
+// through features.hpp. Prints "x y size angle response octave class_id" for each keypoint, then
+// the same of the rectified ones if there are any, and writes the descriptors as raw float32.
+// Status 2, and the sentence on stderr, for a message that is none.
 
 #include <fastcdr/Cdr.h>
 #include <fastcdr/FastBuffer.h>
@@ -28,8 +29,9 @@ static Features deserialised(std::vector<char> bytes)
 #endif
   eprosima::fastcdr::Cdr cdr(buffer, eprosima::fastcdr::Cdr::DEFAULT_ENDIAN, kind);
   cdr.read_encapsulation();
-  const auto * support = static_cast<const message_type_support_callbacks_t *>(
-    rosidl_typesupport_fastrtps_cpp__get_message_type_support_handle__superpoint_ros__msg__Features()->data);
+  const auto * handle = ROSIDL_TYPESUPPORT_INTERFACE__MESSAGE_SYMBOL_NAME(
+    rosidl_typesupport_fastrtps_cpp, superpoint_ros, msg, Features)();
+  const auto * support = static_cast<const message_type_support_callbacks_t *>(handle->data);
   Features message;
   if (!support->cdr_deserialize(cdr, &message)) {
     throw std::runtime_error("no Features message");
@@ -41,7 +43,8 @@ static void print(const std::vector<cv::KeyPoint> & keypoints)
 {
   for (const auto & k : keypoints) {
     std::printf(
-      "%.9g %.9g %.9g %.9g %.9g %d %d\n", k.pt.x, k.pt.y, k.size, k.angle, k.response, k.octave, k.class_id);
+      "%.9g %.9g %.9g %.9g %.9g %d %d\n",
+      k.pt.x, k.pt.y, k.size, k.angle, k.response, k.octave, k.class_id);
   }
 }
 
@@ -57,7 +60,8 @@ int main(int, char ** arguments)
     const cv::Mat rows = superpoint_ros::descriptors(features);
     std::printf("%d x %d, type %d\n", rows.rows, rows.cols, rows.type());
     std::ofstream(arguments[2], std::ios::binary).write(
-      reinterpret_cast<const char *>(rows.data), static_cast<std::streamsize>(rows.total() * rows.elemSize()));
+      reinterpret_cast<const char *>(rows.data),
+      static_cast<std::streamsize>(rows.total() * rows.elemSize()));
   } catch (const superpoint_ros::FeaturesError & error) {
     std::fprintf(stderr, "%s\n", error.what());
     return 2;
