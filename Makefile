@@ -1,5 +1,5 @@
 # make demo   watch the node work on real photographs (results in build/demo)
-# make test   lint (with Kilted's wheels), then every test this machine can run; PYTEST_ARGS=test/node: those alone
+# make test   lint (with Kilted's wheels), then every test this machine can run, or PYTEST_ARGS=test/node
 # make lint   ruff, mypy, import-linter
 # make fuzz   damaged messages, bags, weights and parameter files; FUZZ_EXAMPLES of each kind, 5000 if left out
 # make soak   ten minutes of a real node while everything that can go wrong does

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +11,6 @@ from robot import Robot, image_message, photograph, shifted
 from superpoint_ros import decode_descriptors
 
 OK = 0
-ROOT = Path(__file__).parents[2]
 
 
 def test_the_installed_node_turns_images_into_features_matches_and_homographies(ros_domain):
@@ -41,9 +39,3 @@ def test_the_installed_node_turns_images_into_features_matches_and_homographies(
 def test_the_installed_command_line_runs(name):
     command = [prefix() / "lib" / "superpoint_ros" / name, "--help"]
     assert b"Usage" in subprocess.run(command, capture_output=True, check=True, timeout=300).stdout
-
-
-@pytest.mark.parametrize("folder", ["launch", "config"])
-def test_launch_files_and_configuration_are_installed(folder):
-    names = {path.name for path in (ROOT / folder).glob("*.*")}
-    assert names and names <= {path.name for path in (prefix() / "share" / "superpoint_ros" / folder).iterdir()}
