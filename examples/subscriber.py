@@ -31,8 +31,8 @@ def keypoints(message):
 class Subscriber(Node):
     """Says of each message how many keypoints it has, and how many match those of the message before."""
 
-    def __init__(self, **arguments):
-        super().__init__("subscriber", **arguments)
+    def __init__(self):
+        super().__init__("subscriber")
         self.matcher = cv2.BFMatcher(cv2.NORM_L2, crossCheck=True)  # mutual nearest neighbours
         self.before = None
         self.create_subscription(Features, "features", self.receive, qos_profile_sensor_data)

@@ -1,13 +1,14 @@
-// read_features MESSAGE DESCRIPTORS: a Features message in CDR, as it is on the wire and in bags,
-// through features.hpp. Prints "x y size angle response octave class_id" for each keypoint, then
-// the same of the rectified ones if there are any, and writes the descriptors as raw float32.
-// Status 2, and the sentence on stderr, for a message that is none.
+// read_features MESSAGE DESCRIPTORS SCALE_FACTOR: a Features message in CDR, as it is on the wire
+// and in bags, through features.hpp. Prints "x y size angle response octave class_id" for each
+// keypoint, then the same of the rectified ones if there are any, and writes the descriptors as raw
+// float32. Status 2, and the sentence on stderr, for a message that is none.
 
 #include <fastcdr/Cdr.h>
 #include <fastcdr/FastBuffer.h>
 #include <fastcdr/config.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <fstream>
 #include <iterator>
 #include <vector>
@@ -53,9 +54,10 @@ int main(int, char ** arguments)
   try {
     std::ifstream file(arguments[1], std::ios::binary);
     const Features features = deserialised({std::istreambuf_iterator<char>(file), {}});
-    print(superpoint_ros::keypoints(features));
+    const double scale_factor = std::atof(arguments[3]);
+    print(superpoint_ros::keypoints(features, scale_factor));
     if (!features.rectified_x.empty() || !features.rectified_y.empty()) {
-      print(superpoint_ros::rectified_keypoints(features));
+      print(superpoint_ros::rectified_keypoints(features, scale_factor));
     }
     const cv::Mat rows = superpoint_ros::descriptors(features);
     std::printf("%d x %d, type %d\n", rows.rows, rows.cols, rows.type());

@@ -41,12 +41,12 @@ def read_features(tmp_path_factory):
     libraries = os.pathsep.join([f"{each}/lib" for each in prefixes.split(os.pathsep)])
     environment["LD_LIBRARY_PATH"] = os.pathsep.join([libraries, os.environ.get("LD_LIBRARY_PATH", "")])
 
-    def read(message, folder):
+    def read(message, folder, scale_factor=2.0):
         """Keypoints (N, 7), descriptors (N, D) and the exit status's sentence, or None."""
         from rclpy.serialization import serialize_message
 
         (folder / "message").write_bytes(serialize_message(message))
-        command = [build / "read_features", folder / "message", folder / "descriptors"]
+        command = [build / "read_features", folder / "message", folder / "descriptors", str(scale_factor)]
         ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
         if ended.returncode == 2:
             return None, None, ended.stderr.strip()
@@ -107,6 +107,12 @@ def test_keypoints_have_position_size_octave_score_and_track(read_features, tmp_
     sent = np.stack([message.rectified_x, message.rectified_y], axis=1)
     np.testing.assert_array_equal(rectified[:, :2].astype(np.float32), sent.astype(np.float32))
     np.testing.assert_array_equal(rectified[:, 2:], keypoints[: len(SCALES), 2:])
+
+
+def test_octaves_are_those_of_the_readers_own_pyramid(read_features, tmp_path):
+    keypoints, _, _ = read_features(a_message(), tmp_path, scale_factor=1.2)
+    expected = np.rint(np.log(SCALES) / np.log(1.2)).clip(0)
+    np.testing.assert_array_equal(keypoints[: len(SCALES), 5], expected)
 
 
 def test_without_tracks_the_class_is_none(read_features, tmp_path):
