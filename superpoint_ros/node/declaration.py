@@ -46,7 +46,7 @@ def declare(node: Node, robot_wide: Collection[str] = ()) -> Parameters:
         own = row_of(name)
         if name in TABLE or own is None:
             continue
-        sentence = without_camera(name, values.get("cameras", Parameters().cameras))
+        sentence = without_camera(name, values["cameras"])
         if sentence and name in robot_wide:
             node.get_logger().warning(f"{sentence}; it is taken to be for other nodes.")
             continue
@@ -58,7 +58,8 @@ def declare(node: Node, robot_wide: Collection[str] = ()) -> Parameters:
 def started_with(node: Node) -> dict[str, Parameter]:
     """Parameters of the command line, of files and of the constructor; {} if this rclpy does not tell.
 
-    It has no public word for them. Where it renames its own, misspelt names go unnoticed, and values still count.
+    It has no public word for them. Where it renames its own, misspelt names and values for one camera go unnoticed, and
+    all others still count.
     """
     return getattr(node, "_parameter_overrides", {})
 

@@ -216,7 +216,7 @@ def test_a_node_that_fails_is_started_again_if_that_is_asked_for(tmp_path):
     pytest.importorskip("ros2launch", reason="needs ROS 2's ros2launch")
     parameters, output = tmp_path / "wrong.yaml", tmp_path / "output.txt"
     parameters.write_text("superpoint:\n  ros__parameters:\n    max_keypoint: 33\n")
-    command = [Path(sys.executable).with_name("ros2"), "launch", LAUNCH / "superpoint.launch.py"]
+    command = [program("ros2"), "launch", LAUNCH / "superpoint.launch.py"]
     environment = {**os.environ, "ROS_DOMAIN_ID": str(DOMAIN), "ROS_LOG_DIR": str(tmp_path)}
     with output.open("wb") as file:
         process = subprocess.Popen(
