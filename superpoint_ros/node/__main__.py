@@ -13,7 +13,7 @@ from superpoint_ros.node.transport import make_room
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the node until it is interrupted; 1 if it could not start."""
+    """Run the node until it is interrupted; 1 if it could not start or had to end."""
     # Torch's threads would spin after each piece of work, on cores that the rest of the robot needs: where all are
     # busy, matching takes twice as long. Read when torch is imported, so before the node is.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -43,7 +43,7 @@ def main(args: list[str] | None = None) -> int:
         if node is not None:
             node.destroy_node()
         rclpy.try_shutdown()
-    return 0
+    return 1 if node is not None and node.failed else 0
 
 
 if __name__ == "__main__":

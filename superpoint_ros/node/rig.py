@@ -12,6 +12,7 @@ from rclpy.lifecycle import LifecycleNode
 from superpoint_ros.features.extractor import Extractor
 from superpoint_ros.frontend.advice import Advice
 from superpoint_ros.frontend.parameters import Parameters
+from superpoint_ros.network.engines.devices import DeviceLost
 from superpoint_ros.node.camera import AGAIN, Camera
 from superpoint_ros.node.health import SILENCE
 from superpoint_ros.node.mailbox import Frame, Mailbox, Worker
@@ -26,14 +27,22 @@ STOP_LIMIT = 10.0
 class Rig:
     """image callback (→ synchroniser) → mailbox, newest wins → worker: decode → extract → publish.
 
-    values  the parameters; may be replaced at any time
+    values   the parameters; may be replaced at any time
+    on_lost  called, in the worker's thread, when the GPU answers no more
 
     Raises ValueError or RuntimeError with a sentence for a mask, topic name or QoS override that is not allowed,
     and if message_filters is needed and absent.
     """
 
-    def __init__(self, node: LifecycleNode, extractor: Extractor, values: Parameters) -> None:
+    def __init__(
+        self,
+        node: LifecycleNode,
+        extractor: Extractor,
+        values: Parameters,
+        on_lost: Callable[[DeviceLost], None],
+    ) -> None:
         self._node = node
+        self._on_lost = on_lost
         self._extractor = extractor
         self._worker: Worker | None = None
         self._abandoned: Worker | None = None
@@ -46,7 +55,7 @@ class Rig:
             message_filters()
         try:
             for index, name in enumerate(values.cameras):
-                self.cameras[name] = Camera(node, values, index)
+                self.cameras[name] = Camera(node, values, index, extractor.device)
         except Exception:
             self.destroy()
             raise
@@ -162,6 +171,7 @@ class Rig:
             masks.append(mask)
         # Only here, in the worker's thread: a live change must not meet a batch half way.
         values.apply(self._extractor)
+        self._prepare(pictures)
         extracting = time.monotonic()
         try:
             results = self._extractor.batch(pictures, masks)
@@ -189,6 +199,20 @@ class Rig:
             whole = time.monotonic() - begun
             self._advise(sent[0][1], whole / len(frames), extraction / len(frames))
 
+    def _prepare(self, pictures: Sequence[NDArray[np.uint8]]) -> None:
+        """Let a GPU prepare itself at the first picture of a size, and not when one more camera first joins in."""
+        for height, width in {picture.shape for picture in pictures}:
+            try:
+                seconds = self._extractor.prepare((height, width), len(self.cameras))
+            except Exception as error:
+                self._node.get_logger().warning(f"{self._extractor.device} is not prepared: {error}")
+                return  # the frames are tried all the same, and say what fails
+            if seconds:
+                self._node.get_logger().info(
+                    f"{self._extractor.device} was prepared for up to {len(self.cameras)} picture(s) of {width}×{height} "
+                    f"at a time in {seconds:.1f} s."
+                )
+
     def _advise(self, picture: NDArray[np.uint8], whole: float, extraction: float) -> None:
         """Say once what would help a CPU that is too slow; seconds for a picture."""
         try:
@@ -205,7 +229,7 @@ class Rig:
 
     def _lose_one_by_one(self, error: Exception, frames: list[Frame]) -> None:
         """Try each frame of a failed batch alone: one that is too large must not cost the rest."""
-        if len(frames) == 1:
+        if len(frames) == 1 or isinstance(error, DeviceLost):
             self._lose(error, frames)
             return
         for frame in frames:
@@ -214,5 +238,7 @@ class Rig:
     def _lose(self, error: Exception, frames: list[Frame]) -> None:
         if not self._node.context.ok():
             return  # publishing fails once the process is asked to end
+        if isinstance(error, DeviceLost):
+            self._on_lost(error)
         for frame in frames:
             self.cameras[frame.camera].fault("failed", f"a frame is lost to {type(error).__name__}: {error}")

@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable, Collection
 from typing import Any
 
-import numpy as np
+import torch
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -22,6 +22,11 @@ from std_srvs.srv import SetBool, Trigger
 
 from superpoint_ros.features.extractor import Extractor
 from superpoint_ros.frontend import parameters
+from superpoint_ros.frontend.parameters import Parameters
+from superpoint_ros.frontend.tracker import Tracker
+from superpoint_ros.network.engines.choice import CUDA_ENGINES
+from superpoint_ros.network.engines.devices import DeviceLost, DeviceUnusable
+from superpoint_ros.network.engines.parity import built_in_picture
 from superpoint_ros.node.camera import Camera
 from superpoint_ros.node.clock import MISSING, PAUSED, ClockWatch
 from superpoint_ros.node.declaration import declare, follow_changes
@@ -38,10 +43,20 @@ Transition = Callable[["SuperPointNode", LifecycleState], TransitionCallbackRetu
 
 
 def give_back_memory() -> None:
-    """Return what a network has left to the system: glibc keeps a hundred megabytes for the next one otherwise."""
+    """Return what a network has left: glibc keeps a hundred megabytes for the next one otherwise, and torch the GPU's."""
     gc.collect()
+    if torch.cuda.is_initialized():
+        with contextlib.suppress(RuntimeError):  # a GPU that answers no more
+            torch.cuda.empty_cache()
     with contextlib.suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def warm_up(extractor: Extractor) -> None:
+    """Extract and match once: libraries load what they need at its first use, a GPU's for seconds."""
+    found, tracker = extractor(built_in_picture((480, 640))), Tracker(extractor.device)
+    for stamp in (0, 1):
+        tracker.advance(stamp, found, threshold=3.0)
 
 
 def told(transition: Transition) -> Transition:
@@ -73,6 +88,9 @@ class SuperPointNode(LifecycleNode):
         super().__init__(NODE_NAME, **kwargs)
         self.rig: Rig | None = None
         self._extractor: Extractor | None = None
+        self.failed = False
+        """Whether the process must end: what went wrong has been logged."""
+        self._on_cpu = ""  # why, though a GPU was asked for
         self._state = "unconfigured"
         self._enabled = True
         self.parameters = declare(self, robot_wide)
@@ -100,21 +118,19 @@ class SuperPointNode(LifecycleNode):
         """Load the weights, warm the device up, and announce the topics."""
         values = self.parameters
         try:
-            self._extractor = Extractor(
-                weights=values.weights or None,
-                device=self._available_device(values.device),
-                engine=values.engine,
-                precision=values.precision,
-            )
+            self._extractor = self._make_extractor(values)
             values.apply(self._extractor)
             self._extractor.resize = None  # for cameras' images; this one may become too thin
-            self._extractor(np.zeros((480, 640), np.uint8))
+            warm_up(self._extractor)
+        except DeviceLost as error:
+            self._end(error)
+            return FAILURE
         except (ValueError, OSError, RuntimeError) as error:
             self._clean_up()
             self.get_logger().error(f"The network cannot be set up: {error}.")
             return FAILURE
         try:
-            self.rig = Rig(self, self._extractor, values)
+            self.rig = Rig(self, self._extractor, values, self._end)
         except (ValueError, RuntimeError) as error:
             self._clean_up()
             self.get_logger().error(f"The cameras cannot be set up: {error}")
@@ -198,14 +214,30 @@ class SuperPointNode(LifecycleNode):
             del rig
             give_back_memory()
 
-    def _available_device(self, device: str) -> str:
-        """The device asked for; without CUDA the CPU, for a slow robot beats a blind one."""
-        import torch
+    def _make_extractor(self, values: Parameters) -> Extractor:
+        """On the device asked for; if that cannot be used on the CPU, for a slow robot beats a blind one."""
+        weights, self._on_cpu = values.weights or None, ""
+        if values.device.startswith("cuda") and not torch.cuda.is_available():
+            self._on_cpu = "there is no CUDA GPU"
+        else:
+            try:
+                extractor = Extractor(weights, values.device, values.engine, values.precision)
+            except DeviceUnusable as error:
+                self._on_cpu = str(error)
+            else:
+                if extractor.trouble:
+                    self.get_logger().warning(f"{extractor.trouble}; using the CPU.")
+                return extractor
+        self.get_logger().warning(f"Parameter device is '{values.device}', but {self._on_cpu}; using the CPU.")
+        engine = "auto" if values.engine in CUDA_ENGINES else values.engine
+        return Extractor(weights, "cpu", engine)
 
-        if device.startswith("cuda") and not torch.cuda.is_available():
-            self.get_logger().warning(f"Parameter device is '{device}', but there is no CUDA GPU; using the CPU.")
-            return "cpu"
-        return device
+    def _end(self, error: DeviceLost) -> None:
+        """End the process, which alone brings such a GPU back; whoever launched it may start another."""
+        if not self.failed:
+            self.failed = True
+            self.get_logger().fatal(f"The node ends: {error}.")
+            self.context.try_shutdown()
 
     # Services
 
@@ -254,8 +286,8 @@ class SuperPointNode(LifecycleNode):
             "weights_id": extractor.weights_id if extractor else "",
         }
         remarks = [clock] if clock == MISSING else []
-        if facts["device"] == "cpu" and self.parameters.device.startswith("cuda"):
-            remarks.append(f"runs on the CPU though device is '{self.parameters.device}'")
+        if extractor is not None and (why := self._on_cpu or extractor.trouble):
+            remarks.append(f"runs on the CPU though device is '{self.parameters.device}': {why}")
         if self.rig is not None and state == "active" and clock != PAUSED and (trouble := self.rig.trouble()):
             remarks.append(trouble)
         message = DiagnosticArray()

@@ -191,7 +191,7 @@ def matching_times(engine: Engine, count: int, rounds: int) -> dict[str, float]:
     second = cv2.warpPerspective(first, MOTION, (size[1], size[0])).astype(np.uint8)
     settings = DetectionSettings(max_keypoints=count, detection_threshold=0.0005)
     found = engine([first, second], [size, size], settings)
-    f0, f1 = (Features(one.xy, one.scores, one.descriptors, size, one.resident) for one in found)
+    f0, f1 = (Features(one.xy, one.scores, one.descriptors, size) for one in found)
     matches = match(f0, f1)
     d0, d1 = (torch.from_numpy(f.descriptors) for f in (f0, f1))
     product, levels = torch.empty(len(f0), len(f1)), levels_for(f0, first)

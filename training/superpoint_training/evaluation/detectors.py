@@ -201,7 +201,7 @@ def _suppress(
 ) -> NDArray[np.intp]:
     """Visit points best first, keep those that no kept one is near; in the border they don't count.
 
-    The same as `network.heatmap.suppress` on a picture of scores, but done as soon as enough are
+    The same as `network.heatmap.detect` on a picture of scores, but done as soon as enough are
     kept.
     """
     radius, kept = settings.nms_radius, list[int]()
