@@ -15,8 +15,8 @@ from torch import Tensor
 from superpoint_ros.network.peaks import FLAT_RADIUS
 
 ROUNDS = 5
-"""Of suppression; on 39 photographs the strongest 1024 keypoints took two to five. `Peaks.undecided` says where more are
-needed."""
+"""Of suppression; the strongest 1024 keypoints of 39 photographs took two to five. `Peaks.undecided` says where more
+are needed."""
 
 LOW_BITS = (1 << 32) - 1
 

@@ -209,8 +209,8 @@ class Rig:
                 return  # the frames are tried all the same, and say what fails
             if seconds:
                 self._node.get_logger().info(
-                    f"{self._extractor.device} was prepared for up to {len(self.cameras)} picture(s) of {width}×{height} "
-                    f"at a time in {seconds:.1f} s."
+                    f"{self._extractor.device} was prepared for up to {len(self.cameras)} picture(s) of "
+                    f"{width}×{height} at a time in {seconds:.1f} s."
                 )
 
     def _advise(self, picture: NDArray[np.uint8], whole: float, extraction: float) -> None:

@@ -43,7 +43,7 @@ Transition = Callable[["SuperPointNode", LifecycleState], TransitionCallbackRetu
 
 
 def give_back_memory() -> None:
-    """Return what a network has left: glibc keeps a hundred megabytes for the next one otherwise, and torch the GPU's."""
+    """Return what a network has left: glibc keeps a hundred megabytes for the next one, and torch the GPU's memory."""
     gc.collect()
     if torch.cuda.is_initialized():
         with contextlib.suppress(RuntimeError):  # a GPU that answers no more

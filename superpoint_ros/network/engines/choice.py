@@ -2,9 +2,10 @@
 
 "auto" on the CPU takes the first that is installed of ncnn, OpenVINO and ONNX Runtime, in the order
 of their measured speed, else torch. On CUDA it takes the CUDA graph in half precision, then in
-float32, and the CPU for as long as the GPU lacks memory; TensorRT, which takes minutes to prepare for each new picture size, only if it is asked for.
-Whatever is taken must first agree with torch in float32 on a built-in picture; one that does not, or
-fails to load, is left with one line of warning, and the next is tried.
+float32; TensorRT, which takes minutes to prepare for each new picture size, only if it is asked for;
+and the CPU for as long as the GPU lacks memory. Whatever is taken must first agree with torch in
+float32 on a built-in picture; one that does not, or fails to load, is left with one line of warning,
+and the next is tried.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from superpoint_ros.network.heatmap import DetectionSettings, heatmap_from_logit
 from superpoint_ros.network.superpoint import CELL
 
 FEWEST = 256
-"""Keypoints that a plan has room for, and twice, four times … as many: a change of the limit seldom asks for another."""
+"""Keypoints that a plan has room for, or twice, four times … as many: few changes of the limit ask for another."""
 
 AGAIN = 300
 """Calls until what failed, for lack of memory most likely, is tried once more."""
@@ -81,9 +81,9 @@ class Inputs:
         size = (batch, *shape)
         grey = torch.zeros(size, dtype=torch.uint8, device=device)
         sizes = torch.zeros((batch, 2), dtype=torch.int64, device=device)
-        maps = [torch.zeros(size, dtype=torch.bool, device=device) for _ in range(3)]
+        within, blocked, keepable = (torch.zeros(size, dtype=torch.bool, device=device) for _ in range(3))
         grid = CellGrid.of(shape[0] // CELL, shape[1] // CELL, device)
-        return Inputs(grey, sizes, torch.zeros((), device=device), *maps, grid)
+        return Inputs(grey, sizes, torch.zeros((), device=device), within, blocked, keepable, grid)
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ class Plan:
     def _extraction(self, row: NDArray[np.int16], limit: int) -> Extraction:
         """One picture's packed results, copied out of the buffer."""
         xy, scores, _, descriptors = self._parts(row)
-        count = min(np.count_nonzero(scores > 0), limit)
+        count = min(int(np.count_nonzero(scores > 0)), limit)
         # numpy takes ten times as long as torch to make float32 of float16
         own = np.empty((count, descriptors.shape[1]), np.float32)
         torch.from_numpy(own).copy_(descriptors[:count])

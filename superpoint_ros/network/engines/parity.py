@@ -19,9 +19,14 @@ SETTINGS = DetectionSettings(max_keypoints=512)
 class Engine(Protocol):
     """What runs the network: `TorchEngine`, `CpuEngine` and their like."""
 
-    name: str
-    precision: str
-    device: torch.device
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def precision(self) -> str: ...
+
+    @property
+    def device(self) -> torch.device: ...
 
     def __call__(
         self,

@@ -116,8 +116,9 @@ class TorchEngine:
 
     @torch.inference_mode()
     def prepare(self, shape: tuple[int, int], count: int, settings: DetectionSettings) -> float:
-        """Make all that up to `count` pictures of a shape at a time need; returns the seconds it took, 0 if it is there.
+        """Make all that up to `count` pictures of a shape at a time need.
 
+        Returns the seconds it took, 0 if all was there.
         Raises as the call does.
         """
         with self._lock, plain_float32():

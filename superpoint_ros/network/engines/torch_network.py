@@ -35,16 +35,16 @@ Convolve = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class _Layer:
-    """A convolution and its bias; the (1, C, 1, 1) scale and shift of a BatchNorm behind the ReLU, if there is one."""
+    """A convolution, and the BatchNorm behind its ReLU.
+
+    norm   (1, C, 1, 1) scale and shift; None if there is no BatchNorm
+    rises  whether what is higher before it is so after it, so that a max-pool may come before it
+    """
 
     weight: Tensor
     bias: Tensor
     norm: tuple[Tensor, Tensor] | None
-
-    @property
-    def rises(self) -> bool:
-        """Whether what is higher before the BatchNorm is so after it, which a max-pool may then come before."""
-        return self.norm is None or bool((self.norm[0] >= 0).all())
+    rises: bool
 
 
 class TorchNetwork:
@@ -66,10 +66,7 @@ class TorchNetwork:
         model = fold_norms(checkpoint.build())
         self._stem = model.architecture.stem
         names = (*ENCODER_LAYERS, *DETECTOR_LAYERS, *DESCRIPTOR_LAYERS)
-        layers = {name: _layer(model, name, device, dtype) for name in names}
-        self._layers = layers
-        # decided once: it waits for the device
-        self._pool_first = {name: layers[name].rises for name in ENCODER_LAYERS}
+        self._layers = {name: _layer(model, name, device, dtype) for name in names}
 
     def __call__(self, grey: Tensor) -> tuple[Tensor, Tensor]:
         """From (B, H, W) uint8 to logits (B, 65, H/8, W/8) and descriptors (B, D, H/8, W/8) of any length."""
@@ -82,7 +79,7 @@ class TorchNetwork:
             x = self._normed(f"{stage}a", self._relu(f"{stage}a", x))
             x = self._relu(last := f"{stage}b", x)
             if self._stem <= stage < 4:  # with a stem the first stage has none
-                x = self._normed(last, _halved(x)) if self._pool_first[last] else _halved(self._normed(last, x))
+                x = self._normed(last, _halved(x)) if self._layers[last].rises else _halved(self._normed(last, x))
             else:
                 x = self._normed(last, x)
         return self._head(DETECTOR_LAYERS, x), self._head(DESCRIPTOR_LAYERS, x)
@@ -117,11 +114,11 @@ def _layer(model: SuperPoint, name: str, device: torch.device, dtype: torch.dtyp
     if name == ENCODER_LAYERS[0]:
         weight = weight / 255  # pixels are 0 to 255
     weight = weight.to(device, dtype).contiguous(memory_format=torch.channels_last)
-    scale_and_shift = None
-    if norm is not None:
-        scale, shift = (part.detach()[None, :, None, None].to(device, dtype) for part in affine(norm))
-        scale_and_shift = scale, shift
-    return _Layer(weight, convolution.bias.detach().to(device, dtype), scale_and_shift)
+    bias = convolution.bias.detach().to(device, dtype)
+    if norm is None:
+        return _Layer(weight, bias, None, True)
+    scale, shift = (part.detach()[None, :, None, None] for part in affine(norm))
+    return _Layer(weight, bias, (scale.to(device, dtype), shift.to(device, dtype)), bool((scale >= 0).all()))
 
 
 def _fused(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from superpoint_ros.features.extractor import Extractor, Features
 from superpoint_ros.network.checkpoint import load_checkpoint
-from superpoint_ros.network.engines.engine import choose_device, pad_to_cells
+from superpoint_ros.network.engines.devices import choose_device
+from superpoint_ros.network.engines.engine import pad_to_cells
 from superpoint_ros.network.heatmap import DetectionSettings, detect, flat, heatmap_from_logits
 from superpoint_ros.network.named_weights import find_weights
 from superpoint_ros.network.superpoint import SuperPoint
