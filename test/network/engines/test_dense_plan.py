@@ -34,8 +34,11 @@ def without_values(device):
 
 
 def moved(layer, device):
-    norm = layer.norm and tuple(part.to(device) for part in layer.norm)
-    return replace(layer, weight=layer.weight.to(device), bias=layer.bias.to(device), norm=norm)
+    def there(part):
+        return torch.empty_strided(part.shape, part.stride(), dtype=part.dtype, device=device)
+
+    norm = layer.norm and tuple(there(part) for part in layer.norm)
+    return replace(layer, weight=there(layer.weight), bias=there(layer.bias), norm=norm)
 
 
 def in_steps(x, weight, bias):
