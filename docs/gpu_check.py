@@ -62,7 +62,7 @@ def main(arguments: list[str]) -> int:
     (FOLDER / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     PERFORMANCE.write_text(written(PERFORMANCE.read_text(encoding="utf-8"), section(report)), encoding="utf-8")
     print(
-        f"make gpu: {', '.join(failed) or 'nothing'} failed; docs/performance.md and {FOLDER / 'report.json'} are written."
+        f"make gpu: {', '.join(failed) or 'nothing'} failed; docs/performance.md and build/gpu/report.json are written."
     )
     return int(bool(failed))
 
@@ -92,10 +92,11 @@ def section(report: dict[str, Any]) -> str:
     if not any("tensorrt" in row["engine"] for row in rows):
         lines += ["", "TensorRT: not measured, ONNX Runtime does not have it there."]
     memory = report["memory"]
+    minutes, settled, end = memory["seconds"] / 60, memory["settled_mb"], memory["end_mb"]
     lines += [
         "",
-        f"Memory of the GPU over {memory['seconds'] / 60:.0f} minutes of {memory['calls']} calls, three sizes in batches "
-        f"of one to four: {memory['settled_mb']:.0f} MB after a fifth of the time, {memory['end_mb']:.0f} MB at the end.",
+        f"Memory of the GPU over {minutes:.0f} minutes of {memory['calls']} calls, three sizes in batches of one to four: "
+        f"{settled:.0f} MB after a fifth of the time, {end:.0f} MB at the end.",
         "",
     ]
     node = report["node"]
@@ -110,8 +111,8 @@ def section(report: dict[str, Any]) -> str:
     ]
     lines += [
         f"Overload: {overload['late']} of {overload['received']} features older than two extractions and 3 ms.",
-        f"Four cameras: {cameras['images_a_batch']:.2f} images a batch, {cameras['full']} of {cameras['batches']} of all "
-        "four.",
+        f"Four cameras: {cameras['images_a_batch']:.2f} images a batch, "
+        f"{cameras['full']} of {cameras['batches']} of all four.",
     ]
     return "\n".join(lines)
 

@@ -1,7 +1,8 @@
 """From a heatmap to its peaks by operations on whole maps, whose shapes depend on no picture.
 
 What a GPU runs, and a CUDA graph can hold: `peaks` gives the same keypoints faster on a CPU, but
-its arrays are as long as there are candidates, and its rounds as many as it takes.
+its arrays are as long as there are candidates, and its rounds as many as it takes. (A graph cannot
+hold `torch.where` with a number either, which is copied from the host: `masked_fill` takes one.)
 """
 
 from __future__ import annotations
@@ -48,28 +49,26 @@ def strongest_dense(
     heatmap (B, H, W) float32; sizes (B, 2) int64, height and width of each picture; others as in
     `heatmap.DetectionSettings`. K is the lower of `limit` and H·W.
     """
-    scores = torch.where(inside(heatmap, sizes) & (heatmap > threshold), heatmap, 0)
-    keepable = inside(heatmap, sizes, border) if border else None
+    scores = heatmap.masked_fill(~(inside(heatmap, sizes) & (heatmap > threshold)), 0)
+    dropped = ~inside(heatmap, sizes, border) if border else None
     rounds, pixels = ROUNDS, heatmap[0].numel()
-    while (found := strongest_in_rounds(scores, keepable, radius, limit, rounds)).unfinished(limit):
+    while (found := strongest_in_rounds(scores, dropped, radius, limit, rounds)).unfinished(limit):
         rounds *= 2
     missing = min(limit, pixels) - found.scores.shape[1]
     return F.pad(found.xy, [0, 0, 0, missing]), F.pad(found.scores, [0, missing])
 
 
-def strongest_in_rounds(
-    scores: Tensor, keepable: Tensor | None, radius: int, limit: int, rounds: int = ROUNDS
-) -> Peaks:
+def strongest_in_rounds(scores: Tensor, dropped: Tensor | None, radius: int, limit: int, rounds: int = ROUNDS) -> Peaks:
     """The same without waiting for the device.
 
-    scores    (B, H, W) float32, 0 where there is no candidate
-    keepable  (B, H, W) bool, where a keypoint may be; one elsewhere suppresses and is dropped. None: everywhere
+    scores   (B, H, W) float32, 0 where there is no candidate
+    dropped  (B, H, W) bool, where a keypoint suppresses others, but is none of the result. None: nowhere
 
     K is the lower of `limit` and how many keypoints there can be.
     """
     kept, undecided = _suppressed(scores, radius, rounds)
-    if keepable is not None:
-        kept = torch.where(keepable, kept, 0)
+    if dropped is not None:
+        kept = kept.masked_fill(dropped, 0)
     xy, strengths = _strongest(kept, radius, limit)
     return Peaks(xy, strengths, undecided)
 

@@ -142,7 +142,8 @@ def refine(heatmap: Tensor, xy: Tensor, sizes: Tensor) -> Tensor:
         slope = (after - before) / 2
         peaked = (curvature < -1e-6) & (before <= centre) & (after <= centre)
         peaked &= (position > 0) & (position < last)
-        offsets.append(torch.where(peaked, -slope / torch.where(peaked, curvature, -1.0), 0.0))
+        elsewhere = ~peaked
+        offsets.append((-slope / curvature.masked_fill(elsewhere, -1)).masked_fill(elsewhere, 0))
     return xy.float() + torch.stack(offsets, dim=-1).clamp(-0.5, 0.5)
 
 

@@ -63,7 +63,7 @@ class Inputs:
     threshold  () float32
     within     (B, H, W) bool, what is of a picture
     blocked    (B, H, W) bool, what is not, or is masked
-    keepable   (B, H, W) bool, what is not in the border
+    dropped    (B, H, W) bool, the border
     grid       of the cells
     """
 
@@ -72,7 +72,7 @@ class Inputs:
     threshold: Tensor
     within: Tensor
     blocked: Tensor
-    keepable: Tensor
+    dropped: Tensor
     grid: CellGrid
 
     @staticmethod
@@ -81,9 +81,9 @@ class Inputs:
         size = (batch, *shape)
         grey = torch.zeros(size, dtype=torch.uint8, device=device)
         sizes = torch.zeros((batch, 2), dtype=torch.int64, device=device)
-        within, blocked, keepable = (torch.zeros(size, dtype=torch.bool, device=device) for _ in range(3))
+        within, blocked, dropped = (torch.zeros(size, dtype=torch.bool, device=device) for _ in range(3))
         grid = CellGrid.of(shape[0] // CELL, shape[1] // CELL, device)
-        return Inputs(grey, sizes, torch.zeros((), device=device), within, blocked, keepable, grid)
+        return Inputs(grey, sizes, torch.zeros((), device=device), within, blocked, dropped, grid)
 
 
 @dataclass(frozen=True)
@@ -111,8 +111,8 @@ def extract(network: Network, inputs: Inputs, kind: Kind, dtype: torch.dtype, ro
 
 def packed(heatmap: Tensor, dense: Tensor, inputs: Inputs, kind: Kind, dtype: torch.dtype, rounds: int) -> Tensor:
     """The steps behind the network; see `Result`."""
-    candidates = torch.where(heatmap > inputs.threshold, heatmap, 0)
-    found = strongest_in_rounds(candidates, inputs.keepable, kind.radius, kind.keypoints, rounds)
+    candidates = heatmap.masked_fill(~(heatmap > inputs.threshold), 0)
+    found = strongest_in_rounds(candidates, inputs.dropped, kind.radius, kind.keypoints, rounds)
     points = refine(heatmap, found.xy, inputs.sizes) if kind.subpixel else found.xy.float()
     descriptors = sample_descriptors(dense, points, inputs.grid).to(dtype)
     parts = points, found.scores, found.undecided[:, None], descriptors
@@ -169,13 +169,13 @@ class Plan:
             if mask is known is None or (mask is not None and known is not None and np.array_equal(mask, known)):
                 return
         height, width = size
-        within, keepable = np.zeros((2, *self._kind.shape), np.bool_)
+        within, dropped = np.zeros(self._kind.shape, np.bool_), np.ones(self._kind.shape, np.bool_)
         within[:height, :width] = True
-        keepable[border : max(height - border, 0), border : max(width - border, 0)] = True
+        dropped[border : max(height - border, 0), border : max(width - border, 0)] = False
         blocked = ~within if mask is None else ~(within & mask)
         inputs = self._inputs
         inputs.sizes[row].copy_(torch.tensor(size))
-        for there, here in ((inputs.within, within), (inputs.blocked, blocked), (inputs.keepable, keepable)):
+        for there, here in ((inputs.within, within), (inputs.blocked, blocked), (inputs.dropped, dropped)):
             there[row].copy_(torch.from_numpy(here))
         self._places[row] = size, border, None if mask is None else mask.copy()
 

@@ -10,6 +10,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from superpoint_ros.features.device_matching import nearest_on_device
 from superpoint_ros.network.engines.dense_plan import FEWEST, Inputs, Kind, Plan, extract, packed
@@ -41,6 +43,17 @@ def moved(layer, device):
     return replace(layer, weight=there(layer.weight), bias=there(layer.bias), norm=norm)
 
 
+class OneDevice(TorchDispatchMode):
+    """Refuses steps that would copy a number from the host, which no graph can hold: tensors of different devices, and
+    `torch.where` with a number, which makes a tensor of it."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        devices = {leaf.device for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)}
+        assert len(devices) <= 1, f"{function} mixes {devices}"
+        assert not str(function).startswith("aten.where.Scalar"), f"{function} copies a number"
+        return function(*args, **(kwargs or {}))
+
+
 def in_steps(x, weight, bias):
     return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2).relu_()
 
@@ -54,7 +67,9 @@ def test_no_step_waits_for_a_result_or_leaves_the_device(random_checkpoint, opti
     network = TorchNetwork(random_checkpoint(**options), CPU, dtype, in_steps)  # reads weights, which must have values
     with without_values(device):
         network._layers = {name: moved(layer, device) for name, layer in network._layers.items()}
-        result = extract(network, Inputs.zeros(2, SHAPE, device), kind, dtype)
+        inputs = Inputs.zeros(2, SHAPE, device)
+        with OneDevice():
+            result = extract(network, inputs, kind, dtype)
         width = 16 * (1 if dtype == torch.float16 else 2)
         assert result.packed.shape == (2, kind.keypoints * (6 + width) + 2)
         assert {each.device for each in vars(result).values()} == {device}
@@ -77,6 +92,8 @@ def test_such_tensors_do_refuse_to_be_waited_for_and_to_be_mixed(device):
             packed(heatmap, dense, Inputs.zeros(1, SHAPE, CPU), kind, torch.float32, 2)
         with pytest.raises(RuntimeError):
             bool(heatmap.any())
+        with OneDevice(), pytest.raises(AssertionError, match="copies a number"):
+            torch.where(heatmap > 0, heatmap, 0)
 
 
 @pytest.mark.parametrize(
