@@ -95,8 +95,8 @@ def section(report: dict[str, Any]) -> str:
     minutes, settled, end = memory["seconds"] / 60, memory["settled_mb"], memory["end_mb"]
     lines += [
         "",
-        f"Memory of the GPU over {minutes:.0f} minutes of {memory['calls']} calls, three sizes in batches of one to four: "
-        f"{settled:.0f} MB after a fifth of the time, {end:.0f} MB at the end.",
+        f"Memory of the GPU over {minutes:.0f} minutes of {memory['calls']} calls, three sizes in batches of one to "
+        f"four: {settled:.0f} MB after a fifth of the time, {end:.0f} MB at the end.",
         "",
     ]
     node = report["node"]

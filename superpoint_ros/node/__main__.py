@@ -19,6 +19,7 @@ def main(args: list[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     with ending_at_once():
         from superpoint_ros.frontend.parameter_file import robot_wide_names
+        from superpoint_ros.network.engines.devices import DeviceLost
         from superpoint_ros.node.superpoint_node import SuperPointNode
 
     make_room()
@@ -33,6 +34,8 @@ def main(args: list[str] | None = None) -> int:
         # a parameter, before there is a node to log it
         print(f"superpoint_node: {error}", file=sys.stderr)
         return 1
+    except DeviceLost:
+        return 1  # the node has logged it
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except Exception:
@@ -43,7 +46,7 @@ def main(args: list[str] | None = None) -> int:
         if node is not None:
             node.destroy_node()
         rclpy.try_shutdown()
-    return 1 if node is not None and node.failed else 0
+    return 0
 
 
 if __name__ == "__main__":

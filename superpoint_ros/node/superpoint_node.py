@@ -81,6 +81,8 @@ def told(transition: Transition) -> Transition:
 class SuperPointNode(LifecycleNode):
     """See README.md for topics and parameters; ValueError for a parameter that is not allowed.
 
+    Spinning it raises DeviceLost, which it has logged, when its GPU answers no more.
+
     robot_wide  names of parameters that a file gives to nodes of any name
     """
 
@@ -88,8 +90,8 @@ class SuperPointNode(LifecycleNode):
         super().__init__(NODE_NAME, **kwargs)
         self.rig: Rig | None = None
         self._extractor: Extractor | None = None
-        self.failed = False
-        """Whether the process must end: what went wrong has been logged."""
+        self._lost: DeviceLost | None = None
+        self._losing = self.create_guard_condition(self._raise_lost)
         self._on_cpu = ""  # why, though a GPU was asked for
         self._state = "unconfigured"
         self._enabled = True
@@ -233,11 +235,15 @@ class SuperPointNode(LifecycleNode):
         return Extractor(weights, "cpu", engine)
 
     def _end(self, error: DeviceLost) -> None:
-        """End the process, which alone brings such a GPU back; whoever launched it may start another."""
-        if not self.failed:
-            self.failed = True
+        """Stop spinning, from any thread: only another process, which a launch file may start, brings the GPU back."""
+        if self._lost is None:
+            self._lost = error
             self.get_logger().fatal(f"The node ends: {error}.")
-            self.context.try_shutdown()
+            self._losing.trigger()
+
+    def _raise_lost(self) -> None:
+        assert self._lost is not None
+        raise self._lost
 
     # Services
 
