@@ -5,15 +5,11 @@ What happens to an image is in `rig.py` and `camera.py`.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import functools
-import gc
 import traceback
 from collections.abc import Callable, Collection
 from typing import Any
 
-import torch
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -22,14 +18,11 @@ from std_srvs.srv import SetBool, Trigger
 
 from superpoint_ros.features.extractor import Extractor
 from superpoint_ros.frontend import parameters
-from superpoint_ros.frontend.parameters import Parameters
-from superpoint_ros.frontend.tracker import Tracker
-from superpoint_ros.network.engines.choice import CUDA_ENGINES
-from superpoint_ros.network.engines.devices import DeviceLost, DeviceUnusable
-from superpoint_ros.network.engines.parity import built_in_picture
+from superpoint_ros.network.engines.devices import DeviceLost
 from superpoint_ros.node.camera import Camera
 from superpoint_ros.node.clock import MISSING, PAUSED, ClockWatch
 from superpoint_ros.node.declaration import declare, follow_changes
+from superpoint_ros.node.network import give_back_memory, make_extractor, warm_up
 from superpoint_ros.node.qos import advertise, warn_of_ineffective_overrides
 from superpoint_ros.node.rig import Rig
 
@@ -40,23 +33,6 @@ SUCCESS, FAILURE, ERROR = (
     TransitionCallbackReturn.ERROR,
 )
 Transition = Callable[["SuperPointNode", LifecycleState], TransitionCallbackReturn]
-
-
-def give_back_memory() -> None:
-    """Return what a network has left: glibc keeps a hundred megabytes for the next one, and torch the GPU's memory."""
-    gc.collect()
-    if torch.cuda.is_initialized():
-        with contextlib.suppress(RuntimeError):  # a GPU that answers no more
-            torch.cuda.empty_cache()
-    with contextlib.suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-
-
-def warm_up(extractor: Extractor) -> None:
-    """Extract and match once: libraries load what they need at its first use, a GPU's for seconds."""
-    found, tracker = extractor(built_in_picture((480, 640))), Tracker(extractor.device)
-    for stamp in (0, 1):
-        tracker.advance(stamp, found, threshold=3.0)
 
 
 def told(transition: Transition) -> Transition:
@@ -120,11 +96,12 @@ class SuperPointNode(LifecycleNode):
         """Load the weights, warm the device up, and announce the topics."""
         values = self.parameters
         try:
-            self._extractor = self._make_extractor(values)
+            self._extractor, self._on_cpu = make_extractor(values, self.get_logger().warning)
             values.apply(self._extractor)
             self._extractor.resize = None  # for cameras' images; this one may become too thin
             warm_up(self._extractor)
         except DeviceLost as error:
+            self._clean_up()
             self._end(error)
             return FAILURE
         except (ValueError, OSError, RuntimeError) as error:
@@ -215,24 +192,6 @@ class SuperPointNode(LifecycleNode):
             rig.destroy()
             del rig
             give_back_memory()
-
-    def _make_extractor(self, values: Parameters) -> Extractor:
-        """On the device asked for; if that cannot be used on the CPU, for a slow robot beats a blind one."""
-        weights, self._on_cpu = values.weights or None, ""
-        if values.device.startswith("cuda") and not torch.cuda.is_available():
-            self._on_cpu = "there is no CUDA GPU"
-        else:
-            try:
-                extractor = Extractor(weights, values.device, values.engine, values.precision)
-            except DeviceUnusable as error:
-                self._on_cpu = str(error)
-            else:
-                if extractor.trouble:
-                    self.get_logger().warning(f"{extractor.trouble}; using the CPU.")
-                return extractor
-        self.get_logger().warning(f"Parameter device is '{values.device}', but {self._on_cpu}; using the CPU.")
-        engine = "auto" if values.engine in CUDA_ENGINES else values.engine
-        return Extractor(weights, "cpu", engine)
 
     def _end(self, error: DeviceLost) -> None:
         """Stop spinning, from any thread: only another process, which a launch file may start, brings the GPU back."""

@@ -10,10 +10,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from superpoint_ros.network.checkpoint import DEFAULT_WEIGHTS, Checkpoint, load_checkpoint
-from superpoint_ros.network.engines import dense_plan
+from superpoint_ros.network.engines import dense_plan, torch_engine
 from superpoint_ros.network.engines.choice import LIMITS, installed
 from superpoint_ros.network.engines.cpu_engine import CpuEngine
-from superpoint_ros.network.engines.dense_plan import AGAIN, FEWEST
+from superpoint_ros.network.engines.dense_plan import FEWEST
 from superpoint_ros.network.engines.engine import pad_to_cells
 from superpoint_ros.network.engines.graphs import GraphCapture
 from superpoint_ros.network.engines.onnx_file import onnx_bytes
@@ -342,6 +342,14 @@ def test_results_stay_what_they_were_when_the_buffers_are_used_again(small):
         np.testing.assert_array_equal(array, copy)
 
 
+@pytest.fixture
+def again(monkeypatch):
+    """The number of calls after which what failed is tried again, made small."""
+    for module in (dense_plan, torch_engine):
+        monkeypatch.setattr(module, "AGAIN", 8)
+    return 8
+
+
 class Failing(Graphs):
     """Captures fail for so many times."""
 
@@ -368,7 +376,7 @@ def test_a_capture_that_fails_once_is_tried_again_with_the_memory_of_other_plans
     assert failing.captures == 3
 
 
-def test_a_capture_that_fails_twice_costs_its_plan_the_graph_for_a_while_and_no_other(random_checkpoint, caplog):
+def test_a_capture_that_fails_twice_costs_its_plan_the_graph_for_a_while_and_no_other(random_checkpoint, caplog, again):
     failing = Failing(2)
     engine = TorchEngine(random_checkpoint(), CPU, captures=failing)
     with caplog.at_level(logging.WARNING, LOGGER):
@@ -377,12 +385,12 @@ def test_a_capture_that_fails_twice_costs_its_plan_the_graph_for_a_while_and_no_
     assert failing.captures == 1  # the other's
     assert [record.getMessage() for record in caplog.records] == [
         "A CUDA graph for 1 pictures of 80×64 cannot be captured (RuntimeError: operation not permitted when stream is "
-        f"capturing), not with the memory of all others either; its steps run one by one for the next {AGAIN} calls."
+        f"capturing), not with the memory of all others either; its steps run one by one for the next {again} calls."
     ]
-    for _ in range(AGAIN - 2):
-        [again] = run(engine)
+    for _ in range(again - 2):
+        [later] = run(engine)
     assert failing.captures == 1
-    np.testing.assert_array_equal(again.xy, alone.xy)
+    np.testing.assert_array_equal(later.xy, alone.xy)
     run(engine)
     assert failing.captures == 2
 
@@ -408,7 +416,7 @@ def hungry(random_checkpoint):
     return network, TorchEngine(random_checkpoint(), CPU, network=network)
 
 
-def test_what_memory_lacks_for_goes_through_with_fewer_at_a_time_and_later_whole_again(hungry, caplog):
+def test_what_memory_lacks_for_goes_through_with_fewer_at_a_time_and_later_whole_again(hungry, caplog, again):
     network, engine = hungry
     expected = run(engine, 5)
     network.room = 2
@@ -418,13 +426,12 @@ def test_what_memory_lacks_for_goes_through_with_fewer_at_a_time_and_later_whole
                 np.testing.assert_array_equal(one.xy, other.xy)
     assert [record.getMessage() for record in caplog.records] == [
         f"cpu lacks memory for {count} pictures of 80×64 at a time (Tried to allocate {count} GiB); "
-        f"it takes {count // 2} for the next {AGAIN} calls."
+        f"it takes {count // 2} for the next {again} calls."
         for count in (8, 4)
     ]
-    network.room, batches = 8, []
-    network.register = network._convolve
-    network._convolve = lambda x, *rest: batches.append(len(x)) or network.register(x, *rest)
-    for _ in range(AGAIN):
+    network.room, batches, convolve = 8, [], network._convolve
+    network._convolve = lambda x, *rest: batches.append(len(x)) or convolve(x, *rest)
+    for _ in range(again):
         run(engine, 5)
     assert set(batches) == {1, 2, 8}
 
