@@ -7,6 +7,7 @@ import ctypes
 import gc
 from collections.abc import Callable
 
+import numpy as np
 import torch
 
 from superpoint_ros.features.extractor import Extractor
@@ -40,7 +41,10 @@ def make_extractor(values: Parameters, warn: Callable[[str], object]) -> tuple[E
 
 
 def warm_up(extractor: Extractor) -> None:
-    """Extract and match once: libraries load what they need at its first use, a GPU's for seconds."""
+    """Extract once, on a GPU match too: its libraries load what they need at the first use, for seconds."""
+    if extractor.device == "cpu":
+        extractor(np.zeros((480, 640), np.uint8))
+        return
     found, tracker = extractor(built_in_picture((480, 640))), Tracker(extractor.device)
     for stamp in (0, 1):
         tracker.advance(stamp, found, threshold=3.0)

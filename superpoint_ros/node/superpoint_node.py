@@ -191,7 +191,7 @@ class SuperPointNode(LifecycleNode):
         if rig is not None:
             rig.destroy()
             del rig
-            give_back_memory()
+        give_back_memory()
 
     def _end(self, error: DeviceLost) -> None:
         """Stop spinning, from any thread: only another process, which a launch file may start, brings the GPU back."""
