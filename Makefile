@@ -5,6 +5,7 @@
 # make soak   ten minutes of a real node while everything that can go wrong does
 # make bench  how fast weights and engines are on this machine, also in build/bench.json
 # make setup  only the set-up that the others need: .venv and the messages
+# make docs   the documentation site, in build/docs/index.html; a dead link in it is an error
 # make parameters  write the table of parameters into README.md and config/superpoint.yaml
 # make clean  remove everything that these made
 #
@@ -53,7 +54,7 @@ unexport LD_LIBRARY_PATH _ROS_WHEELS_BOOTSTRAP_COMPLETE
 endif
 endif
 
-.PHONY: setup demo fuzz test lint soak bench parameters clean FORCE
+.PHONY: setup demo fuzz test lint soak bench docs parameters clean FORCE
 .DELETE_ON_ERROR:
 
 setup: $(BUILD)/installed
@@ -80,6 +81,11 @@ soak: setup
 
 bench: setup
 	$(WITH_ROS) $(VENV)/bin/superpoint bench --json build/bench.json
+
+docs: $(VENV)/docs
+	rm -rf build/docs
+	$(VENV)/bin/python -m sphinx --quiet --fail-on-warning --keep-going docs build/docs
+	@echo 'build/docs/index.html'
 
 parameters: setup
 	$(WITH_ROS) $(VENV)/bin/python docs/write_parameters.py
@@ -115,6 +121,11 @@ $(VENV)/packages: pyproject.toml setup.py package.xml
 	    echo 'make setup: pip failed, its message is above; is the package index within reach?' >&2; \
 	    exit 1; }
 	@echo '$(PACKAGES_KEY)' > $@
+
+$(VENV)/docs: $(VENV)/packages
+	@echo 'Installing Sphinx into $(VENV).'
+	@$(PIP) install --quiet --no-build-isolation --editable '.[docs]'
+	@touch $@
 
 # Installed as links, so an edit is live; only a file that came or went needs another install.
 FILES := $(sort $(shell find superpoint_ros training launch config \

