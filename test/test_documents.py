@@ -5,10 +5,12 @@ from __future__ import annotations
 import ast
 import os
 import re
+import select
 import shlex
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -313,3 +315,40 @@ def test_the_recipe_reads_the_features_that_it_extracts(place, capsys):
     exec(compile(code, document.name, "exec"), {})
     (first, second) = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r"1 /superpoint/features \((\d+),\) \(\1, 256\)", first) and second.startswith("1 /super")
+
+
+def test_the_first_subscriber_of_the_quick_start_reads_features(tmp_path, ros_domain):
+    rclpy = pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
+    from superpoint_ros.msg import Features
+
+    (code,) = blocks((ROOT / "docs" / "quick_start.md").read_text(), "python")
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=ros_domain)
+    node = rclpy.create_node("superpoint", context=context)
+    publisher = node.create_publisher(Features, "~/features", 1)
+    message = Features(x=[1.0, 2.0], y=[3.0, 4.0], descriptor_dim=2, descriptors=bytes(16))
+    environment = os.environ | {"ROS_DOMAIN_ID": str(ros_domain)}
+    reader = subprocess.Popen(
+        [sys.executable, "-u", "-c", code], env=environment, cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not select.select([reader.stdout], [], [], 0.1)[0]:
+            assert reader.poll() is None and time.monotonic() < deadline
+            publisher.publish(message)
+        assert reader.stdout.readline() == "2 keypoints, descriptors (2, 2)\n"
+    finally:
+        reader.kill()
+        reader.communicate()
+        node.destroy_node()
+        rclpy.shutdown(context=context)
+
+
+def test_the_topics_that_are_listed_are_those_of_the_node():
+    pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
+    from superpoint_ros.node.outputs import Outputs
+
+    table = re.findall(r"^\| (`~/.*?`) \| `(.*?)` \|", (ROOT / "docs" / "topics.md").read_text(), re.M)
+    listed = {topic: kind for topics, kind in table for topic in re.findall(r"`~/(.*?)`", topics)}
+    published = {name: f"{kind.__module__.split('.')[0]}/{kind.__name__}" for name, kind in Outputs.TYPES.items()}
+    assert {name: kind for name, kind in listed.items() if not kind.startswith("std_srvs")} == published
