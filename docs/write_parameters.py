@@ -56,7 +56,9 @@ def markdown() -> str:
     rows = ["", "| parameter | default | live | what | allowed |", "|---|---|---|---|---|"]
     for name, row in TABLE.items():
         live = "yes" if row.metadata["live"] else ""
-        rows.append(f"| `{name}` | `{default(row)}` | {live} | {row.metadata['description']} | {allowed(row)} |")
+        own = f" `CAMERA.{name}` for one camera." if row.metadata["by_camera"] else ""
+        what = f"{row.metadata['description']}{own}"
+        rows.append(f"| `{name}` | `{default(row)}` | {live} | {what} | {allowed(row)} |")
     return "\n".join([*rows, "", ""])
 
 

@@ -42,7 +42,9 @@ ARGUMENTS = [
     DeclareLaunchArgument("bag", description="The bag to play."),
     DeclareLaunchArgument("output", description="The bag to record features, matches and homographies into."),
     DeclareLaunchArgument("rate", default_value="1.0", description="Times the original speed."),
-    *shared_arguments("image_topic", "namespace", "params_file", "device"),
+    *shared_arguments(
+        "image_topic", "camera_info_topic", "mask_topic", "namespace", "node_name", "params_file", "device"
+    ),
     DeclareLaunchArgument(
         "player",
         default_value="",
@@ -70,7 +72,7 @@ def make_processes(context: LaunchContext) -> list[Action]:
     namespace = given["namespace"].strip("/")
     if not given["player"]:
         check_topic(given, namespace)
-    prefix = f"/{namespace}/superpoint" if namespace else "/superpoint"
+    prefix = f"/{namespace}/{given['node_name']}" if namespace else f"/{given['node_name']}"
     topics = [f"{prefix}/{name}" for name in ("features", "matches", "homography")]
     record = ExecuteProcess(cmd=record_command(given["output"], topics), output="both", name="record")
     play = ExecuteProcess(cmd=play_command(given["player"], given["bag"], given["rate"]), output="screen", name="play")

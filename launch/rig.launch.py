@@ -32,6 +32,16 @@ ARGUMENTS = [
         description="In place of the frame in the images' headers, one for each camera; []: theirs.",
     ),
     DeclareLaunchArgument(
+        "camera_info_topics",
+        default_value="[]",
+        description="Topics of the calibrations, one for each camera; []: camera_info beside the images.",
+    ),
+    DeclareLaunchArgument(
+        "mask_topics",
+        default_value="[]",
+        description="Topics of the masks (parameter use_mask_topic), one for each camera; []: NAME/mask.",
+    ),
+    DeclareLaunchArgument(
         "synchronise",
         default_value="",
         choices=["", "none", "exact", "approximate"],
@@ -43,7 +53,7 @@ ARGUMENTS = [
         default_value="",
         description="Seconds; keep it below half the frame period; empty: as in params_file, or 0.01.",
     ),
-    *shared_arguments("namespace", "params_file", "use_sim_time", "device"),
+    *shared_arguments("namespace", "node_name", "params_file", "use_sim_time", "device", "respawn"),
 ]
 
 
@@ -76,7 +86,13 @@ def make_node(context: LaunchContext) -> list[Action]:
     for name in ("image_topics", "frame_ids"):
         if found := names(name, given[name]):
             overrides[name] = found
-    return [LogInfo(msg=f"Rig: {', '.join(told)}."), *superpoint_node(given, overrides)]
+    cameras = overrides.get("cameras") or in_file["cameras"]
+    remappings = [
+        (f"{camera}/{kind}", topic)
+        for kind in ("camera_info", "mask")
+        for camera, topic in pairs(f"{kind}_topics", given[f"{kind}_topics"], cameras)
+    ]
+    return [LogInfo(msg=f"Rig: {', '.join(told)}."), *superpoint_node(given, overrides, remappings)]
 
 
 def names(argument: str, text: str) -> list[str]:
@@ -88,6 +104,16 @@ def names(argument: str, text: str) -> list[str]:
     if not isinstance(found, list) or any(isinstance(name, (list, dict)) for name in found):
         raise ValueError(f"argument '{argument}' must be a list of names, as in [left, right], got '{text}'")
     return [str(name or "") for name in found]
+
+
+def pairs(argument: str, text: str, cameras: list[str]) -> list[tuple[str, str]]:
+    """Each camera and what the list has for it, but for what is empty. Raises ValueError with a sentence."""
+    found = names(argument, text)
+    if found and len(found) != len(cameras):
+        raise ValueError(
+            f"argument '{argument}' must hold one entry for each of the {len(cameras)} cameras {cameras}, got {found}"
+        )
+    return [pair for pair in zip(cameras, found, strict=False) if pair[1]]
 
 
 def seconds(argument: str, text: str) -> float:

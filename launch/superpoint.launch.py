@@ -8,7 +8,17 @@ from launch.actions import OpaqueFunction
 
 from superpoint_ros.node.launch_arguments import shared_arguments, superpoint_node, values_of
 
-ARGUMENTS = shared_arguments("image_topic", "namespace", "params_file", "use_sim_time", "device")
+ARGUMENTS = shared_arguments(
+    "image_topic",
+    "camera_info_topic",
+    "mask_topic",
+    "namespace",
+    "node_name",
+    "params_file",
+    "use_sim_time",
+    "device",
+    "respawn",
+)
 
 
 def generate_launch_description() -> LaunchDescription:

@@ -8,7 +8,7 @@ region of interest as in REP 104, with pixel centres at whole numbers.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -140,6 +140,15 @@ def rays(camera: Calibration, xy: NDArray[np.float32]) -> NDArray[np.float64]:
     full = (rectified + 0.5) * camera.binning - 0.5 + camera.offset
     directions = np.column_stack([full, np.ones(len(full))]) @ np.linalg.inv(camera.p).T
     return np.asarray(directions[:, :2] / directions[:, 2:], np.float64)
+
+
+def normalised(camera: Calibration, xy: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Where pixels of the raw image lie on the plane at distance 1 before the camera, without its lens.
+
+    In the frame of the camera itself, which rectification has not turned: x/z and y/z as OpenCV's undistortPoints has
+    them. xy (N, 2); returns (N, 2) float64, NaN where the lens model cannot be inverted.
+    """
+    return rays(replace(camera, r=np.eye(3), p=camera.k), xy)
 
 
 def _undistorted(camera: Calibration, points: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -8,8 +8,9 @@ from typing import Any
 
 import yaml
 
+from superpoint_ros.frontend.parameter_rules import check_name, checked, is_known, row_of, without_camera
 from superpoint_ros.frontend.parameter_values import fitted
-from superpoint_ros.frontend.parameters import TABLE, Parameters, check_name, checked, is_known
+from superpoint_ros.frontend.parameters import Parameters
 from superpoint_ros.printable import printable
 
 NODE = "superpoint"
@@ -44,8 +45,8 @@ def parameters_of(values: Mapping[str, Any]) -> Parameters:
     fitting = {}
     for name, value in values.items():
         check_name(name)
-        if name in TABLE:
-            fitting[name] = fitted(name, TABLE[name], value)
+        if row := row_of(name):
+            fitting[name] = fitted(name, row, value)
     return checked(Parameters(), fitting)
 
 
@@ -81,6 +82,7 @@ def _in_file(path: Path, warn: Callable[[str], None]) -> dict[str, Any]:
         there = f"its sections are for {', '.join(sections)}" if sections else "it has none"
         raise ValueError(f"{path}: expected a section for /** or /{NODE} with {SECTION}, {there}")
     values: dict[str, Any] = {}
+    robot_wide: set[str] = set()
     for section in sorted(ours, key=lambda each: not _for_any_node(each)):
         for name, value in _flat(sections[section], ""):
             if _for_any_node(section) and not is_known(name):
@@ -91,6 +93,12 @@ def _in_file(path: Path, warn: Callable[[str], None]) -> dict[str, Any]:
             except ValueError as error:
                 raise ValueError(f"{path}: {error}") from None
             values[name] = value
+            (robot_wide.add if _for_any_node(section) else robot_wide.discard)(name)
+    cameras = values.get("cameras") or Parameters().cameras
+    for name in robot_wide:
+        if sentence := without_camera(name, cameras):
+            warn(f"{path}: {sentence}; it is taken to be for other nodes.")
+            del values[name]
     return values
 
 

@@ -41,7 +41,8 @@ def describe(row: Field[Any]) -> str:
     """What a parameter is and what it may be, in one or two sentences."""
     limits, choices = row.metadata["limits"], row.metadata["choices"]
     allowed = f"{limits[0]} to {limits[1]}" if limits else ", ".join(choices)
-    return str(row.metadata["description"]) + (f" Allowed: {allowed}." if allowed else "")
+    own = f" CAMERA.{row.name} for one camera." if row.metadata["by_camera"] else ""
+    return str(row.metadata["description"]) + own + (f" Allowed: {allowed}." if allowed else "")
 
 
 def _scalar(default: Any, value: Any) -> Any:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields, replace
 from typing import Any
 
@@ -13,18 +11,11 @@ from superpoint_ros.features.image import MAX_PIXELS, SMALLEST_SIDE
 from superpoint_ros.features.intensity import AUTOMATIC
 from superpoint_ros.features.pyramid import check_scales
 from superpoint_ros.frontend.messages import DESCRIPTOR_TYPES
-from superpoint_ros.frontend.parameter_values import fitted
+from superpoint_ros.frontend.track_points import LAYOUTS
 from superpoint_ros.frontend.tracker import REFERENCES
 from superpoint_ros.network.engines.engine import ENGINES, PRECISIONS
 from superpoint_ros.network.heatmap import DetectionSettings
 
-CONFIGURE = "takes effect with `configure`: deactivate and clean up first"
-"""What is said of a parameter that does not change live."""
-
-OTHERS = ("use_sim_time", "start_type_description_service")
-"""Parameters of every rclpy node; `qos_overrides.…` comes on top."""
-
-CAMERA_NAME = re.compile(r"[A-Za-z]\w*(/[A-Za-z]\w*)*", re.ASCII)
 PER_CAMERA = ("image_topics", "frame_ids", "mask_files")
 """Arrays with an entry for each camera, or as they are by default."""
 
@@ -35,13 +26,19 @@ def _entry(
     live: bool = False,
     limits: tuple[float, float] | None = None,
     choices: Sequence[str] = (),
+    by_camera: bool = False,
 ) -> Any:
-    """A row of the table. limits: lowest and highest value allowed, both included."""
+    """A row of the table.
+
+    limits     lowest and highest value allowed, both included
+    by_camera  whether `CAMERA.NAME` sets it for one camera
+    """
     metadata = {
         "description": description,
         "live": live,
         "limits": limits,
         "choices": tuple(choices),
+        "by_camera": by_camera,
     }
     return field(default=default, metadata=metadata)
 
@@ -104,7 +101,20 @@ class Parameters:
         "one no image is extracted. Latched: reliable and transient local.",
     )
     autostart: bool = _entry(True, "Configure and activate at start-up; false waits for a lifecycle manager.")
-    max_keypoints: int = _entry(1024, "The strongest keypoints are kept.", live=True, limits=(1, 65536))
+    lazy: bool = _entry(
+        True,
+        "Subscribe to images only while anyone subscribes to what comes of them; false: always, so that a subscriber "
+        "need not wait for the first.",
+        live=True,
+    )
+    rate: float = _entry(
+        0.0,
+        "Images of each camera, or sets of synchronised ones, that are processed in a second, at most; 0.0: all.",
+        live=True,
+        limits=(0.0, 1000.0),
+        by_camera=True,
+    )
+    max_keypoints: int = _entry(1024, "The strongest keypoints are kept.", live=True, limits=(1, 65536), by_camera=True)
     detection_threshold: float = _entry(
         0.005, "A keypoint's score is above this probability.", live=True, limits=(0.0, 0.999)
     )
@@ -120,13 +130,14 @@ class Parameters:
         live=True,
         limits=(0, 1024),
     )
-    subpixel: bool = _entry(False, "Refine keypoints within the pixel.", live=True)
+    subpixel: bool = _entry(True, "Refine keypoints within the pixel.", live=True)
     resize: int = _entry(
         0,
         "Longer side in pixels at which images go through the network; 0: as they come. Half the side is a quarter "
         "of the time. Keypoints are in pixels of the image as it came in any case.",
         live=True,
         limits=(0, 8192),
+        by_camera=True,
     )
     scales: str = _entry(
         "single",
@@ -140,6 +151,7 @@ class Parameters:
         "Values of 16-bit and float images that become black and white. [0.0, 0.0]: found from the images, "
         "and followed slowly.",
         live=True,
+        by_camera=True,
     )
     max_image_pixels: int = _entry(
         MAX_PIXELS,
@@ -154,7 +166,7 @@ class Parameters:
         limits=(0.01, 1.0),
     )
     min_similarity: float = _entry(
-        -1.0,
+        0.6,
         "A match's cosine similarity is at least this; -1.0: off.",
         live=True,
         limits=(-1.0, 1.0),
@@ -188,9 +200,15 @@ class Parameters:
         live=True,
         limits=(0, 1000),
     )
+    track_cloud: str = _entry(
+        "none",
+        "Publish tracks on ~/track_cloud as VINS-Mono's or VINS-Fusion's estimator takes them; needs tracks and the "
+        "calibration on `camera_info`.",
+        choices=LAYOUTS,
+    )
     descriptor_type: str = _entry(
-        "float32",
-        "How descriptors are published; float16 and uint8 need half and a quarter of the bytes.",
+        "float16",
+        "How descriptors are published; float16 and uint8 need half and a quarter of the bytes of float32.",
         live=True,
         choices=tuple(DESCRIPTOR_TYPES),
     )
@@ -206,6 +224,14 @@ class Parameters:
     publish_features: bool = _entry(True, "Publish ~/features, while anyone subscribes.", live=True)
     publish_matches: bool = _entry(True, "Publish ~/matches, while anyone subscribes.", live=True)
     publish_homography: bool = _entry(True, "Publish ~/homography, while anyone subscribes.", live=True)
+
+    by_camera: Mapping[str, Any] = field(default_factory=dict)
+    """`CAMERA.NAME` -> value, of the parameters that may be set for one camera."""
+
+    def of(self, camera: str) -> Parameters:
+        """The values for one camera."""
+        split = ((*key.rpartition(".")[::2], value) for key, value in self.by_camera.items())
+        return replace(self, **{name: value for whose, name, value in split if whose == camera})
 
     def per_camera(self, name: str) -> tuple[str, ...]:
         """The values of a parameter of PER_CAMERA, one for each camera."""
@@ -236,73 +262,8 @@ class Parameters:
         }
 
 
-TABLE: dict[str, Field[Any]] = {row.name: row for row in fields(Parameters)}
-
-
-def change(current: Parameters, proposals: Sequence[Any], configured: bool) -> Parameters:
-    """The values after a change that someone asks for, by rclpy Parameters.
-
-    Raises ValueError with a sentence if a value is not allowed, or not while configured.
-    """
-    values = {each.name: fitted(each.name, TABLE[each.name], each.value) for each in proposals if each.name in TABLE}
-    result = checked(current, values)
-    for name in values:
-        if configured and not TABLE[name].metadata["live"] and getattr(result, name) != getattr(current, name):
-            raise ValueError(f"parameter '{name}' {CONFIGURE}")
-    return result
-
-
-def is_known(name: str) -> bool:
-    """Whether it is in the table, or the name of a parameter that every node has."""
-    return name in TABLE or name in OTHERS or name.startswith("qos_overrides.")
-
-
-def check_name(name: str) -> None:
-    """Raise ValueError for a name that is not known."""
-    if not is_known(name):
-        close = difflib.get_close_matches(name, TABLE, n=1)
-        nearest = f" (did you mean '{close[0]}'?)" if close else ""
-        raise ValueError(f"parameter '{name}' is unknown{nearest}; there are {', '.join(TABLE)}")
-
-
-def checked(current: Parameters, values: dict[str, Any]) -> Parameters:
-    """`current` with these values, whose types and numeric ranges have been checked."""
-    for name, value in values.items():
-        choices = TABLE[name].metadata["choices"]
-        if choices and value not in choices:
-            raise ValueError(f"parameter '{name}' must be one of {', '.join(choices)}, got '{value}'")
-    arrays = {name: tuple(value) for name, value in values.items() if is_array(TABLE[name])}
-    result = replace(current, **{**values, **arrays})
-    span = result.intensity_range
-    if len(span) != 2 or (span != AUTOMATIC and not span[0] < span[1]):
-        raise ValueError(f"parameter 'intensity_range' must be [low, high] with low below high, got {list(span)}")
-    if 0 < result.resize < SMALLEST_SIDE:
-        raise ValueError(f"parameter 'resize' must be 0 or at least {SMALLEST_SIDE} pixels, got {result.resize}")
-    try:
-        check_scales(result.scales)
-    except ValueError as error:
-        raise ValueError(str(error).replace("scales", "parameter 'scales'", 1)) from None
-    _check_cameras(result)
-    return result
-
-
-def _check_cameras(values: Parameters) -> None:
-    names = values.cameras
-    allowed = names == ("",) or all(CAMERA_NAME.fullmatch(name) for name in names)
-    if not names or not allowed or len(set(names)) != len(names):
-        raise ValueError(
-            "parameter 'cameras' must hold different names of letters, digits and _, as in "
-            f"[left, right], or one empty name, got {list(names)}"
-        )
-    if values.synchronise != "none" and len(names) == 1:
-        raise ValueError(f"parameter 'synchronise' must be none for a single camera, got '{values.synchronise}'")
-    for parameter in PER_CAMERA:
-        given = getattr(values, parameter)
-        if given != TABLE[parameter].default and len(given) != len(names):
-            raise ValueError(
-                f"parameter '{parameter}' must hold one entry for each of the {len(names)} "
-                f"cameras {list(names)}, got {list(given)}"
-            )
+TABLE: dict[str, Field[Any]] = {row.name: row for row in fields(Parameters) if row.metadata}
+"""Name -> row."""
 
 
 def is_array(row: Field[Any]) -> bool:

@@ -11,7 +11,7 @@ from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import CameraInfo
 
 from superpoint_ros.features.extractor import Features
-from superpoint_ros.features.rectification import Calibration, Uncalibrated, rays, rectify
+from superpoint_ros.features.rectification import Calibration, Uncalibrated, normalised, rays, rectify
 from superpoint_ros.frontend.calibrations import Calibrations
 from superpoint_ros.node.qos import subscribe
 
@@ -26,7 +26,7 @@ DEPTH = 10
 class CameraInfoListener:
     """Listens to a camera_info topic.
 
-    say  called with a sentence when keypoints cannot be rectified, once for each reason
+    say  called with a sentence when keypoints get no calibrated positions, once for each reason
     """
 
     def __init__(self, node: LifecycleNode, topic: str, say: Callable[[str], None]) -> None:
@@ -54,6 +54,11 @@ class CameraInfoListener:
         """Directions of pixels of an image of that size, as in `rectification.rays`; None as above."""
         camera = self._camera(size, stamp)
         return None if camera is None else rays(camera, xy)
+
+    def normalised(self, xy: NDArray[np.float32], size: tuple[int, int], stamp: int) -> NDArray[np.float64] | None:
+        """Pixels of an image of that size without their lens, as in `rectification.normalised`; None as above."""
+        camera = self._camera(size, stamp)
+        return None if camera is None else normalised(camera, xy)
 
     def _camera(self, size: tuple[int, int], stamp: int) -> Calibration | None:
         try:

@@ -19,12 +19,13 @@ from superpoint_ros.features.homography import HomographyStatus
 from superpoint_ros.features.rectification import COEFFICIENTS
 from superpoint_ros.frontend.parameters import Parameters
 from superpoint_ros.frontend.stamps import nanoseconds
-from superpoint_ros.frontend.tracker import Tracker
+from superpoint_ros.frontend.track_points import PointTracks
+from superpoint_ros.frontend.tracker import Motion, Tracker
 from superpoint_ros.node.faults import Faults
-from superpoint_ros.node.health import SILENCE, assess
+from superpoint_ros.node.health import IDLE, SILENCE, assess
 from superpoint_ros.node.inputs import Inputs
 from superpoint_ros.node.mailbox import Frame
-from superpoint_ros.node.outputs import Outputs, View
+from superpoint_ros.node.outputs import Extracted, Outputs, View
 from superpoint_ros.node.statistics import Period, Statistics, diagnostic_values
 
 AGAIN = 60.0
@@ -34,13 +35,14 @@ AGAIN = 60.0
 class Camera:
     """One camera of the node, from its configuration to its cleanup.
 
-    index  its place in `cameras`. The only camera of a node may have an empty name: its topics are `image`,
-           `~/features` …; those of "left" are `left/image`, `~/left/features` …
+    index       its place in `cameras`. The only camera of a node may have an empty name: its topics are `image`,
+                `~/features` …; those of "left" are `left/image`, `~/left/features` …
+    on_matched  called when a subscriber of its outputs comes or goes, where rclpy tells
 
     Raises ValueError or RuntimeError with a sentence for a mask, topic or QoS override that is not allowed.
     """
 
-    def __init__(self, node: LifecycleNode, values: Parameters, index: int) -> None:
+    def __init__(self, node: LifecycleNode, values: Parameters, index: int, on_matched: Callable[[], None]) -> None:
         self._node = node
         self.name = values.cameras[index]
         self._frame_id = values.per_camera("frame_ids")[index]
@@ -51,16 +53,20 @@ class Camera:
         self._times = (0.0, 0.0)  # latency and age of the features in work when they were published
         self._reported = {"bad": 0, "failed": 0, "unmatched": 0, "unmasked": 0, "incomplete": 0}
         self._introduced = False
+        self._extracted: Extracted | None = None  # of the frame in work
+        self._previous: Extracted | None = None
+        self._keyframe: int | None = None  # the stamp of the one that was published last
+        self._points = PointTracks()
         self._blank = ""  # why the last frame without keypoints had none
         slash = "/" if self.name else ""
         image_topic = values.per_camera("image_topics")[index] or f"{self.name}{slash}image"
         mask_file = values.per_camera("mask_files")[index]
         self.inputs = Inputs(node, self.name, image_topic, mask_file, self.faults)
-        self.outputs = Outputs(node, f"~/{self.name}{slash}")
+        self.outputs = Outputs(node, f"~/{self.name}{slash}", on_matched)
         self._status_name = f"{node.get_fully_qualified_name()}: {self.name}{slash}features"
 
-    def subscribe(self, values: Parameters, depth: int, on_frame: Callable[[Frame], None]) -> None:
-        """Listen, with a queue of `depth`. Raises RuntimeError with a sentence if that cannot be."""
+    def listen(self, on_frame: Callable[[Frame], None]) -> None:
+        """Begin anew with images. Raises RuntimeError with a sentence if they cannot be subscribed to."""
 
         def count(frame: Frame) -> None:
             self.statistics.received()
@@ -70,13 +76,14 @@ class Camera:
                 return
             on_frame(frame)
 
-        self._introduced = False
-        self.inputs.subscribe(values, depth, count, self.statistics.lost)
+        self._introduced, self._complained = False, 0.0
+        self.tracker.reset()
         self.statistics.listening()
+        self.inputs.listen(count, self.statistics.lost)
 
     def destroy(self) -> None:
         """Take the topics back."""
-        self.inputs.unsubscribe()
+        self.inputs.close()
         self.outputs.destroy()
 
     def fault(self, kind: str, sentence: str) -> None:
@@ -101,7 +108,8 @@ class Camera:
     ) -> None:
         """Compare a frame's features with the reference, and publish all else that is listened to."""
         stamp = nanoseconds(frame.header.stamp)
-        seen: dict[str, Any] = {"picture": picture, "mask": mask, "positions": self.outputs.wants_matches(values)}
+        positions = self.outputs.wants_matches(values) or self.outputs.wants_track_cloud(values)
+        seen: dict[str, Any] = {"picture": picture, "mask": mask, "positions": positions}
         try:
             motion = self.tracker.advance(stamp, found, **values.tracking(), **(seen if values.refine else {}))
         except Exception:
@@ -111,7 +119,10 @@ class Camera:
         if values.tracks:
             self._send_features(frame, found, values, weights_id, motion.track_ids)
         header = self._header(frame)
+        self._publish_keyframe(stamp, motion, values)
         self.outputs.publish_motion(header, motion, values)
+        if self.outputs.wants_track_cloud(values):
+            self._publish_track_cloud(header, stamp, found, motion, values)
         if not len(found):
             self._blank = likely_reason(picture, mask)
         self.statistics.published(*self._times, len(found))
@@ -122,6 +133,29 @@ class Camera:
             self.outputs.show(view, lambda xy, size: self.inputs.rays(xy, size, stamp))
         except Exception as error:  # what people look at costs nothing else
             self.fault("incomplete", f"a frame is not shown ({type(error).__name__}: {error})")
+
+    def _publish_keyframe(self, stamp: int, motion: Motion, values: Parameters) -> None:
+        """Before what refers to it; it is this frame, or the one before."""
+        keyframe, extracted = motion.reference_stamp, self._previous
+        if keyframe is None:
+            keyframe, extracted = stamp, self._extracted
+        if values.reference == "keyframe" and keyframe != self._keyframe and extracted is not None:
+            self.outputs.publish_keyframe(extracted, values)
+            self._keyframe = keyframe
+        self._previous = self._extracted
+
+    def _publish_track_cloud(
+        self, header: Any, stamp: int, found: Features, motion: Motion, values: Parameters
+    ) -> None:
+        xy = found.xy.copy()
+        xy[motion.matches[:, 1]] = motion.current_xy
+        try:
+            normalised = self.inputs.normalised(xy, found.size, stamp)
+            if normalised is not None and len(motion.track_ids):
+                points = self._points.advance(stamp, motion.track_ids, xy, normalised)
+                self.outputs.publish_track_cloud(header, points, values)
+        except Exception as error:
+            self.fault("incomplete", f"tracks are not published ({type(error).__name__}: {error})")
 
     def _send_features(
         self,
@@ -136,7 +170,8 @@ class Camera:
         except Exception as error:
             rectified = None
             self.fault("incomplete", f"keypoints are not rectified ({type(error).__name__}: {error})")
-        self.outputs.publish_features(self._header(frame), found, values, weights_id, track_ids, rectified)
+        self._extracted = Extracted(self._header(frame), found, weights_id, track_ids, rectified)
+        self.outputs.publish_features(self._extracted, values)
         age = self._node.get_clock().now() - Time.from_msg(frame.header.stamp, self._node.get_clock().clock_type)
         self._times = (time.monotonic() - frame.received, age.nanoseconds / 1e9)
 
@@ -159,19 +194,21 @@ class Camera:
         new = {kind: count - self._reported[kind] for kind, count in counts.items()}
         self._reported = counts
         snapshot, period = self.statistics.snapshot(), self.statistics.period()
+        idle = state == "active" and not self.inputs.listening
         level, sentence = assess(
-            state,
+            IDLE if idle else state,
             self.inputs.topic,
             period,
             snapshot.silence_s,
             new,
-            [*remarks, *self._remarks(period)],
+            [*remarks, *self._remarks(period, values)],
             values.max_age,
             values.overload_drops,
         )
         facts = {
             "topic": self.inputs.topic,
             "calibration": self.inputs.calibration,
+            "subscribers": str(self.outputs.subscribers),
             "rate_in_hz": f"{period.rates[0]:.1f}",
             "rate_out_hz": f"{period.rates[1]:.1f}",
             **self.inputs.intensity,
@@ -185,13 +222,17 @@ class Camera:
             values=[KeyValue(key=k, value=v) for k, v in diagnostic_values(snapshot, counts, facts).items()],
         )
 
-    def _remarks(self, period: Period) -> list[str]:
+    def _remarks(self, period: Period, values: Parameters) -> list[str]:
         """What is wrong with this camera's inputs or pictures."""
         remarks, calibration = [], self.inputs.calibration
         if calibration and calibration not in COEFFICIENTS:
-            remarks.append(f"keypoints are not rectified: {calibration}")
-        if missing := self.inputs.missing_mask:
-            remarks.append(f"no mask has come on {missing}, and no image is extracted without")
+            missing = [
+                ("keypoints are not rectified", values.rectify),
+                ("no track_cloud", values.track_cloud != "none"),
+            ]
+            remarks += [f"{what}: {calibration}" for what, asked_for in missing if asked_for]
+        if mask := self.inputs.missing_mask:
+            remarks.append(f"no mask has come on {mask}, and no image is extracted without")
         if period.empty and period.empty == period.frames_out:
             remarks.append(f"no keypoints in the last second: {self._blank}")
         return remarks
@@ -207,7 +248,7 @@ class Camera:
 
     def complain_of_silence(self) -> None:
         """Log who publishes the topic, when no image came for a while: once, and again every minute."""
-        silence = self.statistics.snapshot().silence_s
+        silence = self.statistics.snapshot().silence_s if self.inputs.listening else 0.0
         if silence <= SILENCE:
             self._complained = 0.0
         elif silence - self._complained > AGAIN or not self._complained:

@@ -11,8 +11,9 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from superpoint_ros.frontend.parameter_file import unknown
+from superpoint_ros.frontend.parameter_rules import CONFIGURE, check_name, checked, is_known, row_of, without_camera
 from superpoint_ros.frontend.parameter_values import fitted
-from superpoint_ros.frontend.parameters import CONFIGURE, TABLE, Parameters, check_name, checked, is_array, is_known
+from superpoint_ros.frontend.parameters import TABLE, Parameters, is_array
 
 INTEGERS = Parameter.Type.INTEGER_ARRAY
 
@@ -36,6 +37,16 @@ def declare(node: Node, robot_wide: Collection[str] = ()) -> Parameters:
         if name in given:
             value = values[name] = fitted(name, row, given[name].value)
         node.declare_parameter(name, list(value) if is_array(row) else value, _descriptor(row), ignore_override=True)
+    for name in given:
+        own = row_of(name)
+        if name in TABLE or own is None:
+            continue
+        sentence = without_camera(name, values.get("cameras", Parameters().cameras))
+        if sentence and name in robot_wide:
+            node.get_logger().warning(f"{sentence}; it is taken to be for other nodes.")
+            continue
+        values[name] = fitted(name, own, given[name].value)
+        node.declare_parameter(name, values[name], _descriptor(own), ignore_override=True)
     return checked(Parameters(), values)
 
 
@@ -43,25 +54,40 @@ def follow_changes(node: Node, change: Callable[[list[Parameter]], None]) -> Non
     """Have `change` judge what someone wants to set; its ValueError is the refusal.
 
     `ros2 param dump` writes all parameters, and `load` sets them all again: what every rclpy node reads at its start
-    only may be set to what it is.
+    only may be set to what it is. `CAMERA.NAME` is declared when it is first set, and may be taken away.
     """
+    new: list[str] = []
+    declaring = False
 
     def prepare(proposals: list[Parameter]) -> list[Parameter]:
+        nonlocal declaring
+        new.clear()
         for each in proposals:
+            row = row_of(each.name)
             if node.has_parameter(each.name):
                 node.describe_parameter(each.name).read_only = False  # the node's own, not a copy: `judge` refuses
+            elif row is not None and each.name not in TABLE:
+                new.append(each.name)
+                declaring = True  # which asks `judge`, too
+                node.declare_parameter(each.name, each.value, _descriptor(row))
+                declaring = False
         return [_as_doubles(each) for each in proposals]
 
     def judge(proposals: list[Parameter]) -> SetParametersResult:
+        if declaring:
+            return SetParametersResult(successful=True)
         try:
             for each in proposals:
-                if each.value is None:
+                if each.value is None and (each.name in TABLE or row_of(each.name) is None):
                     raise ValueError(f"parameter '{each.name}' cannot be taken away")
-                own = each.name in TABLE or each.name == "use_sim_time" or not node.has_parameter(each.name)
+                known = row_of(each.name) is not None
+                own = known or each.name == "use_sim_time" or not node.has_parameter(each.name)
                 if not own and each.value != node.get_parameter(each.name).value:
                     raise ValueError(f"parameter '{each.name}' is read when the node starts; start it again")
             change(proposals)
         except ValueError as error:
+            for name in new:
+                node.undeclare_parameter(name)
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
 
@@ -72,7 +98,7 @@ def follow_changes(node: Node, change: Callable[[list[Parameter]], None]) -> Non
 
 def _as_doubles(given: Parameter) -> Parameter:
     """Whole numbers given for doubles as doubles: to rclpy those are other types."""
-    row = TABLE.get(given.name)
+    row = row_of(given.name)
     if row is None:
         return given
     if isinstance(row.default, float) and type(given.value) is int:

@@ -10,6 +10,8 @@ SILENCE = 5.0
 """Seconds without an image after which a topic counts as silent."""
 OTHER_CLOCK = 600.0
 """Seconds between stamps and the node's clock beyond which they are not from the same clock."""
+IDLE = "idle, as nobody subscribes to what comes of the images"
+"""State of a camera of an active node (parameter `lazy`)."""
 OK, WARN, ERROR = 0, 1, 2
 """Levels of diagnostic_msgs/DiagnosticStatus."""
 
@@ -26,13 +28,15 @@ def assess(
 ) -> tuple[int, str]:
     """The worst level, and every reason for one above OK.
 
-    state    of the lifecycle, as in "active"
+    state    of the lifecycle, as in "active", or IDLE
     period   what happened since the last report
     silence  seconds since the last image; 0 where none is to be expected
     faults   frames of each kind ("failed", "bad") since the last report
     remarks  what is wrong with the set-up, such as running on the CPU though CUDA was asked for
     max_age, overload_drops  the parameters of these names
     """
+    if state == IDLE:
+        return OK, IDLE
     if state != "active":
         return OK, f"node is {state}"
     reasons: list[tuple[int, str]] = []
@@ -50,9 +54,10 @@ def assess(
         reasons.append((WARN, f"stamps are {period.age:.0f} s before the node's clock: is use_sim_time right?"))
     elif period.age > max_age:
         reasons.append((WARN, f"features are stale: {period.age:.1f} s old when published"))
-    if period.dropped > 1 and period.dropped > overload_drops * period.frames_in:
+    wanted = period.frames_in - period.skipped
+    if period.dropped > 1 and period.dropped > overload_drops * wanted:
         why = f", since one takes {1e3 * period.latency:.0f} ms" if period.frames_out else ""
-        dropped = f"{period.dropped} of {period.frames_in} images were dropped in the last second"
+        dropped = f"{period.dropped} of {wanted} images were dropped in the last second"
         reasons.append((WARN, f"overloaded: {dropped}{why}"))
     if period.lost > 1 and period.lost > overload_drops * (period.frames_in + period.lost):
         lost = f"{period.lost} of {period.frames_in + period.lost} images"

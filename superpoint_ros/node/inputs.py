@@ -21,7 +21,7 @@ from superpoint_ros.node.calibration import CameraInfoListener
 from superpoint_ros.node.faults import Faults
 from superpoint_ros.node.mailbox import Frame
 from superpoint_ros.node.names import camera_info_topic, compressed_topic, resolved
-from superpoint_ros.node.qos import publishers_sentence, subscribe
+from superpoint_ros.node.qos import prepare_to_subscribe, publishers_sentence, subscribe
 
 
 class Inputs:
@@ -38,47 +38,63 @@ class Inputs:
         self._mask = Mask(mask_file)
         self._mask_came = False
         self._camera_info: CameraInfoListener | None = None
-        self._compressed = False
+        self._asked, self._depth, self._compressed, self._rectify = image_topic, 1, False, False
         self._range = FoundRange()
         self._faults = faults
-        self._subscriptions: list[Any] = []
+        self._images: Any = None
+        self._mask_subscription: Any = None
         self.topic: str = resolved(node, image_topic)
         self.missing_mask = ""
         """The topic of a mask that has not come yet, without which no image is extracted."""
 
-    def subscribe(
-        self, values: Parameters, depth: int, on_frame: Callable[[Frame], None], on_lost: Callable[[int], None]
-    ) -> None:
-        """Listen to images, with a queue of `depth`, and to all that was asked for.
-
-        on_lost  called with how many images the middleware lost
+    def open(self, values: Parameters, depth: int) -> None:
+        """Listen to all that was asked for beside the images, and prepare to listen to these, with a queue of `depth`.
 
         Raises RuntimeError with a sentence for a topic name or a QoS override that is not allowed.
         """
         node, prefix = self._node, f"{self._camera}/" if self._camera else ""
-        compressed = self._compressed = values.image_transport == "compressed"
-        topic = compressed_topic(node, self._image_topic) if compressed else self._image_topic
+        self._compressed, self._depth = values.image_transport == "compressed", depth
+        self._asked = compressed_topic(node, self._image_topic) if self._compressed else self._image_topic
+        self.topic = prepare_to_subscribe(node, self._asked, depth)
+        self._rectify = values.rectify
+        if values.use_mask_topic:
+            mask = self._mask_subscription = subscribe(node, Image, f"{prefix}mask", self._on_mask, latched=True)
+            self.missing_mask = "" if self._mask_came else mask.topic_name
+        if values.rectify or values.track_cloud != "none":
+            topic = camera_info_topic(node, prefix, self._image_topic)
+            self._camera_info = CameraInfoListener(node, topic, self._say)
+
+    @property
+    def listening(self) -> bool:
+        """Whether images are subscribed to."""
+        return self._images is not None
+
+    def listen(self, on_frame: Callable[[Frame], None], on_lost: Callable[[int], None]) -> None:
+        """Subscribe to images.
+
+        on_lost  called with how many of them the middleware lost
+
+        Raises RuntimeError with a sentence if that cannot be.
+        """
 
         def on_image(message: Any) -> None:
             on_frame(Frame(self._camera, message, time.monotonic()))
 
-        message_class = CompressedImage if compressed else Image
-        images = subscribe(node, message_class, topic, on_image, depth, on_lost=on_lost)
-        self._subscriptions.append(images)
-        self.topic = images.topic_name
-        if values.use_mask_topic:
-            mask = subscribe(node, Image, f"{prefix}mask", self._on_mask, latched=True)
-            self._subscriptions.append(mask)
-            self.missing_mask = "" if self._mask_came else mask.topic_name
-        if values.rectify:
-            topic = camera_info_topic(node, prefix, self._image_topic)
-            self._camera_info = CameraInfoListener(node, topic, self._say)
+        kind = CompressedImage if self._compressed else Image
+        self._images = subscribe(self._node, kind, self._asked, on_image, self._depth, on_lost=on_lost)
 
-    def unsubscribe(self) -> None:
-        """Stop listening."""
-        for subscription in self._subscriptions:
-            self._node.destroy_subscription(subscription)
-        self._subscriptions.clear()
+    def ignore(self) -> None:
+        """Unsubscribe from images."""
+        if self._images is not None:
+            self._node.destroy_subscription(self._images)
+            self._images = None
+
+    def close(self) -> None:
+        """Unsubscribe from everything."""
+        self.ignore()
+        if self._mask_subscription is not None:
+            self._node.destroy_subscription(self._mask_subscription)
+            self._mask_subscription = None
         if self._camera_info is not None:
             self._camera_info.destroy()
             self._camera_info = None
@@ -112,12 +128,17 @@ class Inputs:
     def rectified(self, found: Features, stamp: int) -> NDArray[np.float32] | None:
         """Keypoints of the image with this stamp in pixels of the rectified one; None unless asked for and possible."""
         listener = self._camera_info
-        return listener.rectified(found, stamp) if listener else None
+        return listener.rectified(found, stamp) if listener and self._rectify else None
 
     def rays(self, xy: NDArray[np.float32], size: tuple[int, int], stamp: int) -> NDArray[np.float64] | None:
-        """Directions of pixels in the camera's frame; None without `rectify` and a calibration."""
+        """Directions of pixels in the camera's frame; None without a calibration."""
         listener = self._camera_info
         return listener.rays(xy, size, stamp) if listener else None
+
+    def normalised(self, xy: NDArray[np.float32], size: tuple[int, int], stamp: int) -> NDArray[np.float64] | None:
+        """Pixels without their lens, as in `rectification.normalised`; None without a calibration."""
+        listener = self._camera_info
+        return listener.normalised(xy, size, stamp) if listener else None
 
     def _on_mask(self, message: Image) -> None:
         try:

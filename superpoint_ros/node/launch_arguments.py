@@ -19,8 +19,22 @@ from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.substitutions import FindPackageShare
 
+RESPAWN_DELAY = 2.0
+"""Seconds."""
+
 SHARED: dict[str, dict[str, Any]] = {
     "image_topic": {"default_value": "image", "description": "Topic of the images."},
+    "camera_info_topic": {
+        "default_value": "",
+        "description": "Topic of the calibration; empty: camera_info beside the images.",
+    },
+    "mask_topic": {"default_value": "mask", "description": "Topic of the masks (parameter use_mask_topic)."},
+    "node_name": {"default_value": "superpoint", "description": "Name of the node; its topics are below it."},
+    "respawn": {
+        "default_value": "false",
+        "choices": ["true", "false"],
+        "description": "Start the node again, 2 s after it has failed.",
+    },
     "namespace": {"default_value": "", "description": "Namespace of the node."},
     "params_file": {
         "default_value": PathJoinSubstitution([FindPackageShare("superpoint_ros"), "config", "superpoint.yaml"]),
@@ -72,13 +86,20 @@ def _parameters(content: Any) -> Iterator[tuple[str, Any]]:
             yield from _parameters(value)
 
 
-def superpoint_node(given: Mapping[str, str], overrides: Mapping[str, Any] | None = None) -> list[Action]:
+def superpoint_node(
+    given: Mapping[str, str],
+    overrides: Mapping[str, Any] | None = None,
+    remappings: Sequence[tuple[str, str]] = (),
+) -> list[Action]:
     """The node; the shared arguments that were given, and `overrides`, come on top of the parameter file.
 
-    given  text of the arguments; `image_topic`, where it is among them, takes the place of `image`
+    given       text of the arguments; `image_topic`, `camera_info_topic` and `mask_topic`, where they are among them,
+                take the place of `image`, `camera_info` and `mask`
+    remappings  others
 
     If the node fails, `ros2 launch` ends with status 1 when it ends, but nothing else is stopped for that: the launch
-    file may be part of a robot's. Raises ValueError with a sentence for a parameter file that is not there.
+    file may be part of a robot's. One that is started again has not failed. Raises ValueError with a sentence for a
+    parameter file that is not there.
     """
     parameters_in(given["params_file"])
     values: dict[str, Any] = dict(overrides or {})
@@ -86,21 +107,22 @@ def superpoint_node(given: Mapping[str, str], overrides: Mapping[str, Any] | Non
         values["use_sim_time"] = given["use_sim_time"] == "true"
     if given["device"]:
         values["device"] = given["device"]
-    remappings = []
-    if topic := given.get("image_topic"):
-        remappings = [("image", topic)]
+    respawn = given.get("respawn") == "true"
+    renamed = [(name, given.get(f"{name}_topic", "")) for name in ("image", "camera_info", "mask")]
     node = Node(
         package="superpoint_ros",
         executable="superpoint_node",
-        name="superpoint",
+        name=given["node_name"],
         namespace=given["namespace"],
         output="screen",
         parameters=[str(Path(given["params_file"]).expanduser()), values],
-        remappings=remappings,
+        remappings=[*(each for each in renamed if each[1]), *remappings],
+        respawn=respawn,
+        respawn_delay=RESPAWN_DELAY,
     )
 
     def on_exit(event: ProcessExited, context: LaunchContext) -> None:
-        if event.returncode and not context.is_shutdown:
+        if event.returncode and not respawn and not context.is_shutdown:
             mark_failed(context, f"superpoint_node ended with status {event.returncode}.")
 
     return [node, RegisterEventHandler(OnProcessExit(target_action=node, on_exit=on_exit))]

@@ -11,7 +11,7 @@ import numpy as np
 from builtin_interfaces.msg import Time
 from numpy.typing import NDArray
 from rclpy.lifecycle import LifecycleNode
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import Image, PointCloud
 from visualization_msgs.msg import ImageMarker, MarkerArray
 
 from superpoint_ros.bags.content import stamp_fields
@@ -20,13 +20,30 @@ from superpoint_ros.frontend.debug_image import Trails, draw, numbers, segments
 from superpoint_ros.frontend.messages import features_fields, homography_fields, matches_fields, to_message
 from superpoint_ros.frontend.parameters import Parameters
 from superpoint_ros.frontend.stamps import nanoseconds as nanoseconds_of
+from superpoint_ros.frontend.track_points import TrackPoints
 from superpoint_ros.frontend.tracker import Motion
 from superpoint_ros.msg import FeatureMatches, HomographyStamped
 from superpoint_ros.msg import Features as FeaturesMessage
 from superpoint_ros.node.annotations import keypoint_marker, markers, motion_marker
 from superpoint_ros.node.qos import advertise
+from superpoint_ros.node.track_cloud import track_cloud
 
 Rays = Callable[[NDArray[np.float32], tuple[int, int]], NDArray[np.float64] | None]
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """What a Features message is made of.
+
+    track_ids  (N,) int32, or None: without tracks
+    rectified  (N, 2) pixels of the rectified image, or None
+    """
+
+    header: Any
+    found: Features
+    weights_id: str
+    track_ids: NDArray[np.int32] | None
+    rectified: NDArray[np.float32] | None
 
 
 @dataclass(frozen=True)
@@ -46,46 +63,62 @@ class View:
 
 
 class Outputs:
-    """One camera's publishers. A message that nobody subscribes to is never built.
+    """One camera's publishers. A message that nobody subscribes to is never built, but for the latched keyframe.
 
-    prefix  "~/" or "~/left/"
+    prefix      "~/" or "~/left/"
+    on_matched  called when a subscriber of any of them comes or goes, as in `advertise`
     """
 
     TYPES = {
         "features": FeaturesMessage,
         "matches": FeatureMatches,
         "homography": HomographyStamped,
+        "keyframe": FeaturesMessage,
+        "track_cloud": PointCloud,
         "debug_image": Image,
         "annotations/keypoints": ImageMarker,
         "annotations/motion": ImageMarker,
         "markers": MarkerArray,
     }
 
-    def __init__(self, node: LifecycleNode, prefix: str) -> None:
+    LATCHED = ("keyframe",)
+
+    def __init__(self, node: LifecycleNode, prefix: str, on_matched: Callable[[], None]) -> None:
         self._node = node
         self._trails = Trails()
         self.publishers: dict[str, Any] = {}
         for topic, message_class in self.TYPES.items():
-            self.publishers[topic] = advertise(node, message_class, f"{prefix}{topic}")
+            latched = topic in self.LATCHED
+            self.publishers[topic] = advertise(
+                node, message_class, f"{prefix}{topic}", latched=latched, on_matched=on_matched
+            )
 
     def destroy(self) -> None:
         """Take the topics back."""
         for publisher in self.publishers.values():
             self._node.destroy_lifecycle_publisher(publisher)
 
-    def publish_features(
-        self,
-        header: Any,
-        found: Features,
-        values: Parameters,
-        weights_id: str,
-        track_ids: NDArray[np.int32] | None,
-        rectified: NDArray[np.float32] | None,
-    ) -> None:
+    @property
+    def subscribers(self) -> int:
+        """How many there are, of all topics together."""
+        return sum(publisher.get_subscription_count() for publisher in self.publishers.values())
+
+    def publish_features(self, extracted: Extracted, values: Parameters) -> None:
         """Publish keypoints and descriptors, if that is switched on and listened to."""
         if values.publish_features and self._heard("features"):
-            fields = features_fields(found, header, weights_id, values.descriptor_type, track_ids, rectified)
-            self.publishers["features"].publish(to_message(FeaturesMessage, fields))
+            self._publish_as("features", extracted, values)
+
+    def publish_keyframe(self, extracted: Extracted, values: Parameters) -> None:
+        """Publish the features of a new keyframe, for those who come later, too."""
+        self._publish_as("keyframe", extracted, values)
+
+    def wants_track_cloud(self, values: Parameters) -> bool:
+        """Whether a cloud of tracks is switched on and listened to."""
+        return values.track_cloud != "none" and self._heard("track_cloud")
+
+    def publish_track_cloud(self, header: Any, points: TrackPoints, values: Parameters) -> None:
+        """Publish tracks in the layout of VINS."""
+        self.publishers["track_cloud"].publish(track_cloud(header, points, values.track_cloud))
 
     def wants_matches(self, values: Parameters) -> bool:
         """Whether matches are switched on and listened to."""
@@ -134,6 +167,13 @@ class Outputs:
         data.frombytes(canvas.tobytes())
         message.data = data
         return message
+
+    def _publish_as(self, topic: str, extracted: Extracted, values: Parameters) -> None:
+        one = extracted
+        fields = features_fields(
+            one.found, one.header, one.weights_id, values.descriptor_type, one.track_ids, one.rectified
+        )
+        self.publishers[topic].publish(to_message(FeaturesMessage, fields))
 
     def _heard(self, topic: str) -> bool:
         """Whether anyone subscribes: building a message for nobody costs up to a millisecond."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,7 +17,8 @@ from rclpy.qos import (
     qos_check_compatible,
     qos_policy_name_from_kind,
 )
-from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.qos_overriding_options import QoSOverridingOptions, _declare_qos_parameters
+from rclpy.subscription import Subscription
 
 from superpoint_ros.node.names import resolved
 
@@ -26,6 +28,8 @@ except ImportError:  # Humble
     from rclpy.qos_event import PublisherEventCallbacks, SubscriptionEventCallbacks, UnsupportedEventTypeError
 
 OVERRIDES = "qos_overrides."
+TELLS_OF_MATCHES = "matched" in inspect.signature(PublisherEventCallbacks).parameters
+"""Whether rclpy tells when subscribers come and go; Humble's does not."""
 MOST_LOST = 2**20
 """Messages that may be lost at once: Fast DDS 3.2 tells of 2^31 - 1 when a publisher comes anew."""
 UNDISCOVERED = "_NODE_NAME_UNKNOWN_"
@@ -50,9 +54,7 @@ def subscribe(
     Raises RuntimeError with a sentence for a topic name or an override that is not allowed.
     """
     name = resolved(node, topic)
-    profile = QoSProfile(depth=depth, reliability=ReliabilityPolicy.BEST_EFFORT)
-    if latched:
-        profile.reliability, profile.durability = ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL
+    profile = _asked_for(depth, latched)
 
     def create(events: dict[str, Any]) -> Any:
         return node.create_subscription(
@@ -76,29 +78,57 @@ def subscribe(
         raise RuntimeError(f"The subscription to {name} cannot be made: {error}") from None
 
 
+def prepare_to_subscribe(node: LifecycleNode, topic: str, depth: int) -> str:
+    """Declare the overrides of a subscription that is made later, and raise now what it would raise then.
+
+    Returns the full name of the topic.
+    """
+    name = resolved(node, topic)
+    try:
+        _declare_qos_parameters(Subscription, node, name, _asked_for(depth, False), QoSOverridingOptions(OVERRIDABLE))
+    except Exception as error:
+        raise RuntimeError(f"The subscription to {name} cannot be made: {error}") from None
+    return name
+
+
 def plausible(lost: int) -> int:
     """How many messages a middleware's event stands for; none for what cannot be."""
     return lost if 0 <= lost < MOST_LOST else 0
 
 
-def advertise(node: LifecycleNode, message_class: Any, topic: str, depth: int = 5, gated: bool = True) -> Any:
+def advertise(
+    node: LifecycleNode,
+    message_class: Any,
+    topic: str,
+    depth: int = 5,
+    gated: bool = True,
+    latched: bool = False,
+    on_matched: Callable[[], None] | None = None,
+) -> Any:
     """A publisher, reliable unless overridden: it can serve every volatile subscriber.
 
-    gated  whether it publishes only while the node is active
+    gated       whether it publishes only while the node is active
+    latched     whether late subscribers get what was published last
+    on_matched  called when a subscriber comes or goes, where rclpy and the middleware tell
 
     Raises RuntimeError with a sentence for a topic name or an override that is not allowed.
     """
     name = resolved(node, topic)
-    profile = QoSProfile(depth=depth)
-    create = node.create_lifecycle_publisher if gated else node.create_publisher
+    profile = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL) if latched else QoSProfile(depth=depth)
+    make = node.create_lifecycle_publisher if gated else node.create_publisher
+
+    def create(events: dict[str, Any]) -> Any:
+        callbacks = PublisherEventCallbacks(**events)
+        options = QoSOverridingOptions(OVERRIDABLE)
+        return make(message_class, topic, profile, event_callbacks=callbacks, qos_overriding_options=options)
+
+    events: dict[str, Any] = {"incompatible_qos": _complaint(node, name, profile, False)}
+    matched = {"matched": lambda event: on_matched()} if on_matched and TELLS_OF_MATCHES else {}
     try:
-        return create(
-            message_class,
-            topic,
-            profile,
-            event_callbacks=PublisherEventCallbacks(incompatible_qos=_complaint(node, name, profile, False)),
-            qos_overriding_options=QoSOverridingOptions(OVERRIDABLE),
-        )
+        try:
+            return create({**events, **matched})
+        except UnsupportedEventTypeError:
+            return create(events)
     except Exception as error:
         raise RuntimeError(f"The publisher of {name} cannot be made: {error}") from None
 
@@ -157,6 +187,13 @@ def settings(profile: Any) -> str:
     """The policies that decide about compatibility, as in "best effort, volatile"."""
     names = (profile.reliability.name, profile.durability.name)
     return ", ".join(name.lower().replace("_", " ") for name in names)
+
+
+def _asked_for(depth: int, latched: bool) -> QoSProfile:
+    profile = QoSProfile(depth=depth, reliability=ReliabilityPolicy.BEST_EFFORT)
+    if latched:
+        profile.reliability, profile.durability = ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL
+    return profile
 
 
 def _complaint(node: Any, topic: str, profile: QoSProfile, subscribing: bool) -> Callable[[Any], None]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from rclpy.lifecycle import LifecycleNode
 
-from superpoint_ros.features.extractor import Extractor
+from superpoint_ros.features.extractor import Extractor, Features
 from superpoint_ros.frontend.advice import Advice
 from superpoint_ros.frontend.parameters import Parameters
+from superpoint_ros.frontend.rate import RateLimit
 from superpoint_ros.node.camera import AGAIN, Camera
 from superpoint_ros.node.health import SILENCE
 from superpoint_ros.node.mailbox import Frame, Mailbox, Worker
@@ -23,21 +25,40 @@ STOP_LIMIT = 10.0
 """Seconds that stopping waits for the frames in work: a GPU may hang."""
 
 
+@dataclass(frozen=True)
+class Decoded:
+    """A frame that can be extracted.
+
+    picture  (H, W) uint8
+    mask     (H, W) bool, or None: keypoints may be anywhere
+    values   the parameters of its camera
+    """
+
+    frame: Frame
+    picture: NDArray[np.uint8]
+    mask: NDArray[np.bool_] | None
+    values: Parameters
+
+
 class Rig:
     """image callback (→ synchroniser) → mailbox, newest wins → worker: decode → extract → publish.
 
-    values  the parameters; may be replaced at any time
+    values      the parameters; may be replaced at any time
+    on_matched  called when a subscriber of an output comes or goes, where rclpy tells; `attend` is due then
 
     Raises ValueError or RuntimeError with a sentence for a mask, topic name or QoS override that is not allowed,
     and if message_filters is needed and absent.
     """
 
-    def __init__(self, node: LifecycleNode, extractor: Extractor, values: Parameters) -> None:
+    def __init__(
+        self, node: LifecycleNode, extractor: Extractor, values: Parameters, on_matched: Callable[[], None]
+    ) -> None:
         self._node = node
         self._extractor = extractor
         self._worker: Worker | None = None
         self._abandoned: Worker | None = None
         self._synchroniser: Synchroniser | None = None
+        self._post: Callable[[str, Sequence[Frame]], None] = lambda slot, frames: None
         self._complained: float | None = None
         self._advice = Advice(values.weights, self._counts)
         self.values = values
@@ -46,48 +67,84 @@ class Rig:
             message_filters()
         try:
             for index, name in enumerate(values.cameras):
-                self.cameras[name] = Camera(node, values, index)
+                self.cameras[name] = Camera(node, values, index, on_matched)
         except Exception:
             self.destroy()
             raise
 
     @property
     def running(self) -> bool:
-        """Whether it listens to its cameras."""
+        """Whether it is started."""
         return self._worker is not None
 
     def start(self) -> None:
-        """Listen to the cameras and work; RuntimeError with a sentence if that cannot be."""
+        """Be ready to work, and listen to the cameras; RuntimeError with a sentence if that cannot be."""
         if self._abandoned is not None and self._abandoned.busy:
             raise RuntimeError("The frame that was in work when the node stopped is so still; try again later.")
-        synchronised = self.values.synchronise != "none"
+        slots = [SET] if self._synchronised else list(self.cameras)
         # Where a batch is no faster than its images one by one, none waits for another's.
-        in_turn = not synchronised and not self._extractor.batches
-        mailbox = Mailbox([SET] if synchronised else list(self.cameras), in_turn)
+        mailbox = Mailbox(slots, in_turn=not self._synchronised and not self._extractor.batches)
+        limits = {slot: RateLimit() for slot in slots}
 
         def post(slot: str, frames: Sequence[Frame]) -> None:
+            if not limits[slot].allows(frames[-1].received, self.values.of(slot).rate):
+                for frame in frames:
+                    self.cameras[frame.camera].statistics.skipped()
+                return
             for dropped in mailbox.put(slot, frames):
                 self.cameras[dropped.camera].statistics.dropped()
 
-        on_frame = self._synchronised(post) if synchronised else lambda f: post(f.camera, [f])
+        self._post = post
         # The newest frame wins; but of a set none may be overtaken before it found its partners.
-        depth = self.values.sync_queue if synchronised else 1
-        self.reset()
+        depth = self.values.sync_queue if self._synchronised else 1
         self._worker = Worker(mailbox, self._process, self._lose)
         try:
             for camera in self.cameras.values():
-                camera.subscribe(self.values, depth, on_frame)
+                camera.inputs.open(self.values, depth)
+            self.attend(told=False)
         except BaseException:
             self.stop()
             raise
 
+    def attend(self, told: bool = True) -> None:
+        """Listen to those cameras of which someone wants to hear (`lazy`); of a synchronised rig to all, or none.
+
+        told  whether what was so before is known to the log
+
+        Raises RuntimeError with a sentence if images cannot be subscribed to.
+        """
+        if not self.running:
+            return
+        wanted = {name: not self.values.lazy or camera.outputs.subscribers > 0 for name, camera in self.cameras.items()}
+        if self._synchronised:
+            wanted = dict.fromkeys(wanted, any(wanted.values()))
+        begun, ended = [], []
+        for name, camera in self.cameras.items():
+            if wanted[name] and not camera.inputs.listening:
+                begun.append(camera)
+            elif not wanted[name] and (camera.inputs.listening or not told):
+                ended.append(camera)
+        for camera in ended:
+            camera.inputs.ignore()
+        if self._synchronised and ended:
+            self._end_synchroniser()
+        if self._synchronised and begun:
+            self._begin_synchroniser()
+        for camera in begun:
+            camera.listen(self._take)
+        if begun:
+            self._node.get_logger().info(f"Waiting for images on {_topics(begun)}.")
+        if ended:
+            self._node.get_logger().info(
+                f"Nobody subscribes to what comes of images on {_topics(ended)}: they are not taken in (lazy)."
+            )
+
     def stop(self) -> None:
         """Stop listening, and finish the frames in work; those that take longer than STOP_LIMIT are thrown away."""
         for camera in self.cameras.values():
-            camera.inputs.unsubscribe()
-        if self._synchroniser is not None:
-            self._synchroniser.end()
-        worker, self._synchroniser = self._worker, None
+            camera.inputs.close()
+        self._end_synchroniser()
+        worker = self._worker
         if worker is None:
             return
         for dropped in worker.stop(STOP_LIMIT):
@@ -122,7 +179,22 @@ class Rig:
         for camera in self.cameras.values():
             camera.destroy()
 
-    def _synchronised(self, post: Callable[[str, Sequence[Frame]], None]) -> Callable[[Frame], None]:
+    @property
+    def _synchronised(self) -> bool:
+        return self.values.synchronise != "none"
+
+    def _take(self, frame: Frame) -> None:
+        """An image came in."""
+        if not self._synchronised:
+            self._post(frame.camera, [frame])
+        elif self._synchroniser is not None:
+            try:
+                for frames in self._synchroniser.add(frame):
+                    self._post(SET, frames)
+            except ValueError as error:
+                self.cameras[frame.camera].fault("bad", f"{error}; the frame is skipped")
+
+    def _begin_synchroniser(self) -> None:
         values = self.values
         slop = values.sync_slop if values.synchronise == "approximate" else 0.0
 
@@ -130,64 +202,70 @@ class Rig:
             # Of a camera that is faster than another most frames have no partner: no reason for a word.
             self.cameras[name].faults.count_only("unmatched")
 
-        synchroniser = Synchroniser(list(self.cameras), slop, values.sync_queue, on_unmatched, SILENCE)
-        self._synchroniser, self._complained = synchroniser, None
+        self._synchroniser = Synchroniser(list(self.cameras), slop, values.sync_queue, on_unmatched, SILENCE)
 
-        def on_frame(frame: Frame) -> None:
-            try:
-                for frames in synchroniser.add(frame):
-                    post(SET, frames)
-            except ValueError as error:
-                self.cameras[frame.camera].fault("bad", f"{error}; the frame is skipped")
-
-        return on_frame
+    def _end_synchroniser(self) -> None:
+        if self._synchroniser is not None:
+            self._synchroniser.end()
+            self._synchroniser, self._complained = None, None
 
     # In the worker's thread
 
     def _process(self, frames: list[Frame]) -> None:
         values, begun = self.values, time.monotonic()
-        good, pictures, masks = [], [], []
+        # What goes through the network in another size or yields another number of keypoints is a batch of its own.
+        batches: dict[tuple[int, int], list[Decoded]] = {}
         for frame in frames:
-            camera = self.cameras[frame.camera]
+            camera, own = self.cameras[frame.camera], values.of(frame.camera)
             try:
-                picture, mask = camera.inputs.decode(frame.message, values)
+                picture, mask = camera.inputs.decode(frame.message, own)
             except ValueError as error:
                 camera.fault("bad", f"{error}; the frame is skipped")
                 continue
             except Exception as error:  # it must not cost the other cameras' frames, whatever is wrong with it
                 self._lose(error, [frame])
                 continue
-            good.append(frame)
-            pictures.append(picture)
-            masks.append(mask)
-        # Only here, in the worker's thread: a live change must not meet a batch half way.
-        values.apply(self._extractor)
-        extracting = time.monotonic()
-        try:
-            results = self._extractor.batch(pictures, masks)
-        except Exception as error:
-            self._lose_one_by_one(error, good)
-            return
-        extraction, weights_id = time.monotonic() - extracting, self._extractor.weights_id
-        sent = []
-        for frame, picture, mask, found in zip(good, pictures, masks, results, strict=True):
-            if self._worker is None:
-                self.cameras[frame.camera].fault("failed", "a frame is thrown away, as it was not done in time")
-                continue
-            try:
-                self.cameras[frame.camera].publish_features(frame, found, values, weights_id)
-                sent.append((frame, picture, mask, found))
-            except Exception as error:
-                self._lose(error, [frame])
+            batches.setdefault((own.resize, own.max_keypoints), []).append(Decoded(frame, picture, mask, own))
+        extraction, sent = 0.0, []
+        for batch in batches.values():
+            extracting = time.monotonic()
+            sent += self._extract(batch)
+            extraction += time.monotonic() - extracting
         # Matching takes many times as long as publishing: the features of all cameras come first.
-        for frame, picture, mask, found in sent:
+        for one, found in sent:
             try:
-                self.cameras[frame.camera].publish_motion(frame, picture, mask, found, values, weights_id)
+                camera = self.cameras[one.frame.camera]
+                camera.publish_motion(one.frame, one.picture, one.mask, found, values, self._extractor.weights_id)
             except Exception as error:
-                self._lose(error, [frame])
+                self._lose(error, [one.frame])
         if sent:
             whole = time.monotonic() - begun
-            self._advise(sent[0][1], whole / len(frames), extraction / len(frames))
+            self._advise(sent[0][0].picture, whole / len(frames), extraction / len(frames))
+
+    def _extract(self, batch: list[Decoded]) -> list[tuple[Decoded, Features]]:
+        """Extract frames that are alike, and publish their features; those of which that went well."""
+        # Only here, in the worker's thread: a live change must not meet a batch half way.
+        batch[0].values.apply(self._extractor)
+        try:
+            results = self._extractor.batch([one.picture for one in batch], [one.mask for one in batch])
+        except Exception as error:
+            if len(batch) == 1:
+                self._lose(error, [batch[0].frame])
+                return []
+            # Each alone: one that is too large must not cost the rest.
+            return [sent for one in batch for sent in self._extract([one])]
+        sent = []
+        for one, found in zip(batch, results, strict=True):
+            camera = self.cameras[one.frame.camera]
+            if self._worker is None:
+                camera.fault("failed", "a frame is thrown away, as it was not done in time")
+                continue
+            try:
+                camera.publish_features(one.frame, found, one.values, self._extractor.weights_id)
+                sent.append((one, found))
+            except Exception as error:
+                self._lose(error, [one.frame])
+        return sent
 
     def _advise(self, picture: NDArray[np.uint8], whole: float, extraction: float) -> None:
         """Say once what would help a CPU that is too slow; seconds for a picture."""
@@ -203,16 +281,12 @@ class Rig:
         frames_in, dropped = zip(*(camera.statistics.counts() for camera in self.cameras.values()), strict=True)
         return sum(frames_in), sum(dropped)
 
-    def _lose_one_by_one(self, error: Exception, frames: list[Frame]) -> None:
-        """Try each frame of a failed batch alone: one that is too large must not cost the rest."""
-        if len(frames) == 1:
-            self._lose(error, frames)
-            return
-        for frame in frames:
-            self._process([frame])
-
     def _lose(self, error: Exception, frames: list[Frame]) -> None:
         if not self._node.context.ok():
             return  # publishing fails once the process is asked to end
         for frame in frames:
             self.cameras[frame.camera].fault("failed", f"a frame is lost to {type(error).__name__}: {error}")
+
+
+def _topics(cameras: Sequence[Camera]) -> str:
+    return ", ".join(camera.inputs.topic for camera in cameras)

@@ -33,6 +33,7 @@ class Snapshot:
     keypoints: float
     silence_s: float
     frames_lost: int = 0
+    frames_skipped: int = 0
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Period:
     lost          images that the middleware says never arrived
     empty         frames without a single keypoint
     rates         images in and frames out, Hz
+    skipped       images beyond the `rate` asked for
     motionless_s  seconds since a homography was OK, or since they began to fail; 0 unless they do
     """
 
@@ -54,6 +56,7 @@ class Period:
     empty: int = 0
     rates: tuple[float, float] = (0.0, 0.0)
     motionless_s: float = 0.0
+    skipped: int = 0
 
 
 class Statistics:
@@ -66,10 +69,10 @@ class Statistics:
         self._latency: deque[float] = deque(maxlen=WINDOW)
         self._age: deque[float] = deque(maxlen=WINDOW)
         self._keypoints: deque[int] = deque(maxlen=WINDOW)
-        self._frames_lost = self._empty = 0
+        self._frames_lost = self._frames_skipped = self._empty = 0
         self._last_image = self._looked = clock()
         self._motionless_since: float | None = None
-        self._seen = (0, 0, 0, 0, 0)
+        self._seen = (0, 0, 0, 0, 0, 0)
 
     def listening(self) -> None:
         """From now on images are expected."""
@@ -93,6 +96,11 @@ class Statistics:
         with self._lock:
             self._frames_dropped += 1
 
+    def skipped(self) -> None:
+        """An image came sooner than `rate` allows."""
+        with self._lock:
+            self._frames_skipped += 1
+
     def published(self, latency: float, age: float, keypoints: int) -> None:
         """A frame's results went out; times in seconds."""
         with self._lock:
@@ -111,16 +119,23 @@ class Statistics:
                 self._motionless_since = self._clock()
 
     def counts(self) -> tuple[int, int]:
-        """Images that came in, and that were dropped."""
+        """Images that came in and were to be processed, and those of them that were dropped."""
         with self._lock:
-            return self._frames_in, self._frames_dropped
+            return self._frames_in - self._frames_skipped, self._frames_dropped
 
     def period(self) -> Period:
         """What happened since the last call."""
         with self._lock:
-            counts = (self._frames_in, self._frames_out, self._frames_dropped, self._frames_lost, self._empty)
+            counts = (
+                self._frames_in,
+                self._frames_out,
+                self._frames_dropped,
+                self._frames_lost,
+                self._empty,
+                self._frames_skipped,
+            )
             new = tuple(now - then for now, then in zip(counts, self._seen, strict=True))
-            frames_in, frames_out, dropped, lost, empty = new
+            frames_in, frames_out, dropped, lost, empty, skipped = new
             now, self._seen = self._clock(), counts
             seconds, self._looked = max(now - self._looked, 1e-3), now
             since = self._motionless_since
@@ -137,6 +152,7 @@ class Statistics:
                 empty,
                 rates=(frames_in / seconds, frames_out / seconds),
                 motionless_s=0.0 if since is None else now - since,
+                skipped=skipped,
             )
 
     def snapshot(self) -> Snapshot:
@@ -151,6 +167,7 @@ class Statistics:
                 _median(self._keypoints),
                 self._clock() - self._last_image,
                 self._frames_lost,
+                self._frames_skipped,
             )
 
 
@@ -160,6 +177,7 @@ def diagnostic_values(snapshot: Snapshot, faults: Mapping[str, int], facts: Mapp
         "frames_in": str(snapshot.frames_in),
         "frames_out": str(snapshot.frames_out),
         "frames_dropped": str(snapshot.frames_dropped),
+        "frames_skipped": str(snapshot.frames_skipped),
         "frames_lost": str(snapshot.frames_lost),
         **{f"frames_{kind}": str(count) for kind, count in faults.items()},
         "latency_ms_p50": f"{snapshot.latency_ms[0]:.2f}",

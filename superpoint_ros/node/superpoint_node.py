@@ -21,7 +21,8 @@ from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool, Trigger
 
 from superpoint_ros.features.extractor import Extractor
-from superpoint_ros.frontend import parameters
+from superpoint_ros.frontend.parameter_rules import change
+from superpoint_ros.frontend.parameters import TABLE
 from superpoint_ros.node.camera import Camera
 from superpoint_ros.node.clock import MISSING, PAUSED, ClockWatch
 from superpoint_ros.node.declaration import declare, follow_changes
@@ -114,7 +115,7 @@ class SuperPointNode(LifecycleNode):
             self.get_logger().error(f"The network cannot be set up: {error}.")
             return FAILURE
         try:
-            self.rig = Rig(self, self._extractor, values)
+            self.rig = Rig(self, self._extractor, values, self._attend)
         except (ValueError, RuntimeError) as error:
             self._clean_up()
             self.get_logger().error(f"The cameras cannot be set up: {error}")
@@ -133,7 +134,7 @@ class SuperPointNode(LifecycleNode):
             super().on_deactivate(state)
             return FAILURE
         if not self._enabled:
-            self.get_logger().info("Active, but disabled by ~/enable: no images are listened to.")
+            self.get_logger().info("Active, but disabled by ~/enable: no images are taken in.")
         self._state = "active"
         return result
 
@@ -179,9 +180,17 @@ class SuperPointNode(LifecycleNode):
         except RuntimeError as error:
             self.get_logger().error(str(error))
             return False
-        self.get_logger().info(f"Waiting for images on {self._topics()}.")
         warn_of_ineffective_overrides(self)
         return True
+
+    def _attend(self) -> None:
+        """Begin or end to take images in, as subscribers come and go."""
+        if self.rig is None:
+            return
+        try:
+            self.rig.attend()
+        except RuntimeError as error:  # what a callback raises would end the node
+            self.get_logger().error(str(error))
 
     def _stop_listening(self) -> None:
         if self.rig is not None and self.rig.running:
@@ -234,14 +243,20 @@ class SuperPointNode(LifecycleNode):
     # Parameters
 
     def _change_parameters(self, proposals: list[Parameter]) -> None:
-        values = parameters.change(self.parameters, proposals, configured=self._extractor is not None)
-        changed = [name for name in parameters.TABLE if getattr(values, name) != getattr(self.parameters, name)]
-        for name in changed:
-            old, new = getattr(self.parameters, name), getattr(values, name)
-            self.get_logger().info(f"Parameter {name} is {new!r} from now on, no longer {old!r}.")
-        self.parameters = values
+        values = change(self.parameters, proposals, configured=self._extractor is not None)
+        old, new = (
+            {**{name: getattr(each, name) for name in TABLE}, **each.by_camera} for each in (self.parameters, values)
+        )
+        for name in {**old, **new}:
+            if new.get(name) != old.get(name):
+                text = f"is {new[name]!r} from now on" if name in new else "is as for all cameras from now on"
+                before = f", no longer {old[name]!r}" if name in old else ""
+                self.get_logger().info(f"Parameter {name} {text}{before}.")
+        began, self.parameters = self.parameters, values
         if self.rig is not None:
             self.rig.values = values
+        if values.lazy != began.lazy:
+            self._attend()
 
     # Diagnostics
 
@@ -258,6 +273,7 @@ class SuperPointNode(LifecycleNode):
             remarks.append(f"runs on the CPU though device is '{self.parameters.device}'")
         if self.rig is not None and state == "active" and clock != PAUSED and (trouble := self.rig.trouble()):
             remarks.append(trouble)
+        self._attend()  # where nobody tells of subscribers: on Humble, and with some middlewares
         message = DiagnosticArray()
         message.header.stamp = self.get_clock().now().to_msg()
         for camera in self.cameras.values():

@@ -56,7 +56,7 @@ def test_values_take_the_type_of_their_parameter():
 @pytest.mark.parametrize(
     "text, sentence",
     [
-        ("camera: {ros__parameters: {rate: 3}}", "expected a section for /\\*\\* or /superpoint .* for /camera"),
+        ("camera: {ros__parameters: {frequency: 3}}", "expected a section for /\\*\\* or /superpoint .* for /camera"),
         ("just words", "expected a section .* it has none"),
         ("a: [", "not a YAML file"),
         ("superpoint: {ros__parameters: {max_keypoint: 3}}", "did you mean 'max_keypoints'"),
@@ -71,23 +71,23 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path, text, sentence):
 
 
 def test_an_unknown_name_for_all_nodes_is_warned_of_and_the_rest_read(tmp_path):
-    path = written(tmp_path, "/**: {ros__parameters: {rate: 3, max_keypoint: 4, border: 5}}\n")
+    path = written(tmp_path, "/**: {ros__parameters: {frequency: 3, max_keypoint: 4, border: 5}}\n")
     said = []
     assert read_parameters(path, {}, said.append).border == 5
     others = ", and taken to be for other nodes."
     assert said == [
-        f"{path}: parameter 'rate' is unknown{others}",
+        f"{path}: parameter 'frequency' is unknown{others}",
         f"{path}: parameter 'max_keypoint' is unknown (did you mean 'max_keypoints'?){others}",
     ]
 
 
 def test_names_for_nodes_of_any_name_are_found_among_the_arguments(tmp_path):
     text = (
-        "/**: {ros__parameters: {rate: 3}}\n/front/*: {ros__parameters: {a: {b: 4}}}\n"
+        "/**: {ros__parameters: {frequency: 3}}\n/front/*: {ros__parameters: {a: {b: 4}}}\n"
         "superpoint: {ros__parameters: {border: 5}}\n"
     )
     arguments = ["node", "--ros-args", "-p", "c:=1", "--params-file", str(written(tmp_path, text))]
-    assert robot_wide_names(arguments) == {"rate", "a.b"}
+    assert robot_wide_names(arguments) == {"frequency", "a.b"}
     assert robot_wide_names(["node", "--params-file", "/no/such/file"]) == set()
     assert robot_wide_names(["node", "--params-file"]) == set()
 
@@ -102,3 +102,21 @@ def test_a_home_folder_is_found_in_paths(monkeypatch):
 def test_numbers_are_finite(value):
     with pytest.raises(ValueError, match="parameter 'intensity_range' must be a list of float"):
         parameters_of({"intensity_range": [0, value]})
+
+
+def test_values_for_one_camera_are_read_and_those_of_other_nodes_warned_of(tmp_path):
+    said = []
+    path = written(
+        tmp_path,
+        "/**: {ros__parameters: {cameras: [left, right], left: {resize: 160}, planner: {rate: 20}}}\n"
+        "superpoint: {ros__parameters: {right: {intensity_range: [0, 9]}}}\n",
+    )
+    values = read_parameters(path, {}, said.append)
+    assert values.by_camera == {"left.resize": 160, "right.intensity_range": (0.0, 9.0)}
+    assert (values.of("left").resize, values.of("right").resize) == (160, 0)
+    assert said == [
+        f"{path}: parameter 'planner.rate' is for a camera 'planner', but there are ['left', 'right']; "
+        "it is taken to be for other nodes."
+    ]
+    with pytest.raises(ValueError, match="'front.rate' is for a camera 'front'"):
+        read_parameters(path, {"front.rate": "3"})

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from superpoint_ros.frontend.parameters import TABLE, Parameters, change
+from superpoint_ros.frontend.parameter_rules import change
+from superpoint_ros.frontend.parameters import TABLE, Parameters
 from superpoint_ros.network.heatmap import DetectionSettings
 
 ROOT = Path(__file__).parents[2]
@@ -55,7 +56,9 @@ def test_only_live_parameters_change_while_configured():
         other = "1.0, 0.5" if name == "scales" else other
         other = not row.default if isinstance(row.default, bool) else other
         proposal = [SimpleNamespace(name=name, value=other)]
-        current = Parameters(cameras=("left", "right") if name == "synchronise" else ("",))
+        current = Parameters(
+            cameras=("left", "right") if name == "synchronise" else ("",), tracks=name == "track_cloud"
+        )
         assert getattr(change(current, proposal, configured=False), name) in (
             other,
             tuple(other) if isinstance(other, list) else other,

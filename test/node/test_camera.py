@@ -285,7 +285,7 @@ def test_matches_and_homographies_are_refined_while_it_is_on(robot, rig):
     picture = photograph((200, 264))
     for stamp in (1, 2, 3):
         if stamp == 3:
-            rig.node.set_parameters([Parameter("refine", value=False)])
+            rig.node.set_parameters([Parameter("refine", value=False), Parameter("subpixel", value=False)])
         rig.show("left", image_message(shifted(picture, 3 * stamp, stamp), stamp))
         rig.await_counts(left=stamp)
     robot.spin_until(lambda: len(matches) == 2, "the matches")
@@ -301,7 +301,8 @@ def test_other_cameras_take_effect_with_the_next_configure(robot, rig):
 
     rig.node.trigger_deactivate()
     rig.node.trigger_cleanup()
-    assert rig.node.set_parameters([Parameter("cameras", value=["front"])])[0].successful
+    changes = [Parameter("cameras", value=["front"]), Parameter("lazy", value=False)]
+    assert all(result.successful for result in rig.node.set_parameters(changes))
     assert rig.node.start()
     robot.spin_until(
         lambda: (
@@ -373,3 +374,66 @@ def test_without_message_filters_a_synchronised_rig_says_so_in_configure(robot, 
     monkeypatch.setattr(node.get_logger(), "error", said.append)
     assert node.start() is False
     assert "message_filters is not installed" in said[0]
+
+
+def test_a_camera_may_have_a_size_and_a_number_of_keypoints_of_its_own(robot, in_batches):
+    from superpoint_ros.msg import Features
+
+    topics = {"left": "/left/image", "right": "/right/image"}
+    rig = Rig(robot, topics, cameras=["left", "right"], max_keypoints=40, **{"left.max_keypoints": 7})
+    features = {name: [] for name in topics}
+    for name in topics:
+        robot.client.create_subscription(Features, f"/superpoint/{name}/features", features[name].append, 10)
+    outputs = [camera.outputs.publishers["features"] for camera in rig.node.cameras.values()]
+    robot.spin_until(lambda: all(each.get_subscription_count() for each in outputs), "the listeners")
+
+    def counts(stamp):
+        for name in topics:
+            rig.show(name, image_message(photograph(), stamp))
+        rig.await_counts(left=stamp, right=stamp)
+        robot.spin_until(lambda: all(len(each) == stamp for each in features.values()), "features")
+        return [len(features[name][-1].x) for name in topics]
+
+    def put(**values):
+        proposals = [Parameter(name.replace("__", "."), value=value) for name, value in values.items()]
+        return rig.node.set_parameters(proposals)[0]
+
+    assert counts(1) == [7, 40]
+    assert put(left__max_keypoints=9).successful and put(right__resize=160).successful
+    assert counts(2) == [9, 40]
+    assert max(features["right"][-1].scale) == 2 and max(features["left"][-1].scale) == 1
+    assert put(max_keypoints=50).successful
+    assert counts(3) == [9, 50]
+    refused = put(left__resize=3)
+    assert not refused.successful and "'left.resize' must be 0 or at least 16" in refused.reason
+    assert not rig.node.has_parameter("left.resize")
+    assert put(left__max_keypoints=None).successful and not rig.node.has_parameter("left.max_keypoints")
+    assert counts(4) == [50, 50]
+
+
+def test_a_range_of_values_of_its_own_is_that_camera_s_alone(robot):
+    topics = {"left": "/left/image", "right": "/right/image"}
+    rig = Rig(robot, topics, cameras=["left", "right"], **{"left.intensity_range": [0, 4000]})
+    deep = photograph().astype(np.uint16) * 4
+    seen = {}
+    for name in topics:
+        own = rig.node.parameters.of(name)
+        seen[name] = rig.node.cameras[name].inputs.decode(image_message(deep, encoding="mono16"), own)[0]
+    np.testing.assert_allclose(seen["left"], photograph() * (4 * 255 / 4000), atol=1)
+    assert int(seen["right"].max()) > 2 * int(seen["left"].max())
+
+
+def test_a_rate_skips_frames_and_counts_them_apart_and_each_camera_may_have_its_own(robot):
+    topics = {"left": "/left/image", "right": "/right/image"}
+    rig = Rig(robot, topics, cameras=["left", "right"], rate=0.001, **{"right.rate": 0})
+    arrived = lambda name: rig.node.cameras[name].statistics.snapshot().frames_in  # noqa: E731
+    for stamp in (1, 2, 3):
+        for name in topics:
+            rig.show(name, image_message(photograph(), stamp))
+            robot.spin_until(lambda name=name, n=stamp: arrived(name) == n, "the frame to arrive")
+        rig.await_counts(right=stamp)
+    robot.await_diagnostics(frames_in="3", frames_out="1", frames_skipped="2", frames_dropped="0", frames_lost="0")
+    assert [message.header.stamp.sec for message in rig.homographies["left"]] == [1]
+    assert rig.node.set_parameters([Parameter("rate", value=0)])[0].successful
+    rig.show("left", image_message(photograph(), stamp=4))
+    rig.await_counts(left=2)

@@ -45,6 +45,9 @@ def test_every_parameter_is_described_on_the_running_node(robot):
         ("cameras", ["1st"], "'cameras' must hold different names"),
         ("synchronise", "exact", "'synchronise' must be none for a single camera"),
         ("image_topics", ["/a", "/b"], "'image_topics' must hold one entry for each of the 1"),
+        ("left.resize", 160, "'left.resize' is for a camera 'left', but there are \\[''\\]"),
+        ("left.resise", 160, "'left.resise' is unknown .did you mean 'left.resize'"),
+        ("left.tracks", True, "'left.tracks' is unknown.*for one camera rate, max_keypoints, resize, intensity_range"),
     ],
 )
 def test_a_node_does_not_start_with(robot, name, value, sentence):
@@ -133,3 +136,29 @@ def test_changes_are_logged_with_both_values(robot, monkeypatch):
     monkeypatch.setattr(RcutilsLogger, "info", lambda self, sentence, **_: said.append(sentence))
     node.set_parameters([Parameter("max_keypoints", value=500), Parameter("tracks", value=False)])
     assert said == ["Parameter max_keypoints is 500 from now on, no longer 1024."]
+
+
+def test_a_value_for_one_camera_is_checked_as_the_general_one_is(robot):
+    for name, value, sentence in (
+        ("left.rate", -1.0, "'left.rate' must lie in 0.0 to 1000.0"),
+        ("left.intensity_range", [3.0, 1.0], "'left.intensity_range' must be .low, high."),
+        ("left.resize", "big", "'left.resize' must be int, got 'big'"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            robot.add_node(cameras=["left", "right"], **{name: value})
+    with pytest.raises(ValueError, match="'left.rate' cannot be: synchronised cameras have one rate"):
+        robot.add_node(cameras=["left", "right"], synchronise="exact", **{"left.rate": 3})
+
+
+def test_what_is_meant_for_another_node_of_the_robot_is_no_camera_s(robot, monkeypatch):
+    from rclpy.impl.rcutils_logger import RcutilsLogger
+
+    from superpoint_ros.node.superpoint_node import SuperPointNode
+
+    said = []
+    monkeypatch.setattr(RcutilsLogger, "warning", lambda self, sentence, **_: said.append(sentence))
+    given = [Parameter("planner.rate", value=20)]
+    SuperPointNode({"planner.rate"}, context=robot.context, parameter_overrides=given).destroy_node()
+    assert said == [
+        "parameter 'planner.rate' is for a camera 'planner', but there are ['']; it is taken to be for other nodes."
+    ]

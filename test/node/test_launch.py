@@ -1,10 +1,12 @@
 """launch/*.launch.py, run by launch itself."""
 
+import contextlib
 import os
 import re
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -171,6 +173,10 @@ def test_the_launched_rig_answers_sets_of_frames_with_the_same_stamp():
         ("params_file:=/no/such.yaml", "argument 'params_file': /no/such.yaml: No such file or directory"),
         (f"params_file:={__file__}", f"argument 'params_file': {__file__} is no YAML file"),
         ("cameras:=[1st]", "'cameras' must hold different names"),
+        (
+            "mask_topics:=[/a]",
+            "argument 'mask_topics' must hold one entry for each of the 2 cameras ['left', 'right'], got ['/a']",
+        ),
     ],
 )
 def test_an_argument_of_the_rig_that_cannot_be_fails_with_a_sentence(argument, sentence, tmp_path):
@@ -202,6 +208,32 @@ def test_a_node_that_cannot_start_is_the_exit_status(name, tmp_path):
     status, output = launch(name, tmp_path, f"params_file:={parameters}")
     assert status == 1
     assert "did you mean 'max_keypoints'?" in output and "superpoint_node ended with status 1." in output
+
+
+def test_a_node_that_fails_is_started_again_if_that_is_asked_for(tmp_path):
+    pytest.importorskip("ros2launch", reason="needs ROS 2's ros2launch")
+    parameters, output = tmp_path / "wrong.yaml", tmp_path / "output.txt"
+    parameters.write_text("superpoint:\n  ros__parameters:\n    max_keypoint: 33\n")
+    command = [Path(sys.executable).with_name("ros2"), "launch", LAUNCH / "superpoint.launch.py"]
+    environment = {**os.environ, "ROS_DOMAIN_ID": str(DOMAIN), "ROS_LOG_DIR": str(tmp_path)}
+    with output.open("wb") as file:
+        process = subprocess.Popen(
+            [*command, f"params_file:={parameters}", "respawn:=true"],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=environment,
+        )
+        try:
+            end = time.monotonic() + 300
+            while output.read_text().count("did you mean 'max_keypoints'?") < 2 and time.monotonic() < end:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(timeout=0.5)
+            assert process.poll() is None
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(timeout=300)
+    assert output.read_text().count("did you mean 'max_keypoints'?") >= 2
+    assert process.returncode == 0, output.read_text()
 
 
 @pytest.mark.parametrize(
@@ -240,19 +272,54 @@ def test_a_rig_is_as_the_arguments_say_else_as_the_file_says(text, arguments, to
 def rig_of_a_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("launch") / "rig.yaml"
     path.write_text(
-        "/**:\n  ros__parameters: {cameras: [a, b], synchronise: none, mask_files: [], device: cpu, match_ratio: 1}\n"
+        "/**:\n  ros__parameters: {cameras: [a, b], synchronise: none, mask_files: [], device: cpu, match_ratio: 1, "
+        "rectify: true, use_mask_topic: true}\n"
     )
     domain = SetEnvironmentVariable("ROS_DOMAIN_ID", str(DOMAIN))
-    description = [domain, included("rig.launch.py", params_file=str(path)), launch_pytest.actions.ReadyToTest()]
-    return LaunchDescription(description)
+    arguments = {
+        "params_file": str(path),
+        "node_name": "eyes",
+        "camera_info_topics": "[/calib/a, '']",
+        "mask_topics": "[/masks/a, /masks/b]",
+    }
+    return LaunchDescription([domain, included("rig.launch.py", **arguments), launch_pytest.actions.ReadyToTest()])
 
 
 @pytest.mark.launch(fixture=rig_of_a_file)
 def test_a_params_file_of_a_rig_counts():
-    robot = Robot(DOMAIN, topic="/a/image", node="/superpoint/a")
+    robot = Robot(DOMAIN, topic="/a/image", node="/eyes/a")
     try:
-        robot.wake()
-        assert robot.client.count_subscribers("/b/image") == 1
+        robot.spin_until(robot.camera.get_subscription_count, "the node")
+        topics = ("/calib/a", "/b/camera_info", "/masks/a", "/masks/b")
+        robot.spin_until(lambda: [robot.client.count_subscribers(topic) for topic in topics] == [1] * 4, str(topics))
+        assert robot.client.count_publishers("/eyes/b/features") == 1
+    finally:
+        robot.close()
+
+
+@launch_pytest.fixture
+def renamed(tmp_path_factory):
+    path = tmp_path_factory.mktemp("launch") / "one.yaml"
+    path.write_text("/**:\n  ros__parameters: {device: cpu, rectify: true, use_mask_topic: true}\n")
+    arguments = {
+        "params_file": str(path),
+        "namespace": "front",
+        "node_name": "eyes",
+        "camera_info_topic": "/calib/info",
+        "mask_topic": "own_vehicle",
+    }
+    domain = SetEnvironmentVariable("ROS_DOMAIN_ID", str(DOMAIN))
+    description = [domain, included("superpoint.launch.py", **arguments), launch_pytest.actions.ReadyToTest()]
+    return LaunchDescription(description)
+
+
+@pytest.mark.launch(fixture=renamed)
+def test_node_calibration_and_masks_have_the_names_that_are_given():
+    robot = Robot(DOMAIN, topic="/front/image", node="/front/eyes")
+    try:
+        robot.spin_until(robot.camera.get_subscription_count, "the node")
+        topics = ("/calib/info", "/front/own_vehicle")
+        robot.spin_until(lambda: [robot.client.count_subscribers(topic) for topic in topics] == [1, 1], str(topics))
     finally:
         robot.close()
 

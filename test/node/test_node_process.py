@@ -117,7 +117,7 @@ def test_remapping_namespace_and_qos_overrides_apply(robot, start_node):
 
     start_node(
         *("-r", "__ns:=/front", "-r", "image:=/front/camera/image_raw"),
-        *("-p", "qos_overrides./front/camera/image_raw.subscription.reliability:=reliable"),
+        *("-p", "qos_overrides./front/camera/image_raw.subscription.reliability:=reliable", "-p", "lazy:=false"),
     )
     topic = "/front/camera/image_raw"
     robot.spin_until(lambda: robot.client.count_subscribers(topic) == 1, "the remapped subscription")

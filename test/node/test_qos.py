@@ -69,6 +69,8 @@ def test_a_subscriber_that_cannot_be_served_is_named_with_both_sides_settings(ro
         ("/superpoint/features", "publisher"),
         ("/superpoint/matches", "publisher"),
         ("/superpoint/homography", "publisher"),
+        ("/superpoint/keyframe", "publisher"),
+        ("/superpoint/track_cloud", "publisher"),
         ("/superpoint/debug_image", "publisher"),
         ("/superpoint/annotations/keypoints", "publisher"),
         ("/superpoint/annotations/motion", "publisher"),
@@ -81,7 +83,7 @@ def test_the_qos_can_be_overridden_of(robot, topic, side):
         f"qos_overrides.{topic}.{side}.durability": "transient_local",
         f"qos_overrides.{topic}.{side}.depth": 7,
     }
-    node = robot.add_node(rectify=True, use_mask_topic=True, **overrides)
+    node = robot.add_node(rectify=True, use_mask_topic=True, lazy=False, **overrides)
     assert node.start()
     list_endpoints = (
         node.get_subscriptions_info_by_topic if side == "subscription" else node.get_publishers_info_by_topic
@@ -102,7 +104,7 @@ def test_messages_that_the_middleware_lost_are_counted(robot, monkeypatch):
         original(self, **events)
 
     monkeypatch.setattr(SubscriptionEventCallbacks, "__init__", noting)
-    node = robot.add_node()
+    node = robot.add_node(lazy=False)
     assert node.start()
     (on_lost,) = [events["message_lost"] for events in handlers if "message_lost" in events]
     for count in (3, 2**31 - 1, 4):
@@ -148,7 +150,7 @@ def test_a_silent_topic_is_logged_with_its_publishers_once(robot, said):
 
 
 def test_a_topic_that_nobody_publishes_is_logged_with_those_that_are(robot, said):
-    node = robot.add_node(image_topics=["/camera/image_raw"])
+    node = robot.add_node(image_topics=["/camera/image_raw"], lazy=False)
     assert node.start()
     silent_for(node.cameras[""], 6)
     robot.spin_until(lambda: said, "a warning")
@@ -158,7 +160,7 @@ def test_a_topic_that_nobody_publishes_is_logged_with_those_that_are(robot, said
 def test_a_topic_of_another_type_is_logged_as_such(robot, said):
     from sensor_msgs.msg import CameraInfo
 
-    node = robot.add_node(image_topics=["/info"])
+    node = robot.add_node(image_topics=["/info"], lazy=False)
     assert node.start()
     other = Robot(robot.domain)  # one participant cannot have a topic with two types
     other.client.create_publisher(CameraInfo, "/info", 1)

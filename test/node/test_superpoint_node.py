@@ -390,7 +390,7 @@ def test_an_exception_in_a_transition_is_told_and_cleaned_up_and_the_node_can_be
             assert not node.start()
         elif where == "activate":
             assert node.trigger_configure() == superpoint_node.SUCCESS
-            patch.setattr(node.cameras[""], "subscribe", fail)
+            patch.setattr(node.cameras[""].inputs, "open", fail)
             assert node.trigger_activate() != superpoint_node.SUCCESS
         else:
             assert node.start()
@@ -472,7 +472,7 @@ def test_what_happens_to_a_running_node_is_logged_once(robot, monkeypatch):
 
     said = []
     monkeypatch.setattr(RcutilsLogger, "info", lambda self, sentence, **_: said.append(sentence))
-    node = robot.add_node()
+    node = robot.add_node(lazy=False)
     assert node.start()
     robot.connect(node)
     for stamp in (1, 2, 3):

@@ -40,11 +40,18 @@ VALID = {
     "tracks": (True, False),
     "descriptor_type": ("float32", "float16", "uint8"),
     "publish_homography": (True, False),
+    "min_similarity": (-1, 0.6),
+    "rate": (0, 10.0),
+    "left.rate": (0, 5.0),
+    "left.max_keypoints": (50, 300),
+    "right.resize": (120, 160),
+    "lazy": (True, False),
 }
 INVALID = {
     "max_keypoints": 0,
     "detection_threshold": 2.0,
     "resize": 3,
+    "left.resize": 3,
     "reference": "next",
     "device": "cuda",
     "weights": "other.pth",
@@ -189,6 +196,16 @@ def subscribers_come_and_go(rig: SoakRig, world: World, random: Random) -> None:
         rig.client.destroy_subscription(subscription)
 
 
+def nobody_listens(rig: SoakRig, world: World, random: Random) -> None:
+    """A camera's subscribers go, and come back: it sleeps in between."""
+    _set(rig, {"lazy": True})
+    camera = _pick(random, CAMERAS)
+    rig.ignore(camera)
+    rig.until(lambda: rig.images[camera].get_subscription_count() == 0, f"the sleep of camera {camera}")
+    _play(rig, world, 15)
+    rig.listen(camera)
+
+
 def slow_subscriber(rig: SoakRig, world: World, random: Random) -> None:
     """One that asks for every message, reliably, and takes none."""
     asleep = rclpy.create_node("asleep", context=rig.context)
@@ -246,6 +263,7 @@ ACTIONS: tuple[Action, ...] = (
     disable_and_enable,
     reset,
     subscribers_come_and_go,
+    nobody_listens,
     slow_subscriber,
     stamps_jump,
     clock_jumps,

@@ -24,7 +24,15 @@ from superpoint_ros.msg import FeatureMatches, Features, HomographyStamped
 CAMERAS = ("left", "right")
 DEADLINE = 120.0
 """Seconds: a machine may be busy, but a node that has not answered by then never will."""
-ACCOUNTED = ("frames_out", "frames_dropped", "frames_bad", "frames_failed", "frames_unmatched", "frames_unmasked")
+ACCOUNTED = (
+    "frames_out",
+    "frames_dropped",
+    "frames_skipped",
+    "frames_bad",
+    "frames_failed",
+    "frames_unmatched",
+    "frames_unmasked",
+)
 PARAMETERS = ("cameras:=[left, right]", "rectify:=true", "tracks:=true", "resize:=160", "device:=cpu")
 
 
@@ -62,13 +70,10 @@ class SoakRig:
         self.stamp = 1000
         self.images: dict[str, Any] = {}
         self.infos = {name: self.client.create_publisher(CameraInfo, f"/{name}/camera_info", 5) for name in CAMERAS}
-        deep = QoSProfile(depth=500)
+        self.subscriptions: dict[str, list[Any]] = {}
         for name in CAMERAS:
             self.renew(name, QoSProfile(depth=1))
-            prefix = f"/superpoint/{name}"
-            self.client.create_subscription(Features, f"{prefix}/features", self._checker(name), deep)
-            self.client.create_subscription(FeatureMatches, f"{prefix}/matches", check_matches, deep)
-            self.client.create_subscription(HomographyStamped, f"{prefix}/homography", check_homography, deep)
+            self.listen(name)
         self.client.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
 
     # What goes in
@@ -108,6 +113,20 @@ class SoakRig:
             self._alive()
 
     # What comes out
+
+    def listen(self, camera: str) -> None:
+        """Subscribe to all that is checked of a camera."""
+        deep, prefix = QoSProfile(depth=500), f"/superpoint/{camera}"
+        self.subscriptions[camera] = [
+            self.client.create_subscription(Features, f"{prefix}/features", self._checker(camera), deep),
+            self.client.create_subscription(FeatureMatches, f"{prefix}/matches", check_matches, deep),
+            self.client.create_subscription(HomographyStamped, f"{prefix}/homography", check_homography, deep),
+        ]
+
+    def ignore(self, camera: str) -> None:
+        """Unsubscribe from it."""
+        for subscription in self.subscriptions.pop(camera):
+            self.client.destroy_subscription(subscription)
 
     def probe(self, make: Callable[[], Any]) -> None:
         """Every camera answers a good image: the first may be lost while the two find each other."""

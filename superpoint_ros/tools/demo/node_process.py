@@ -25,14 +25,14 @@ class NodeProcess:
     """`python -m superpoint_ros.node`, running within a `with` block.
 
     remappings  name -> name
-    parameters  name -> value
+    parameters  name -> value; text, or true or false
     log         file that its output goes to
     """
 
     def __init__(
         self,
         remappings: Mapping[str, str],
-        parameters: Mapping[str, str],
+        parameters: Mapping[str, str | bool],
         domain_id: int,
         log: Path,
     ) -> None:

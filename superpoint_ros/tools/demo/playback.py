@@ -71,11 +71,12 @@ def play_to_node(
     topic, domain_id = source.topic, private_domain()
     os.environ.update(local_discovery())
     compressed = topic.type == COMPRESSED_IMAGE
+    settings: dict[str, str | bool] = {**parameters, "lazy": False}  # it is awaited by its subscription to images
     if compressed:
-        parameters = {**parameters, "image_transport": "compressed"}
+        settings["image_transport"] = "compressed"
     remappings = {"image/compressed" if compressed else "image": topic.name}
     with (
-        NodeProcess(remappings, parameters, domain_id, log) as process,
+        NodeProcess(remappings, settings, domain_id, log) as process,
         ros_session("superpoint_demo", domain_id) as ros,
         BagReader(source.bag) as bag,
     ):

@@ -50,7 +50,6 @@ def extract_bag(task: Task, extractor: Extractor, progress: Callable[[int], obje
     Raises BagError, ValueError or OSError with a sentence if it cannot begin; what goes wrong later is in the report.
     """
     report = Report(task)
-    task.values.apply(extractor)
     with ExitStack() as stack:
         bag = stack.enter_context(BagReader(task.bag))
         cameras = choose_cameras(bag, task.topics, task.values)
@@ -107,6 +106,7 @@ class Work:
         self._seen: Counter[Camera] = Counter()
         self._faults: dict[tuple[str, str], tuple[int, str]] = {}
         self._last = 0.0
+        self._skipped = 0
         self.plan = Plan(past, batch, self._values, extractor.device == "cpu")
 
     def run(self, output: Output, on_copied: Callable[[], None]) -> None:
@@ -145,6 +145,10 @@ class Work:
             self._seen[camera] += 1
             if message.time not in TIMES:
                 self._fault("lost", camera.topic, f"recorded at {message.time} ns, which no new bag can hold")
+                self._progress(1)
+                continue
+            if not self._images.is_due(message):
+                self._skipped += 1
                 self._progress(1)
                 continue
             if following is not None and (following.camera, following.time) == (camera, message.time):
@@ -218,12 +222,13 @@ class Work:
             raise error
 
     def _extract(self, batch: list[Frame]) -> Iterator[Frame]:
-        """The frames with their features, in order; those of equal size in one forward pass."""
+        """The frames with their features, in order; those of equal size and parameters in one forward pass."""
         found: dict[int, Features] = {}
         sizes: dict[tuple[int, ...], list[int]] = {}
         for index, frame in enumerate(batch):
             if frame.picture is not None:
-                sizes.setdefault(frame.picture.pixels.shape, []).append(index)
+                own = self._values.of(frame.camera.name)
+                sizes.setdefault((*frame.picture.pixels.shape, own.resize, own.max_keypoints), []).append(index)
         begin = time.perf_counter()
         for indices in sizes.values():
             found.update(self._features([(index, batch[index]) for index in indices]))
@@ -236,6 +241,7 @@ class Work:
 
     def _features(self, frames: list[tuple[int, Frame]]) -> dict[int, Features]:
         pictures = [frame.picture for _, frame in frames if frame.picture is not None]
+        self._values.of(frames[0][1].camera.name).apply(self._extractor)
         try:
             results = self._extractor.batch([each.pixels for each in pictures], [each.mask for each in pictures])
             return {index: found for (index, _), found in zip(frames, results, strict=True)}
@@ -303,6 +309,8 @@ class Work:
         if self._report.interrupted:
             problems.append(f"{self._report.task.output}: interrupted; --resume continues it")
             return
+        if self._skipped:
+            self._report.notes.append(f"{self._skipped} of {sum(self._seen.values())} images are skipped (rate)")
         for camera in self._images.cameras.values():
             if not self._seen[camera]:
                 problems.append(f"{path}: there are no images on {camera.topic}")

@@ -15,8 +15,10 @@ from superpoint_ros.features.decode import is_deep
 from superpoint_ros.features.intensity import AUTOMATIC, FoundRange
 from superpoint_ros.features.rectification import Calibration, Uncalibrated
 from superpoint_ros.frontend.masking import Mask
-from superpoint_ros.frontend.parameters import CAMERA_NAME, Parameters
+from superpoint_ros.frontend.parameter_rules import CAMERA_NAME
+from superpoint_ros.frontend.parameters import Parameters
 from superpoint_ros.frontend.pictures import grey_picture
+from superpoint_ros.frontend.rate import RateLimit
 from superpoint_ros.tools.extract.camera_infos import CameraInfos
 
 
@@ -91,7 +93,9 @@ class Images:
         self.cameras = {camera.topic: camera for camera in cameras}
         files = values.per_camera("mask_files") if any(values.per_camera("mask_files")) else ("",) * len(cameras)
         self._masks = {camera.topic: Mask(file) for camera, file in zip(cameras, files, strict=True)}
+        self._own = {camera.topic: values.of(camera.name) for camera in cameras}
         self._ranges = {camera.topic: FoundRange() for camera in cameras}
+        self._limits = {camera.topic: RateLimit() for camera in cameras}
         self._mask_topics = {_mask_topic(camera): camera.topic for camera in cameras if values.use_mask_topic}
         self._infos = CameraInfos(bag, list(self.cameras) if values.rectify else [], self._say)
         for topic in self._mask_topics:
@@ -106,10 +110,15 @@ class Images:
             else:
                 self._take_mask(message)
 
+    def is_due(self, message: Message) -> bool:
+        """Whether an image is among those that `rate` allows; to be asked of each, in order."""
+        topic = message.topic.name
+        return self._limits[topic].allows(message.time / 1e9, self._own[topic].rate)
+
     def decode(self, message: Message) -> Picture:
         """Raises ValueError with a sentence for an image that cannot be used."""
         image, topic = self._bag.decode(message), message.topic.name
-        pixels = grey_picture(image, message.topic.type == COMPRESSED_IMAGE, self._values, self._ranges[topic])
+        pixels = grey_picture(image, message.topic.type == COMPRESSED_IMAGE, self._own[topic], self._ranges[topic])
         camera = self._calibration(message, image)
         if camera is not None and camera.size != pixels.shape:
             self._say(f"CameraInfo of {topic} is for images of another size; keypoints are not rectified")
@@ -118,13 +127,14 @@ class Images:
 
     def follow(self, message: Message) -> None:
         """Let what depends on earlier images see one whose features are there already, as if it were decoded."""
-        automatic = tuple(self._values.intensity_range) == AUTOMATIC
-        if not (automatic or self._values.rectify):
+        own = self._own[message.topic.name]
+        automatic = tuple(own.intensity_range) == AUTOMATIC
+        if not (automatic or own.rectify):
             return
         image, compressed = self._bag.decode(message), message.topic.type == COMPRESSED_IMAGE
         self._calibration(message, image)
         if automatic and is_deep(image, compressed):
-            grey_picture(image, compressed, self._values, self._ranges[message.topic.name])
+            grey_picture(image, compressed, own, self._ranges[message.topic.name])
 
     def _calibration(self, message: Message, image: Any) -> Calibration | None:
         try:

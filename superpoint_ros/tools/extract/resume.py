@@ -15,7 +15,7 @@ from superpoint_ros.bags.content import BagError, Message
 from superpoint_ros.bags.metadata import is_storage
 from superpoint_ros.bags.reader import BagReader
 from superpoint_ros.features.extractor import Extractor, Features
-from superpoint_ros.frontend.parameters import Parameters
+from superpoint_ros.frontend.parameters import TABLE, Parameters
 from superpoint_ros.tools.extract.input import Camera
 from superpoint_ros.tools.extract.output import RECORD, TYPES, output_topic
 
@@ -141,7 +141,7 @@ def record_of(
     values: Parameters, bag: Path, storage: str, cameras: Sequence[Camera], extractor: Extractor, batch: int
 ) -> dict[str, Any]:
     """How the output is made."""
-    parameters = {name: getattr(values, name) for name in values.__dataclass_fields__}
+    parameters = {**{name: getattr(values, name) for name in TABLE}, **values.by_camera}
     plain = {name: list(value) if isinstance(value, tuple) else value for name, value in parameters.items()}
     return {
         "bag": str(bag),
