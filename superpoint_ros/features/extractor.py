@@ -20,7 +20,7 @@ from superpoint_ros.features.image import (
     to_source_pixels,
 )
 from superpoint_ros.features.pyramid import Size, check_scales, level_sizes, share_out
-from superpoint_ros.network.checkpoint import load_checkpoint
+from superpoint_ros.network.checkpoint import Checkpoint, load_checkpoint
 from superpoint_ros.network.engines.choice import make_engine
 from superpoint_ros.network.engines.engine import (
     ENGINES,
@@ -79,7 +79,7 @@ class Extractor:
     """SuperPoint keypoints and descriptors of images.
 
     weights              a file (see `network.checkpoint`), or a name: "default", which None is, too, or "fast",
-                         for a CPU (see `superpoint weights list`)
+                         for a CPU (see `superpoint weights list`); or a `Checkpoint`, weights that are in memory
     device               "auto", "cpu", "cuda" or "cuda:N"
     engine               "auto" (see `network.engines.choice`), "torch"; on the CPU "ncnn", "openvino" or
                          "onnxruntime"; on CUDA "cudagraph" or "tensorrt"
@@ -102,7 +102,7 @@ class Extractor:
 
     def __init__(
         self,
-        weights: str | os.PathLike[str] | None = None,
+        weights: str | os.PathLike[str] | Checkpoint | None = None,
         device: str = "auto",
         engine: str = "auto",
         precision: str = "auto",
@@ -119,7 +119,7 @@ class Extractor:
         self.settings = DetectionSettings(max_keypoints, detection_threshold, nms_radius, border, subpixel)
         self.resize = check_resize(resize)
         self.scales = check_scales(scales)
-        checkpoint = load_checkpoint(weights)
+        checkpoint = weights if isinstance(weights, Checkpoint) else load_checkpoint(weights)
         self._engine = make_engine(checkpoint, choose_device(device), engine, precision)
         self.weights_id = checkpoint.weights_id
         self.descriptor_dim = checkpoint.architecture.descriptor_dim

@@ -445,3 +445,13 @@ def test_descriptors_of_levels_stay_on_their_device_in_the_order_of_the_keypoint
     extractor._engine = resident
     f = extractor(noise(60, 80))
     np.testing.assert_array_equal(f.on_device.numpy(), f.descriptors)
+
+
+def test_weights_in_memory_serve_as_those_of_a_file_do(tiny_weights):
+    image = noise(96, 128)
+    of_file, in_memory = (
+        Extractor(weights, device="cpu", detection_threshold=0.0)
+        for weights in (tiny_weights, load_checkpoint(tiny_weights))
+    )
+    assert of_file.weights_id == in_memory.weights_id
+    assert_same(in_memory(image), of_file(image))

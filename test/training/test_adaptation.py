@@ -184,6 +184,52 @@ def test_two_processes_give_the_labels_of_one(tmp_path, done_by_two) -> None:
     pictures, by_two = done_by_two
     adapt_slim(ALONE, pictures, tmp_path)
     for picture in pictures:
-        one, two = (LabelFolder(folder).read(picture) for folder in (tmp_path, by_two / "labels"))
+        one, two = (LabelFolder(folder).read(picture, (96, 128)) for folder in (tmp_path, by_two / "labels"))
         assert len(one.xy) == 20
         assert np.array_equal(one.xy, two.xy) and np.array_equal(one.scores, two.scores)
+
+
+def test_a_peak_that_is_rejected_leaves_no_shoulder_as_a_label() -> None:
+    """The peak stands in a dark patch, its slope reaches into the structured one beside it."""
+    x, y = np.meshgrid(np.arange(128), np.arange(96))
+    peak = np.exp(-((x - 58) ** 2 + (y - 48) ** 2) / (2 * 1.3**2)).astype(np.float32)
+    picture = np.zeros((96, 128), np.uint8)
+    picture[:, 64:] = np.random.default_rng(0).integers(0, 255, (96, 64), dtype=np.uint8)
+    settings = AdaptationConfig(size=(96, 128), views=0, threshold=0.003 / 64, structure=5)
+    kept = localisable(peak, picture.astype(np.float32) / 255, settings)
+    assert not kept[48, 58] and kept[48, 62] and peak[48, 62] > 0.003 > peak[48, 63]
+    model = Answering(lambda image: torch.from_numpy(peak)[None, None])
+    assert len(adapt_picture(model, picture, np.random.default_rng(0), settings).xy) == 0
+
+
+def test_a_picture_is_labelled_at_several_scales() -> None:
+    """A detector of fine points only: those of the fine picture are found at the finer scale alone."""
+    picture = np.full((192, 256), 40, np.uint8)
+    picture[100:102, 60:62] = 255  # one pixel at half the size
+    picture[60:64, 180:184] = 255  # one pixel at a quarter
+
+    def lone(image):
+        """Bright where a pixel is, and its neighbours two pixels away are not."""
+        around = nn.functional.max_pool2d(image, 5, 1, 2)
+        ring = nn.functional.avg_pool2d(image, 5, 1, 2, count_include_pad=False)
+        return ((image == around) & (image > 0.9) & (ring < 0.22)).float()
+
+    for scales, expected in (((1.0,), 1), ((0.5,), 1), ((1.0, 0.5), 2)):
+        settings = AdaptationConfig(size=(96, 128), views=0, scales=scales, threshold=1e-4, nms_radius=2)
+        found = adapt_picture(Answering(lone), picture, np.random.default_rng(0), settings)
+        assert len(found.xy) == expected, scales
+        places = np.array([[60.5, 100.5], [181.5, 61.5]])
+        nearest = np.linalg.norm(found.xy[:, None] - places[None], axis=2).min(axis=1)
+        assert nearest.max() < 2.5
+
+
+def test_the_views_are_shared_out_among_the_scales() -> None:
+    seen = []
+
+    def count(image):
+        seen.append((len(image), *image.shape[2:]))
+        return image
+
+    settings = AdaptationConfig(size=(96, 128), views=8, batch=100, scales=(1.0, 2.0), threshold=0.0)
+    adapt_picture(Answering(count), scene(0, (192, 256)), np.random.default_rng(0), settings)
+    assert seen == [(5, 96, 128), (5, 192, 256)]

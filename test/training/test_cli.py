@@ -12,6 +12,7 @@ from training_scenes import scene, write_bag, write_scenes
 from superpoint_ros import Extractor, estimate_homography, match
 from superpoint_ros.network.checkpoint import load_checkpoint
 from superpoint_training.cli import main
+from superpoint_training.recipe import recipe_names
 
 TINY = [
     "network.channels=[4, 4, 8, 8]",
@@ -141,3 +142,122 @@ def test_weights_that_are_neither_file_nor_name_are_refused_with_the_names_there
     assert result.exit_code == 2
     words = " ".join(result.output.split())
     assert "superpoint_ros_9: no such weights file; the package has default, fast, superpoint_ros_2" in words
+
+
+@pytest.fixture(scope="module")
+def detector(tmp_path_factory) -> Path:
+    """Weights of a MagicPoint that was hardly trained."""
+    out = tmp_path_factory.mktemp("magicpoint")
+    assert superpoint_train("magicpoint", "--out", out, *TINY).exit_code == 0
+    return out / "magicpoint.safetensors"
+
+
+def adapted(detector: Path, images: Path, out: Path, *settings: object) -> Path:
+    result = superpoint_train("adapt", "--weights", detector, "--images", images, "--out", out, *TINY, *settings)
+    assert result.exit_code == 0, result.output
+    return out
+
+
+def test_pictures_labelled_on_one_machine_are_trained_on_on_another(detector, tmp_path) -> None:
+    pictures = write_scenes(tmp_path / "robot" / "pictures", 4)[0].parent
+    bag = write_bag(tmp_path / "robot" / "drive", StoragePlugin.MCAP, [scene(i) for i in range(10, 14)])
+    labels = adapted(detector, pictures.parent, tmp_path / "robot" / "adapted", "inputs.held_out=0.3")
+    assert bag.is_dir()
+    labels.rename(tmp_path / "labels")
+    (tmp_path / "robot").rename(tmp_path / "server")
+    arguments = ["superpoint", "--labels", tmp_path / "labels", "--start", detector, *TINY, "--out"]
+    alone = superpoint_train(*arguments, tmp_path / "alone")  # the bag's frames lie beside the labels
+    assert alone.exit_code == 0, alone.output
+    with_pictures = superpoint_train(*arguments, tmp_path / "both", "--images", tmp_path / "server" / "pictures")
+    assert with_pictures.exit_code == 0, with_pictures.output
+    counts = [
+        int(load_checkpoint(tmp_path / out / "superpoint.safetensors").metadata["data"].split()[0])
+        for out in ("alone", "both")
+    ]
+    assert counts[0] < counts[1] == len((tmp_path / "labels" / "pictures.txt").read_text().splitlines())
+
+
+def test_a_detector_alone_learns_from_labelled_pictures(detector, tmp_path) -> None:
+    write_scenes(tmp_path / "pictures", 4)
+    labels = adapted(detector, tmp_path / "pictures", tmp_path / "adapted")
+    out = tmp_path / "out"
+    result = superpoint_train("magicpoint", "--labels", labels, "--start", detector, "--out", out, *TINY)
+    assert result.exit_code == 0, result.output
+    found = load_checkpoint(out / "magicpoint.safetensors")
+    assert found.metadata["data"] == "3 pictures" and not found.architecture.descriptor_dim
+    assert "repeatability_nms4" in found.metadata["metrics"]
+
+
+def test_what_a_run_was_made_with_may_not_change_silently(detector, tmp_path) -> None:
+    write_scenes(tmp_path / "pictures", 4)
+    labels, out = adapted(detector, tmp_path / "pictures", tmp_path / "adapted"), tmp_path / "out"
+    arguments = ["superpoint", "--labels", labels, "--out", out, *TINY]
+    assert superpoint_train(*arguments).exit_code == 0
+    before = (out / "config.yaml").read_text()
+    for change in ("run.seed=5", "superpoint.batch_size=4", "pairs.second.rotation=10", "loss.weight=2"):
+        result = superpoint_train(*arguments, "--resume", change)
+        assert result.exit_code == 1
+        assert f"{change.partition('=')[0]} was" in " ".join(result.output.split())
+    (labels / "pictures.txt").write_text((labels / "pictures.txt").read_text().partition("\n")[2])
+    result = superpoint_train(*arguments, "--resume")
+    assert result.exit_code == 1 and "pictures was" in result.output
+    assert superpoint_train(*arguments, "run.seed=6").exit_code == 1  # a run is there
+    assert (out / "config.yaml").read_text() == before
+
+
+def test_a_refused_command_leaves_the_lists_alone(detector, tmp_path) -> None:
+    images = write_scenes(tmp_path / "pictures", 5)[0].parent
+    out = adapted(detector, images, tmp_path / "adapted")
+    lists = [out / "pictures.txt", out / "held_out.txt"]
+    before = [path.read_text() for path in lists]
+    refused = ["adapt", "--weights", detector, "--images", images, "--out", out, *TINY, "adaptation.threshold=0.5"]
+    result = superpoint_train(*refused, "inputs.held_out=0.5")
+    assert result.exit_code == 1 and "made otherwise" in result.output
+    assert [path.read_text() for path in lists] == before
+
+
+def test_a_chain_that_goes_on_neither_adapts_again_nor_with_another_recipe(tmp_path) -> None:
+    write_scenes(tmp_path / "pictures", 4)
+    out = tmp_path / "out"
+    arguments = ["all", "--images", tmp_path / "pictures", "--budget", 5, "--out", out, *TINY]
+    assert superpoint_train(*arguments).exit_code == 0
+    done = out / "round1" / "adaptation.json"
+    (out / "round1" / "superpoint" / "superpoint.safetensors").unlink()  # as if it had been stopped there
+    before = done.stat().st_mtime_ns
+    again = superpoint_train(*arguments, "--resume")
+    assert again.exit_code == 0, again.output
+    assert done.stat().st_mtime_ns == before
+    changed = superpoint_train(*arguments, "--resume", "magicpoint.learning_rate=0.5")
+    assert changed.exit_code == 1 and "magicpoint.learning_rate was" in changed.output
+
+
+def test_what_an_interrupted_adaptation_took_is_taken_off_its_budget(tmp_path, monkeypatch) -> None:
+    write_scenes(tmp_path / "pictures", 4)
+    out = tmp_path / "out"
+    arguments = ["all", "--images", tmp_path / "pictures", "--budget", 5, "--out", out, *TINY]
+    given = []
+
+    def interrupted(*arguments: object) -> dict[str, float]:
+        given.append(arguments[-1])
+        raise ValueError("interrupted")
+
+    monkeypatch.setattr("superpoint_training.stages.adapt", interrupted)
+    assert superpoint_train(*arguments).exit_code == 1
+    done = json.loads((out / "round1" / "adaptation.json").read_text())
+    assert done["complete"] is False
+    (out / "round1" / "adaptation.json").write_text(json.dumps(done | {"minutes": 0.25}))
+    assert superpoint_train(*arguments, "--resume").exit_code == 1
+    assert given == pytest.approx([1.0, 0.75])
+    assert json.loads((out / "round1" / "adaptation.json").read_text())["minutes"] > 0.25  # of both
+
+
+def test_layers_are_only_frozen_that_a_start_has_taught(tmp_path) -> None:
+    result = superpoint_train("magicpoint", "--out", tmp_path / "out", *TINY, "magicpoint.freeze_stages=1")
+    assert result.exit_code == 1 and "freeze_stages and freeze_norms keep what --start brings" in result.output
+
+
+@pytest.mark.parametrize("command", ["magicpoint", "adapt", "superpoint", "distill", "all", "preview"])
+def test_the_help_names_every_recipe_and_which_made_the_weights(command) -> None:
+    words = " ".join(superpoint_train(command, "--help").output.split())
+    assert all(name in words for name in recipe_names())
+    assert "rotation (made the default weights)" in words

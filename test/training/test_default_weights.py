@@ -6,7 +6,7 @@ import pytest
 
 from superpoint_ros.network.checkpoint import DEFAULT_WEIGHTS
 from superpoint_training.evaluation.benchmark import PairProtocol, evaluate_pairs, summarise
-from superpoint_training.evaluation.detectors import SuperPointDetector
+from superpoint_training.evaluation.detectors import SuperPointDetector, superpoint_detector
 from superpoint_training.evaluation.warps import KINDS, rotation_pairs, warped_pairs
 
 SIZE = 320
@@ -16,7 +16,7 @@ ANGLES = (45, 90, 135, 180)
 
 @pytest.fixture(scope="module")
 def detector() -> SuperPointDetector:
-    return SuperPointDetector(DEFAULT_WEIGHTS, device="cpu")
+    return superpoint_detector(DEFAULT_WEIGHTS, device="cpu")
 
 
 def test_homographies_between_warped_photographs_are_found(photographs, detector) -> None:

@@ -17,7 +17,7 @@ from superpoint_ros.network.superpoint import Architecture, SuperPoint
 from superpoint_training.adaptation import average_heatmap
 from superpoint_training.augmentation import Photometric
 from superpoint_training.cli import main
-from superpoint_training.config import Config, DistillationConfig, Optimisation, RunConfig
+from superpoint_training.config import Config, DistillationConfig, RunConfig
 from superpoint_training.distillation import (
     ViewSamples,
     distillation_loss,
@@ -27,10 +27,12 @@ from superpoint_training.distillation import (
 )
 from superpoint_training.homography import HomographyRange, warp_points
 from superpoint_training.labels import cell_mask
+from superpoint_training.optimisation import Optimisation
 from superpoint_training.pictures import PictureFolder
 from superpoint_training.processes import Processes
 from superpoint_training.state import STATE_FILE
-from superpoint_training.training import Forward, as_network_input, train
+from superpoint_training.task import Forward, as_network_input
+from superpoint_training.training import train
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 VIEWS = DistillationConfig(size=(64, 80), scale=(0.5, 1.2), photometric=Photometric(share=1.0))
@@ -186,9 +188,11 @@ def test_an_averaged_teacher_answers_with_its_averaged_heatmap(pictures) -> None
 # As a stage
 
 
-def task_of(pictures: list[Path], folder: Path, loss=None):
+def task_of(pictures: list[Path], loss=None):
     config = Config(network=STUDENT, distillation=VIEWS, run=RunConfig(validation_samples=3))
-    task = distillation_task(config, pictures[:4], pictures[4:], teacher(), folder, ALONE)
+    network = teacher()
+    checkpoint = Checkpoint(network.architecture, network.state_dict(), {"name": "teacher"})
+    task = distillation_task(config, pictures[:4], pictures[4:], checkpoint, ALONE)
     return task if loss is None else replace(task, loss=loss(task.loss))
 
 
@@ -196,7 +200,7 @@ SETTINGS = Optimisation(steps=6, batch_size=2, learning_rate=1e-2, schedule="cos
 
 
 def test_a_student_comes_nearer_to_its_teacher(pictures, tmp_path) -> None:
-    task = task_of(pictures, tmp_path)
+    task = task_of(pictures)
     batch = batch_of(ViewSamples(pictures, VIEWS, seed=5), 8)
 
     def distances(network: SuperPoint) -> dict[str, float]:
@@ -218,21 +222,21 @@ def test_a_resumed_run_ends_bit_for_bit_like_one_that_was_never_stopped(pictures
     for folder in (whole, parts):
         folder.mkdir()
     run = RunConfig(workers=0)
-    train(task_of(pictures, whole), SETTINGS, run, whole, ALONE)
+    train(task_of(pictures), SETTINGS, run, whole, ALONE)
     calls = []
 
     def stopping(loss):
-        def stop_after_three(forward: Forward, batch):
+        def stop_after_three(forward: Forward, batch, progress):
             calls.append(1)
             if len(calls) == 3:
                 os.kill(os.getpid(), signal.SIGTERM)
-            return loss(forward, batch)
+            return loss(forward, batch, progress)
 
         return stop_after_three
 
-    stopped = train(task_of(pictures, parts, stopping), SETTINGS, run, parts, ALONE)
+    stopped = train(task_of(pictures, stopping), SETTINGS, run, parts, ALONE)
     assert stopped.why == "signal" and stopped.step == 3
-    train(task_of(pictures, parts), SETTINGS, run, parts, ALONE, resume=True)
+    train(task_of(pictures), SETTINGS, run, parts, ALONE, resume=True)
     expected, found = (torch.load(folder / STATE_FILE, weights_only=True) for folder in (whole, parts))
     assert found["step"] == 6
     for part in ("model", "average"):

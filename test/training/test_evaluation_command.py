@@ -290,7 +290,9 @@ def test_scales_are_rows_beside_each_other_on_native_and_zoomed_pairs_and_poses(
         ),
         *(
             "--pairs",
-            0,
+            1,
+            "--kinds",
+            "viewpoint",
             "--rotation",
             "none",
             "--baselines",
@@ -308,15 +310,25 @@ def test_scales_are_rows_beside_each_other_on_native_and_zoomed_pairs_and_poses(
     names = list(document["protocol"]["detectors"])
     assert names[1:] == [f"{names[0]}, scales 1 0.5", "SIFT"]
     assert document["protocol"]["detectors"][names[1]]["scales"] == [1.0, 0.5]
-    assert list(document["results"]) == ["hpatches", "hpatches native", "zoom", "pose"]
+    assert list(document["results"]) == ["hpatches", "hpatches native", "warped", "warped native", "zoom", "pose"]
     assert document["protocol"]["pairs"]["refine"] is True
     sets = document["protocol"]["sets"]
-    assert [sets[name]["size"] for name in sets] == [160, None, None]
+    assert [sets[name]["size"] for name in sets] == [160, None, 160, None, None]
     assert document["results"]["pose"]["SIFT"]["v_turned"]["pairs"] == 1
     assert "pose: AUC at 5 / 10 / 20 degrees, 1 pairs" in result.output
     assert len((tmp_path / "poses.csv").read_text().splitlines()) == 4
     row = next(csv.DictReader((tmp_path / "pairs.csv").open()))
     assert row["set"] == "hpatches"
+
+
+def test_more_than_two_strengths_of_noise_are_a_curve(tmp_path: Path) -> None:
+    request = ["--shapes", 1, "--noise", "0,0.5,1", "--weights", "default", "--baselines", "harris,random"]
+    result = run(*request, "--device", "cpu", "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    figures = json.loads((tmp_path / "report.json").read_text())["results"]["shapes"]
+    assert all(list(each) == ["clean", "noise 0.5", "noise"] for each in figures.values())
+    assert figures["random"]["clean"]["map"] < 0.3 * figures["Harris"]["clean"]["map"]
+    assert cv2.imread(str(tmp_path / "noise.png")) is not None
 
 
 def write_hpatches(directory: Path, illumination: int, viewpoint: int) -> None:
@@ -370,8 +382,8 @@ def test_every_pair_is_listed_with_its_homography(report: Path) -> None:
         rows = list(csv.DictReader(file))
     detectors = 1 + len(CLASSIC)
     # 2 real pairs; of 4 warped ones two are of the broken photograph; 2 photographs at 2 angles,
-    # which only the detectors with descriptors are run on: all but Harris, Shi-Tomasi and FAST.
-    assert len(rows) == (2 + 2) * detectors + 2 * 2 * (detectors - 3)
+    # which only the detectors with descriptors are run on: all but Harris, Shi-Tomasi, FAST and chance.
+    assert len(rows) == (2 + 2) * detectors + 2 * 2 * (detectors - 4)
     turned = next(row for row in rows if row["set"] == "rotation" and row["kind"] == "90")
     matrix = np.array([float(turned[f"h{i}{j}"]) for i in range(3) for j in range(3)]).reshape(3, 3)
     np.testing.assert_allclose(matrix[:2, :2], [[0, -1], [1, 0]], atol=1e-6)
@@ -444,7 +456,7 @@ def test_the_request_has_the_options_defaults(tmp_path: Path) -> None:
         (("--shapes", 1, "--scales", "0.5,1"), "scales must be single, video, matching, zoom, or 1 to 8 numbers"),
         (("--shapes", 1, "--scales", "single", "--scales", "1"), "is given twice"),
         (("--shapes", 1, "--preset", "paper"), "give --hpatches DIR as well"),
-        (("--shapes", 1, "--native"), "give --hpatches DIR as well"),
+        (("--shapes", 1, "--native"), "give --hpatches DIR or --photos DIR as well"),
         (("--shapes", 1, "--device", "tpu"), "device must be auto, cpu, cuda"),
     ],
 )

@@ -120,3 +120,15 @@ def test_progress_is_reported_as_often_as_announced() -> None:
 @pytest.mark.parametrize("field", ["pictures", "size", "epsilon", "nms_radius", "seed", "noise"])
 def test_the_protocol_names_what_it_was(field: str) -> None:
     assert field in PROTOCOL.describe()
+
+
+def test_every_strength_of_noise_has_its_figures_from_the_same_scenes() -> None:
+    weak = CornerProtocol(pictures=2, noise=(0.0, 1.0))
+    strong = CornerProtocol(pictures=2, noise=(2.0, 0.0, 0.5, 1.0))
+    detector = classic_detector("shi-tomasi")
+    few, many = (evaluate_corners([detector], protocol)["Shi-Tomasi"] for protocol in (weak, strong))
+    assert list(many) == ["clean", "noise 0.5", "noise", "noise 2"]
+    assert many["clean"] == few["clean"] and many["noise"] == few["noise"]
+    assert many["clean"]["map"] > many["noise"]["map"] > many["noise 2"]["map"]
+    with pytest.raises(ValueError, match="strengths of at least 0"):
+        CornerProtocol(noise=(-1.0,))

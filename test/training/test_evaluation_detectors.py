@@ -19,8 +19,10 @@ from superpoint_training.evaluation.detectors import (
     HeatmapDetector,
     choose,
     classic_detector,
+    network_detector,
     superpoint_detector,
 )
+from superpoint_training.evaluation.metrics import repeatability
 
 SETTINGS = DetectionSettings(max_keypoints=200, detection_threshold=0.0, nms_radius=4, border=4)
 DESCRIBED = ("sift", "sift-precise", "orb")
@@ -60,7 +62,7 @@ def test_features_are_what_the_package_promises(key: str, photograph: np.ndarray
         np.testing.assert_allclose(lengths, 1, atol=1e-5)
 
 
-@pytest.mark.parametrize("key", CLASSIC)
+@pytest.mark.parametrize("key", [key for key in CLASSIC if key != "random"])
 def test_a_blank_image_has_no_keypoints(key: str) -> None:
     detector = classic_detector(key)
     found = detector(np.full((100, 120), 90, np.uint8), SETTINGS)
@@ -208,3 +210,34 @@ def test_a_bad_weights_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "bad.pth").write_bytes(b"no weights at all")
     with pytest.raises(ValueError, match="bad.pth"):
         superpoint_detector(tmp_path / "bad.pth")
+
+
+def test_chance_finds_the_same_pixels_in_the_same_picture_and_others_in_another() -> None:
+    detector = classic_detector("random")
+    first, again, other = (detector(picture(seed), SETTINGS) for seed in (0, 0, 1))
+    assert np.array_equal(first.xy, again.xy) and np.array_equal(first.scores, again.scores)
+    assert not np.array_equal(first.xy, other.xy)
+    assert not detector.described and len(first) == SETTINGS.max_keypoints
+
+
+def test_chance_repeats_as_often_as_chance_does() -> None:
+    """Of points drawn anew, those with one of 300 others within 3 px in 100,000 px: 1 - exp(-300 · 9 π / 100,000)."""
+    detector = classic_detector("random")
+    settings = DetectionSettings(300, 0.0, 0, border=0)
+    first, second = (detector(picture(seed, (250, 400)), settings) for seed in (0, 1))
+    found = repeatability(first.xy, second.xy, np.eye(3), (250, 400), (250, 400), 300, 3.0).value
+    assert found == pytest.approx(1 - np.exp(-300 * 9 * np.pi / 100_000), abs=0.03)
+
+
+def picture(seed: int, size: tuple[int, int] = (100, 120)) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 255, size, dtype=np.uint8)
+
+
+@pytest.mark.parametrize("dim", [0, 16])
+def test_a_network_in_memory_is_a_detector_without_any_file(dim: int) -> None:
+    torch.manual_seed(0)
+    model = SuperPoint(Architecture((4, 4, 8, 8), 16, dim))
+    detector = network_detector(Checkpoint(model.architecture, model.state_dict(), {"name": "new"}), device="cpu")
+    found = detector(picture(0), DetectionSettings(50, 0.0))
+    assert detector.described == bool(dim)
+    assert len(found) == 50 and found.descriptors.shape[1] == dim

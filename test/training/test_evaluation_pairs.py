@@ -12,7 +12,6 @@ import pytest
 from superpoint_training.evaluation.pairs import (
     hpatches_pairs,
     read_resized,
-    scaling,
 )
 from superpoint_training.evaluation.warps import (
     KINDS,
@@ -23,7 +22,7 @@ from superpoint_training.evaluation.warps import (
     warped_pairs,
     zoom_pairs,
 )
-from superpoint_training.homography import warp_points
+from superpoint_training.homography import scaling, warp_points
 
 
 def blob(centre: tuple[float, float], size: tuple[int, int], sigma: float = 4.0) -> np.ndarray:

@@ -10,7 +10,7 @@ from superpoint_ros.network.checkpoint import DEFAULT_WEIGHTS, load_checkpoint
 from superpoint_ros.network.named_weights import find_weights
 from superpoint_ros.network.superpoint import Architecture
 from superpoint_training.evaluation.benchmark import PairProtocol, evaluate_pairs, summarise
-from superpoint_training.evaluation.detectors import CrossedDetectors, SuperPointDetector
+from superpoint_training.evaluation.detectors import CrossedDetectors, SuperPointDetector, superpoint_detector
 from superpoint_training.evaluation.warps import KINDS, rotation_pairs, warped_pairs
 
 FAST_WEIGHTS = find_weights("fast")
@@ -21,12 +21,12 @@ ANGLES = (45, 90, 135, 180)
 
 @pytest.fixture(scope="module")
 def detector() -> SuperPointDetector:
-    return SuperPointDetector(FAST_WEIGHTS, device="cpu")
+    return superpoint_detector(FAST_WEIGHTS, device="cpu")
 
 
 @pytest.fixture(scope="module")
 def in_a_map(detector) -> CrossedDetectors:
-    return CrossedDetectors(SuperPointDetector(DEFAULT_WEIGHTS, device="cpu"), detector)
+    return CrossedDetectors(superpoint_detector(DEFAULT_WEIGHTS, device="cpu"), detector)
 
 
 def test_they_are_small_plain_and_say_who_taught_them() -> None:

@@ -92,3 +92,15 @@ def test_limits_out_of_range_are_refused_by_name() -> None:
     for wrong in ({"crop": 0.0}, {"perspective": 0.5}, {"scale": (2.0, 1.0)}, {"rotation": 190.0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             HomographyRange(**wrong)
+
+
+def test_a_view_lies_on_this_side_of_the_horizon_wherever_its_first_pixel_is() -> None:
+    limits = HomographyRange(
+        crop=0.4, perspective=0.49, scale=(1, 2), rotation=180, translation=0.5, distribution="uniform"
+    )
+    homographies = some_homographies(300, limits)
+    assert np.linalg.det(homographies).min() > 0
+    assert homographies[:, 2, 2].min() < 0 < homographies[:, 2, 2].max()  # the first pixel is beyond for some
+    for homography in homographies:
+        middle = warp_points(np.array([[39.5, 31.5]]), np.linalg.inv(homography))
+        assert np.allclose(warp_points(middle, homography), [[39.5, 31.5]], atol=1e-4)

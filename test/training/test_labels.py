@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from superpoint_training.labels import cell_mask, cell_targets
+from superpoint_training.labels import cell_mask, cell_targets, uncrowded
 
 SIZE = (32, 40)
 
@@ -67,3 +67,22 @@ def test_a_cell_is_valid_only_if_all_its_pixels_are() -> None:
     valid = np.ones(SIZE, bool)
     valid[15, 16] = False
     assert np.argwhere(~cell_mask(valid)).tolist() == [[1, 2]]
+
+
+def slow_uncrowded(points: np.ndarray, scores: np.ndarray, radius: int) -> list[int]:
+    kept: list[int] = []
+    pixels = np.rint(points).astype(int)
+    for index in np.argsort(-scores):
+        if all(np.abs(pixels[index] - pixels[other]).max() > radius for other in kept):
+            kept.append(int(index))
+    return sorted(kept)
+
+
+@pytest.mark.parametrize("radius", [1, 4])
+def test_of_crowded_labels_the_strongest_stay(radius: int) -> None:
+    rng = np.random.default_rng(radius)
+    points, scores = rng.uniform(0, (39, 31), (80, 2)), rng.random(80)
+    found = uncrowded(points, scores, SIZE, radius)
+    assert found.tolist() == slow_uncrowded(points, scores, radius)
+    assert 5 < len(found) < 80
+    assert len(uncrowded(np.zeros((0, 2)), np.zeros(0), SIZE, radius)) == 0

@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -7,11 +8,12 @@ from training_scenes import scene, write_scenes
 
 from superpoint_training.augmentation import Photometric
 from superpoint_training.config import PairsConfig
-from superpoint_training.homography import HomographyRange, warp_points
+from superpoint_training.homography import HomographyRange, sample_homography, warp_points
 from superpoint_training.labels import cell_mask
 from superpoint_training.pairs import PairSamples, turn, view
 from superpoint_training.preview import target_points
 from superpoint_training.pseudo_labels import LabelFolder, Labels
+from superpoint_training.recipe import load_config
 from superpoint_training.samples import TRAINING
 
 SIZE = (64, 80)
@@ -69,7 +71,7 @@ def test_corresponding_points_show_the_same_grey(samples) -> None:
 
 
 def test_labelled_points_come_first_and_at_their_exact_place(samples) -> None:
-    sample = samples[0]
+    sample = replace(samples, config=replace(CONFIG, nms_radius=0))[0]
     targets = sample["targets"][0].numpy()
     labelled = {tuple(p) for p in target_points(targets)}
     first = np.rint(sample["points"][0][sample["matched"]].numpy()).astype(int)
@@ -104,3 +106,63 @@ def test_a_picture_that_went_bad_is_replaced_by_the_next(samples) -> None:
     damaged.write_bytes(b"damaged")
     fresh = PairSamples(samples.pictures, samples.labels, CONFIG, seed=0)
     assert fresh[2]["image"].shape == (2, *SIZE)
+
+
+def test_labels_that_a_small_view_crowds_leave_the_strongest(tmp_path) -> None:
+    """Five pixels apart in the picture, two and a half in the view."""
+    (picture,) = write_scenes(tmp_path / "pictures", 1)
+    folder = LabelFolder(tmp_path / "labels")
+    folder.open({})
+    x, y = np.meshgrid(np.arange(20, 110, 5), np.arange(20, 80, 5))
+    xy = np.column_stack([x.ravel(), y.ravel()]).astype(np.float32)
+    folder.write(picture, Labels(xy, np.linspace(1, 0.1, len(xy), dtype=np.float32), (96, 128)))
+    half = HomographyRange(crop=1.0, perspective=0.0, scale=(0.5, 0.5), rotation=0, translation=0)
+    config = replace(CONFIG, size=(96, 128), first=half, second=half)
+    for radius, apart in ((4, 4), (0, 0)):
+        sample = PairSamples([picture], tmp_path / "labels", replace(config, nms_radius=radius), seed=0)[0]
+        points = target_points(sample["targets"][0].numpy())
+        gaps = np.abs(points[:, None] - points[None]).max(axis=2) + 1000 * np.eye(len(points))
+        assert (gaps.min() > apart) and len(points) > 5
+        if not radius:
+            assert gaps.min() <= 4
+
+
+def test_views_at_the_cameras_resolution_are_parts_of_the_picture(samples) -> None:
+    still = HomographyRange(crop=1.0, perspective=0.0, scale=(1, 1), rotation=0, translation=0)
+    native = replace(samples, config=replace(CONFIG, fit="native", first=still, second=still))
+    corners = set()
+    for index in range(10):
+        view_of = native[index]["image"][0].numpy()
+        picture = scene(turn(index, 5, 0, TRAINING), (96, 128), darkest=40)
+        found = cv2.matchTemplate(picture, view_of, cv2.TM_SQDIFF_NORMED)
+        assert found.min() < 0.01  # at a fraction of a pixel
+        corners.add(cv2.minMaxLoc(found)[2])
+    assert len(corners) > 5
+
+
+def test_second_views_of_the_gpu_recipe_keep_labels_and_correspondences(tmp_path) -> None:
+    """Where the first pixel lies beyond the horizon all labels were lost, and asked for as negatives."""
+    config = load_config("gpu").pairs
+    (picture,) = write_scenes(tmp_path / "pictures", 1)
+    folder = LabelFolder(tmp_path / "labels")
+    folder.open({})
+    x, y = np.meshgrid(np.arange(4, 124, 6), np.arange(4, 92, 6))
+    xy = np.column_stack([x.ravel(), y.ravel()]).astype(np.float32)
+    folder.write(picture, Labels(xy, np.ones(len(xy), np.float32), (96, 128)))
+    steep = steep_index(config)
+    sample = PairSamples([picture], tmp_path / "labels", config, seed=0)[steep]
+    assert sample["valid"][1].float().mean() > 0.3
+    assert len(target_points(sample["targets"][1].numpy())) > 10
+    assert sample["matched"].sum() > 100
+    moved = warp_points(sample["points"][0].numpy(), sample["homography"].numpy().astype(float))
+    assert np.isfinite(moved[sample["matched"].numpy()]).all()
+
+
+def steep_index(config: PairsConfig) -> int:
+    """The first sample whose second view has the first pixel of the first one beyond the horizon."""
+    for index in range(20000):
+        rng = np.random.default_rng((0, TRAINING, index))
+        sample_homography(rng, config.size, config.first)
+        if sample_homography(rng, config.size, config.second)[2, 2] < 0:
+            return index
+    raise AssertionError("there is none")

@@ -5,7 +5,7 @@ from rosbags.rosbag2 import StoragePlugin
 from training_scenes import scene, write_bag, write_scenes
 
 from superpoint_training.config import InputConfig
-from superpoint_training.pictures import BadPicture, PictureFolder, find_pictures, read_picture, shrink_to_cover, split
+from superpoint_training.pictures import BadPicture, PictureFolder, find_pictures, read_picture, shrink_to_cover
 
 
 def test_folders_lists_files_and_bags_add_up_each_picture_once(tmp_path) -> None:
@@ -91,12 +91,3 @@ def test_nothing_but_bad_pictures_is_an_error(tmp_path) -> None:
 )
 def test_pictures_shrink_until_they_just_cover_the_size(size, expected) -> None:
     assert shrink_to_cover(scene(0), size).shape == expected
-
-
-def test_the_same_pictures_are_held_out_every_time(tmp_path) -> None:
-    paths = [tmp_path / f"{i}.png" for i in range(50)]
-    training, held_out = split(paths, 0.1, seed=3)
-    assert len(held_out) == 5 and sorted(training + held_out) == sorted(paths)
-    assert split(paths, 0.1, seed=3) == (training, held_out)
-    assert split(paths, 0.0, seed=3) == (paths, [])
-    assert split(paths[:1], 0.5, seed=3) == (paths[:1], [])

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from superpoint_ros.network.heatmap import heatmap_from_logits
 from superpoint_training.homography import warp_points
 from superpoint_training.labels import cell_targets
-from superpoint_training.reprojection import peak_positions, reprojection_loss
+from superpoint_training.reprojection import peak_positions, reprojection_loss, strongest_valid
 
 SIZE = (96, 128)
 EVERYWHERE = torch.ones(1, 2, SIZE[0] // 8, SIZE[1] // 8, dtype=torch.bool)
@@ -105,3 +106,50 @@ def test_a_peak_beside_the_edge_has_a_position_inside() -> None:
     heatmap[0, 0, 15] = 1.0
     heatmap[0, 1, 15] = 1.0
     assert torch.allclose(peak_positions(heatmap, torch.tensor([[[15, 0]]])), torch.tensor([[[15.0, 0.5]]]))
+
+
+def test_a_peak_in_an_invalid_cell_leaves_no_shoulder_in_the_next() -> None:
+    """It lies on the last column of its cell, so that the next cell's first column is its slope."""
+    points = np.array([[39.2, 36.0], [84.0, 60.0]])
+    valid = EVERYWHERE.clone()
+    valid[:, :, :, 4] = False  # columns 32 to 39
+    heatmaps = heatmap_from_logits(logits_of(points))
+    masks = valid[:, 0].repeat_interleave(8, 1).repeat_interleave(8, 2)
+    assert (heatmaps * masks)[0, 30:42, 40].max() > 0.01  # the slope alone would be a peak
+    peaks, scores = strongest_valid(heatmaps, masks)
+    assert peaks[scores > 0].tolist() == [[84, 60]]
+    loss = reprojection_loss(logits_of(points), logits_of(points), torch.eye(3)[None], valid)
+    assert int(loss.count) == 1
+
+
+def test_a_keypoint_lies_where_the_deployed_refinement_puts_it() -> None:
+    moved = POINTS + [0.3, -0.4]
+    loss = reprojection_loss(logits_of(POINTS), logits_of(moved), torch.eye(3)[None], EVERYWHERE, place="parabola")
+    assert mean(loss) == pytest.approx(0.5, abs=0.01)
+    logits = logits_of(moved).requires_grad_()
+    loss = reprojection_loss(logits_of(POINTS), logits, torch.eye(3)[None], EVERYWHERE, place="parabola")
+    (gradient,) = torch.autograd.grad(loss.total, logits)
+    assert gradient.isfinite().all() and gradient.abs().sum() > 0
+
+
+def test_pairs_further_apart_than_the_radius_are_not_the_same() -> None:
+    moved = POINTS + [2.0, 0.0]
+    counts = [
+        int(reprojection_loss(logits_of(POINTS), logits_of(moved), torch.eye(3)[None], EVERYWHERE, near).count)
+        for near in (3.0, 1.5)
+    ]
+    assert counts == [len(POINTS), 0]
+
+
+def test_by_score_a_sure_pair_counts_more_than_a_faint_one() -> None:
+    """One pair is exact and sure, the other 1 px off and faint."""
+    points = np.array([[30.0, 36.0], [84.0, 60.0]])
+    first, second = logits_of(points), logits_of(points + [[0, 0], [1.0, 0]])
+    for logits in (first, second):
+        logits[:, 64, 7, 10] = 3  # most of the cell of the second pair is the dustbin's
+    plain, weighted = (
+        mean(reprojection_loss(first, second, torch.eye(3)[None], EVERYWHERE, by_score=chosen))
+        for chosen in (False, True)
+    )
+    assert plain == pytest.approx(0.5, abs=0.05)
+    assert weighted < 0.7 * plain

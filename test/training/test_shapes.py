@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from superpoint_training.augmentation import Photometric, photometric
-from superpoint_training.figures import Figure, visible_corners
+from superpoint_training.figures import Figure, render, visible_corners
 from superpoint_training.homography import HomographyRange, sample_homography
 from superpoint_training.labels import cell_targets
 from superpoint_training.shapes import SHAPES, draw_shape
@@ -115,3 +115,14 @@ def test_at_least_250_pictures_a_second_on_one_core_with_everything_on() -> None
         photometric(rng, image, light)
         cell_targets(corners, SIZE, rng)
     assert count / (time.process_time() - started) >= 250
+
+
+def test_areas_are_drawn_as_large_as_they_are() -> None:
+    """An edge drawn too far out moves every corner with it."""
+    rng, offsets = np.random.default_rng(0), []
+    for _ in range(50):
+        (x, y), side = rng.uniform(10, 20, 2), rng.uniform(20, 40)
+        area = np.array([[x, y], [x + side, y], [x + side, y + side], [x, y + side]])
+        drawn = render([Figure([(area, 200.0)], area)], np.zeros((80, 80), np.uint8))
+        offsets.append((np.sqrt(drawn.sum() / 200) - side) / 2)
+    assert abs(np.mean(offsets)) < 0.1

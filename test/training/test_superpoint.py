@@ -9,14 +9,18 @@ from training_scenes import write_scenes
 from superpoint_ros.network.descriptors import sample_descriptors
 from superpoint_ros.network.superpoint import Architecture, SuperPoint
 from superpoint_training.augmentation import Photometric
-from superpoint_training.config import Config, LossConfig, Optimisation, PairsConfig, RunConfig
+from superpoint_training.config import Config, PairsConfig, RunConfig
+from superpoint_training.evaluation.benchmark import evaluate_pairs
 from superpoint_training.homography import HomographyRange
+from superpoint_training.losses import LossConfig, Share
+from superpoint_training.optimisation import Optimisation
 from superpoint_training.pairs import PairSamples
 from superpoint_training.processes import Processes
 from superpoint_training.pseudo_labels import LabelFolder, Labels
 from superpoint_training.samples import Batch
 from superpoint_training.superpoint import superpoint_loss, superpoint_task
-from superpoint_training.training import as_network_input, train
+from superpoint_training.task import as_network_input
+from superpoint_training.training import train
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 SLIM = Architecture((4, 8, 8, 16), 16, 16, batch_norm=True)
@@ -92,7 +96,7 @@ def test_descriptors_of_one_pair_learn_to_match(labelled, tmp_path, descriptor, 
     sample = PairSamples(*labelled, PAIRS, seed=0)[0]
     config = Config(network=SLIM, pairs=PAIRS, loss=LossConfig(descriptor=descriptor, weight=weight))
     pictures, labels = labelled
-    task = superpoint_task(config, pictures, [], labels, tmp_path, None)
+    task = superpoint_task(config, pictures, [], labels, None)
     task = replace(task, samples=OneSample(sample), pictures=lambda _: {})
     settings = Optimisation(steps=60, batch_size=2, learning_rate=1e-2, schedule="cosine")
     model = train(task, settings, RunConfig(workers=0), tmp_path, ALONE).model
@@ -105,3 +109,37 @@ def test_descriptors_of_one_pair_learn_to_match(labelled, tmp_path, descriptor, 
     apart = sample["points"][1][known][nearest] - sample["points"][1][known]
     share = (apart.norm(dim=1) < 8).float().mean()
     assert share > 0.8, share
+
+
+def test_the_radius_of_the_reprojection_loss_falls_over_training(labelled, monkeypatch) -> None:
+    given = []
+
+    def spy(first, second, homographies, valid, near, place, by_score):
+        given.append((near, place, by_score))
+        return Share(first.sum() * 0, torch.tensor(1.0))
+
+    monkeypatch.setattr("superpoint_training.superpoint.reprojection_loss", spy)
+    batch = batch_of(PairSamples(*labelled, PAIRS, seed=0), 2)
+    batch["image"] = as_network_input(batch["image"])
+    settings = LossConfig(
+        reprojection=1.0, reprojection_place="parabola", reprojection_radius=(3.0, 1.5), reprojection_by_score=True
+    )
+    for progress in (0.0, 0.5, 1.0):
+        superpoint_loss(SuperPoint(SLIM), batch, settings, progress)
+    assert given == [(radius, "parabola", True) for radius in (3.0, 2.25, 1.5)]
+
+
+@pytest.mark.parametrize(("fit", "size"), [("cover", (60, 80)), ("native", (96, 128))])
+def test_validation_is_at_the_size_of_training(labelled, monkeypatch, fit, size) -> None:
+    pictures, labels = labelled
+    seen = set()
+
+    def watched(detectors, pairs, protocol, **options):
+        seen.update(pair.load().reference.shape for pair in pairs)
+        return evaluate_pairs(detectors, pairs, protocol, **options)
+
+    monkeypatch.setattr("superpoint_training.superpoint.evaluate_pairs", watched)
+    config = Config(network=SLIM, pairs=replace(PAIRS, fit=fit), run=RunConfig(validation_samples=2))
+    task = superpoint_task(config, pictures[:2], pictures[2:], labels, None)
+    assert task.validate(SuperPoint(SLIM).eval())["pairs"] == 2
+    assert seen == {size}

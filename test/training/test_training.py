@@ -11,20 +11,23 @@ from two_processes import slim_network, train_slim
 
 from superpoint_ros.network.heatmap import DetectionSettings
 from superpoint_ros.network.superpoint import Architecture
-from superpoint_training.config import Optimisation, RunConfig, ShapesConfig
+from superpoint_training.config import RunConfig, ShapesConfig
 from superpoint_training.evaluation.detectors import HeatmapDetector
 from superpoint_training.evaluation.metrics import average_precision, claim_corners
+from superpoint_training.export import read_state
 from superpoint_training.initial import new_network
 from superpoint_training.journal import LOG_FILE, read_log
 from superpoint_training.labels import cell_targets
 from superpoint_training.losses import Share
 from superpoint_training.magicpoint import magicpoint_loss
+from superpoint_training.optimisation import Optimisation
 from superpoint_training.processes import Processes
 from superpoint_training.samples import Batch, ShapeSamples, StepIndices
 from superpoint_training.shapes import draw_shape
 from superpoint_training.state import STATE_FILE
 from superpoint_training.stopping import TrainingDiverged
-from superpoint_training.training import Forward, Task, learning_rate, train
+from superpoint_training.task import Forward, Task
+from superpoint_training.training import train
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 RUN = RunConfig(workers=0)
@@ -35,7 +38,14 @@ SLIM = Architecture((4, 4, 8, 8), 16, 0, batch_norm=True)
 def slim_task(loss=magicpoint_loss) -> Task:
     torch.manual_seed(0)
     samples = ShapeSamples(ShapesConfig(size=(64, 80)), seed=0)
-    return Task("magicpoint", new_network(SLIM), samples, loss, lambda _: {"figure": 1.0}, lambda _: {})
+    return Task(
+        "magicpoint",
+        new_network(SLIM),
+        samples,
+        lambda forward, batch, _: loss(forward, batch),
+        lambda _: {"figure": 1.0},
+        lambda _: {},
+    )
 
 
 def tensors_of(folder: Path) -> dict[str, torch.Tensor]:
@@ -46,6 +56,10 @@ def tensors_of(folder: Path) -> dict[str, torch.Tensor]:
     for number, entries in state["optimiser"]["state"].items():
         flat |= {f"optimiser.{number}.{k}": v for k, v in entries.items()}
     return flat | {"random": state["random"], "step": torch.tensor(state["step"])}
+
+
+def loss_of(forward: Forward, batch: Batch, progress: float) -> dict[str, tuple[float, Share]]:
+    return magicpoint_loss(forward, batch)
 
 
 class FixedSamples(Dataset[Batch]):
@@ -69,7 +83,7 @@ def test_one_batch_is_overfitted_to_a_map_above_095(tmp_path) -> None:
     kinds = ("checkerboard", "cube", "polygon", "quadrilateral")
     pictures = [draw_shape(rng, kind, (64, 80)) for kind in kinds]
     model = new_network(Architecture((8, 16, 16, 32), 32, 0, batch_norm=True))
-    task = Task("overfit", model, FixedSamples(pictures), magicpoint_loss, lambda _: {}, lambda _: {})
+    task = Task("overfit", model, FixedSamples(pictures), loss_of, lambda _: {}, lambda _: {})
     settings = Optimisation(steps=250, batch_size=4, learning_rate=1e-2, schedule="cosine")
     detector = HeatmapDetector("overfit", train(task, settings, RUN, tmp_path, ALONE).model, device="cpu")
     precisions = []
@@ -202,9 +216,131 @@ def test_the_log_has_every_figure_and_a_resumed_run_adds_to_it(tmp_path) -> None
     assert any(line["kind"] == "validation" and line["figure"] == 1.0 for line in lines)
 
 
-def test_learning_rate_warms_up_and_follows_the_schedule() -> None:
-    cosine = Optimisation(learning_rate=1.0, schedule="cosine", warmup=10)
-    assert learning_rate(cosine, 4, 0.0) == pytest.approx(0.5)
-    assert learning_rate(cosine, 50, 0.5) == pytest.approx(0.5)
-    assert learning_rate(cosine, 100, 1.0) == pytest.approx(0.0, abs=1e-6)
-    assert learning_rate(Optimisation(learning_rate=1.0), 5, 0.9) == 1.0
+def test_the_best_weights_by_validation_are_exported_and_training_ends_when_it_gets_no_better(tmp_path) -> None:
+    figures = iter([0.3, 0.5, 0.9, 0.4, 0.6, 0.7, 0.8])
+    networks = []
+
+    def validate(network) -> dict[str, float]:
+        networks.append({name: tensor.clone() for name, tensor in network.state_dict().items()})
+        return {"map": next(figures)}
+
+    task = replace(slim_task(), validate=validate)
+    settings = replace(SETTINGS, steps=100, best="map", patience=3)
+    outcome = train(task, settings, replace(RUN, validate_minutes=0.0), tmp_path, ALONE)
+    # before the first step, and after each
+    assert (outcome.why, outcome.step, outcome.exported, outcome.figures) == ("patience", 5, 2, {"map": 0.9})
+    assert all(torch.equal(tensor, networks[2][name]) for name, tensor in outcome.model.state_dict().items())
+    exported = read_state(tmp_path / STATE_FILE)
+    assert exported.metadata["steps"] == "2"
+    assert all(torch.equal(tensor, networks[2][name]) for name, tensor in exported.state.items())
+
+
+def test_a_run_that_was_stopped_remembers_its_best(tmp_path) -> None:
+    figures = iter([0.1, 0.9, 0.2, 0.3])
+    task = replace(slim_task(), validate=lambda _: {"map": next(figures)})
+    settings = replace(SETTINGS, best="map", steps=1)
+    train(task, settings, RUN, tmp_path, ALONE)
+    outcome = train(task, replace(settings, steps=2), RUN, tmp_path, ALONE, resume=True)
+    assert (outcome.step, outcome.exported, outcome.figures) == (2, 1, {"map": 0.9})
+
+
+def test_without_pictures_to_judge_by_no_best_is_promised(tmp_path) -> None:
+    task = replace(slim_task(), validate=lambda _: {})
+    with pytest.raises(ValueError, match="it has none, as no picture is held out"):
+        train(task, replace(SETTINGS, best="map"), RUN, tmp_path, ALONE)
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_a_batch_in_parts_has_the_gradient_of_the_whole(tmp_path, parts) -> None:
+    """After three steps of Adam; without BatchNorm, which sees the parts."""
+    moved = []
+    for accumulate in (1, parts):
+        folder = tmp_path / str(accumulate)
+        folder.mkdir()
+        task = replace(slim_task(), model=slim_network())
+        settings = Optimisation(steps=3, batch_size=8, accumulate=accumulate, learning_rate=1e-2)
+        moved.append(train(task, settings, RUN, folder, ALONE).model.state_dict())
+    start = slim_network().state_dict()
+    for name, tensor in moved[0].items():
+        assert (tensor - start[name]).abs().max() > 1e-3
+        assert torch.allclose(tensor, moved[1][name], atol=2e-5), name
+
+
+def test_a_batch_that_parts_do_not_divide_is_refused(tmp_path) -> None:
+    with pytest.raises(ValueError, match=r"batch_size 4 is not a multiple of 1 processes times 3 parts \(accumulate\)"):
+        train(slim_task(), replace(SETTINGS, accumulate=3), RUN, tmp_path, ALONE)
+
+
+def test_frozen_stages_end_as_they_began(tmp_path) -> None:
+    task = slim_task()
+    before = {name: tensor.clone() for name, tensor in task.model.state_dict().items()}
+    settings = replace(SETTINGS, freeze_stages=2, weight_decay=0.1)
+    after = train(task, settings, RUN, tmp_path, ALONE).model.state_dict()
+    same = {name for name, tensor in after.items() if torch.equal(tensor, before[name])}
+    assert {name for name in after if "1" in name or "2" in name} == {n for n in same if "num_batches" not in n} | {
+        f"bn{layer}.num_batches_tracked" for layer in ("1a", "1b", "2a", "2b")
+    }
+
+
+def test_gradients_in_float16_are_scaled_and_a_step_that_overflows_is_left_out(tmp_path) -> None:
+    # Weights of 1e9 on the loss overflow at the first scales, which are halved until they do not.
+    def loud(forward: Forward, batch: Batch) -> dict[str, tuple[float, Share]]:
+        return {"detector": (1e4, magicpoint_loss(forward, batch)["detector"][1])}
+
+    start = slim_task().model.state_dict()
+    run = replace(RUN, precision="fp16")
+    outcome = train(slim_task(loud), replace(SETTINGS, steps=20, average=0.0), run, tmp_path, ALONE)
+    norms = [line["gradient_norm"] for line in read_log(tmp_path / LOG_FILE) if line["kind"] == "train"]
+    assert not np.isfinite(norms[0]) and np.isfinite(norms[-1])
+    state = torch.load(tmp_path / STATE_FILE, weights_only=True)
+    assert 1 <= state["scaler"]["scale"] < 65536
+    learnt = outcome.model.state_dict()
+    assert all(torch.isfinite(tensor).all() for tensor in learnt.values())
+    assert not torch.equal(learnt["conv1a.weight"], start["conv1a.weight"])
+
+
+def test_eps_reaches_the_optimiser(tmp_path) -> None:
+    """With an eps far above every gradient, nothing moves."""
+    start = slim_task().model.get_parameter("conv1a.weight").detach().clone()
+    still = train(slim_task(), replace(SETTINGS, eps=1e6, average=0.0), RUN, tmp_path, ALONE).model
+    assert torch.allclose(still.get_parameter("conv1a.weight"), start, atol=1e-6)
+
+
+def test_the_host_asks_the_device_for_one_thing_a_step(tmp_path, monkeypatch) -> None:
+    """Each question waits until the device has done all its work."""
+    asked = []
+    for name in ("tolist", "__float__", "__bool__"):
+        before = getattr(torch.Tensor, name)
+        monkeypatch.setattr(torch.Tensor, name, lambda self, before=before: asked.append(1) or before(self))
+    marks: list[int] = []
+
+    def marked(forward: Forward, batch: Batch) -> dict[str, tuple[float, Share]]:
+        marks.append(len(asked))
+        return magicpoint_loss(forward, batch)
+
+    train(slim_task(marked), replace(SETTINGS, steps=8, average=0.0), RUN, tmp_path, ALONE)
+    assert set(np.diff(marks).tolist()) == {1}
+
+
+def test_a_run_is_not_resumed_with_another_recipe_or_other_pictures(tmp_path) -> None:
+    recipe = {"run.seed": 0, "magicpoint.batch_size": 4, "magicpoint.steps": 6, "pictures": "5 pictures, abc"}
+    train(replace(slim_task(), recipe=recipe), SETTINGS, RUN, tmp_path, ALONE)
+    for key, value in (("run.seed", 1), ("magicpoint.batch_size", 8), ("pictures", "6 pictures, abd")):
+        other = replace(slim_task(), recipe=recipe | {key: value})
+        with pytest.raises(ValueError, match=rf"state.pt: {key} was .* and is .*; a run goes on with what it began"):
+            train(other, SETTINGS, RUN, tmp_path, ALONE, resume=True)
+    longer = replace(slim_task(), recipe=recipe | {"magicpoint.steps": 8})
+    assert train(longer, replace(SETTINGS, steps=8), RUN, tmp_path, ALONE, resume=True).step == 8
+
+
+def test_a_refused_run_does_not_begin(tmp_path) -> None:
+    train(slim_task(), SETTINGS, RUN, tmp_path, ALONE)
+
+    def begins() -> None:
+        raise AssertionError("it began")
+
+    with pytest.raises(ValueError, match="a run is there already"):
+        train(slim_task(), SETTINGS, RUN, tmp_path, ALONE, begins=begins)
+    other = replace(slim_task(), model=new_network(replace(SLIM, head_channels=8)))
+    with pytest.raises(ValueError, match="another network"):
+        train(other, SETTINGS, RUN, tmp_path, ALONE, resume=True, begins=begins)

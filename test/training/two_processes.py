@@ -13,11 +13,14 @@ import torch.multiprocessing
 
 from superpoint_ros.network.superpoint import Architecture, SuperPoint
 from superpoint_training.adaptation import adapt
-from superpoint_training.config import AdaptationConfig, Optimisation, RunConfig, ShapesConfig
+from superpoint_training.config import AdaptationConfig, RunConfig, ShapesConfig
+from superpoint_training.losses import Share
 from superpoint_training.magicpoint import magicpoint_loss
+from superpoint_training.optimisation import Optimisation
 from superpoint_training.processes import Processes, processes
-from superpoint_training.samples import ShapeSamples
-from superpoint_training.training import Task, train
+from superpoint_training.samples import Batch, ShapeSamples
+from superpoint_training.task import Forward, Task
+from superpoint_training.training import train
 
 # BatchNorm's statistics are those of a process's own pictures on the CPU, so it is left out here.
 SLIM = Architecture((4, 4, 8, 8), 16, 0, batch_norm=False)
@@ -40,6 +43,12 @@ def _join(rank: int, port: int, work: Callable[..., None], arguments: tuple[Any,
         work(here, *arguments)
 
 
+def hear(here: Processes) -> None:
+    """Both have what the first one says, and the sum of what each has."""
+    assert here.broadcast(["the lists", 3.5] if here.leads else None) == ["the lists", 3.5]
+    assert here.all_reduce(torch.tensor([1.0, here.rank])).tolist() == [2.0, 1.0]
+
+
 def train_and_adapt(here: Processes, pictures: list[Path], folder: Path) -> None:
     """Both, into folder/weights.pt and folder/labels."""
     train_slim(here, folder)
@@ -51,10 +60,14 @@ def slim_network() -> SuperPoint:
     return SuperPoint(SLIM)
 
 
+def loss(forward: Forward, batch: Batch, progress: float) -> dict[str, tuple[float, Share]]:
+    return magicpoint_loss(forward, batch)
+
+
 def train_slim(here: Processes, folder: Path, steps: int = 3) -> None:
     """A few steps of MagicPoint; the weights go to folder/weights.pt."""
     shapes = ShapesConfig(size=(64, 80))
-    task = Task("magicpoint", slim_network(), ShapeSamples(shapes, seed=0), magicpoint_loss, lambda _: {}, lambda _: {})
+    task = Task("magicpoint", slim_network(), ShapeSamples(shapes, seed=0), loss, lambda _: {}, lambda _: {})
     folder.mkdir(parents=True, exist_ok=True)
     settings = Optimisation(steps=steps, batch_size=8, learning_rate=1e-2)
     outcome = train(task, settings, RunConfig(workers=0), folder, here)

@@ -17,6 +17,7 @@ from typing import cast
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
@@ -27,6 +28,7 @@ from superpoint_ros.network.superpoint import CELL, SuperPoint
 from superpoint_training.config import AdaptationConfig
 from superpoint_training.homography import sample_homography, view_masks, warp_batch
 from superpoint_training.pictures import BadPicture, read_picture, shrink_to_cover
+from superpoint_training.precision import autocast, choose_dtype
 from superpoint_training.processes import Processes
 from superpoint_training.pseudo_labels import LabelFolder, Labels
 
@@ -56,7 +58,7 @@ def average_heatmap(model: Network, image: Tensor, homographies: Tensor, batch: 
     inner = view_masks(identity.to(image.device), size, border=border)  # of a view, not its edge
     for views in torch.cat([identity, homographies.float()]).to(image.device).split(batch):
         pictures = warp_batch(image[None, None].expand(len(views), -1, -1, -1), views)
-        with torch.autocast(image.device.type, torch.bfloat16, enabled=image.device.type == "cuda"):
+        with autocast(choose_dtype("auto", image.device), image.device):
             logits, _ = model(pictures.contiguous(memory_format=torch.channels_last))
         counts = (inner & view_masks(views, size, border=border)).float()
         back = torch.linalg.inv(views.double()).float()
@@ -78,22 +80,57 @@ def adapt_picture(
 ) -> Labels:
     """Pseudo-labels of one picture (H, W) uint8, in its own pixels."""
     shrunk = shrink_to_cover(picture, settings.size)
-    size = (max(1, round(shrunk.shape[0] / CELL)) * CELL, max(1, round(shrunk.shape[1] / CELL)) * CELL)
-    image = torch.from_numpy(resize_image(shrunk, size)).to(device).float() / 255
-    views = [sample_homography(rng, size, settings.homography) for _ in range(settings.views)]
-    homographies = torch.from_numpy(np.array(views).reshape(-1, 3, 3))
-    heatmap = average_heatmap(model, image, homographies, settings.batch, settings.border)[None]
-    places = torch.from_numpy(localisable(heatmap[0].cpu().numpy(), image.cpu().numpy(), settings)).to(device)
-    # With peaks below the threshold or without, suppression leaves the same ones above it.
+    size = _whole_cells(shrunk.shape)
+    grey = resize_image(shrunk, size)
+    heatmap = scaled_heatmap(model, picture, grey, rng, settings, device)[None]
+    # With peaks below the threshold or without, suppression leaves the same ones above it. What a filter rejects still
+    # suppresses what is around it, else its shoulder would be the label; so peaks first.
     lowest = min(settings.threshold, FAINTEST) if settings.min_points else settings.threshold
-    choice = DetectionSettings(settings.max_points, lowest, settings.nms_radius, settings.border)
     extent = torch.tensor([size], device=device)
-    found = detect(heatmap * places, extent, choice)
-    certain = int((found.scores[0] > settings.threshold).sum())
-    count = min(int(found.count[0]), max(certain, settings.min_points))
-    pixels = refine(heatmap, found.xy.long(), extent) if settings.subpixel else found.xy
-    xy = to_source_pixels(pixels[0, :count].cpu().numpy(), (picture.shape[0], picture.shape[1]), size)
-    return Labels(xy, found.scores[0, :count].cpu().numpy(), (picture.shape[0], picture.shape[1]))
+    found = detect(heatmap, extent, DetectionSettings(grey.size, lowest, settings.nms_radius, settings.border))
+    peaks = found.xy[0, : int(found.count[0])].long()
+    places = localisable(heatmap[0].cpu().numpy(), grey.astype(np.float32) / np.float32(255), settings)
+    kept = torch.from_numpy(places).to(device)[peaks[:, 1], peaks[:, 0]].nonzero()[: settings.max_points, 0]
+    scores = found.scores[0, kept]
+    kept = kept[: max(int((scores > settings.threshold).sum()), settings.min_points)]
+    pixels = refine(heatmap, peaks[None, kept], extent)[0] if settings.subpixel else peaks[kept].float()
+    xy = to_source_pixels(pixels.cpu().numpy(), (picture.shape[0], picture.shape[1]), size)
+    return Labels(xy, found.scores[0, kept].cpu().numpy(), (picture.shape[0], picture.shape[1]))
+
+
+def scaled_heatmap(
+    model: Network,
+    picture: NDArray[np.uint8],
+    grey: NDArray[np.uint8],
+    rng: np.random.Generator,
+    settings: AdaptationConfig,
+    device: torch.device,
+) -> Tensor:
+    """The mean of the averaged heatmaps at all `settings.scales`, in the pixels of `grey`: (H, W) float32.
+
+    grey  the picture at scale 1; other scales are made from the picture itself
+    """
+    heatmaps = []
+    for scale in settings.scales:
+        size = _whole_cells([scale * side for side in grey.shape])
+        level = grey if size == grey.shape else resize_image(picture, size)
+        image = torch.from_numpy(level).to(device).float() / 255
+        count = settings.views // len(settings.scales)
+        views = [sample_homography(rng, size, settings.homography) for _ in range(count)]
+        homographies = torch.from_numpy(np.array(views).reshape(-1, 3, 3))
+        heat = average_heatmap(model, image, homographies, settings.batch, settings.border)[None, None]
+        # A peak of a finer picture keeps its height: the mean over its pixels would make little of it.
+        if size[0] > grey.shape[0]:
+            heat = F.adaptive_max_pool2d(heat, grey.shape)
+        elif size != grey.shape:
+            heat = F.interpolate(heat, grey.shape, mode="bilinear", align_corners=False)
+        heatmaps.append(heat[0, 0])
+    return torch.stack(heatmaps).mean(dim=0)
+
+
+def _whole_cells(size: Sequence[float]) -> tuple[int, int]:
+    height, width = (max(1, round(side / CELL)) * CELL for side in size)
+    return height, width
 
 
 def localisable(
@@ -134,6 +171,13 @@ def inference_network(model: SuperPoint, device: torch.device) -> Network:
     return cast(Network, model.to(device, memory_format=torch.channels_last))  # type: ignore[call-overload]
 
 
+def claim(folder: Path, weights_id: str, settings: AdaptationConfig, seed: int) -> None:
+    """Start a folder of labels, or raise ValueError if it has another network's, or made with other settings."""
+    # batch only divides the work
+    told = {key: value for key, value in asdict(settings).items() if key not in ("batch", "rounds")}
+    LabelFolder(folder).open({"weights_id": weights_id, "seed": seed, "adaptation": told})
+
+
 def adapt(
     model: SuperPoint,
     weights_id: str,
@@ -153,10 +197,8 @@ def adapt(
     """
     labels = LabelFolder(folder)
     if here.leads:
-        # batch only divides the work
-        told = {key: value for key, value in asdict(settings).items() if key not in ("batch", "rounds")}
-        labels.open({"weights_id": weights_id, "seed": seed, "adaptation": told})
-    here.wait()
+        claim(folder, weights_id, settings, seed)
+    here.barrier()
     network = inference_network(model, here.device)
     points, done, bad = 0, 0, 0
     # Shuffled, so that a budget that ends early leaves a fair sample.
@@ -181,8 +223,8 @@ def adapt(
         points, done = points + len(found.xy), done + 1
         bar.set_postfix_str(f"{points / done:.0f} points a picture, {bad} bad")
     bar.close()
-    figures = here.total(torch.tensor([points, done, bad], dtype=torch.float64, device=here.device))
-    here.wait()
+    figures = here.all_reduce(torch.tensor([points, done, bad], dtype=torch.float64, device=here.device))
+    here.barrier()
     if figures[1] and not figures[0]:
         raise ValueError(
             f"{weights_id} found no keypoint in {figures[1]:.0f} pictures; train it longer, or lower "

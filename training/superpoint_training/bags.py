@@ -67,6 +67,12 @@ def extract_frames(bag: Path, frames: Path, settings: InputConfig) -> list[Path]
     return sorted(folder.rglob("*.png"))
 
 
+def frames_folder(frame: Path) -> Path | None:
+    """The folder with all frames of the bag that a picture was extracted from; None if it comes from no bag."""
+    folder = frame.parent.parent
+    return folder if (folder / SUMMARY).is_file() else None
+
+
 def changing(
     frames: Iterator[tuple[int, NDArray[np.uint8]]], min_change: float
 ) -> Iterator[tuple[int, NDArray[np.uint8]]]:

@@ -1,4 +1,5 @@
-"""What a training run is told: one tree of frozen dataclasses. The defaults are the paper's.
+"""What a training run is told: one tree of frozen dataclasses. The defaults are the paper's, but for what the recipe
+`paper` says of perspective and eps.
 
 Every section checks itself; its ValueError names the key, what is allowed and what was given.
 """
@@ -6,60 +7,20 @@ Every section checks itself; its ValueError names the key, what is allowed and w
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from superpoint_ros.features.intensity import AUTOMATIC
 from superpoint_ros.network.superpoint import Architecture
 from superpoint_training.augmentation import Photometric
 from superpoint_training.homography import HomographyRange
+from superpoint_training.losses import LossConfig
+from superpoint_training.optimisation import Optimisation, at_least
 from superpoint_training.shapes import SHAPES
-
-
-def _at_least(section: object, lowest: int, *names: str) -> None:
-    for name in names:
-        if getattr(section, name) < lowest:
-            raise ValueError(f"{name} must be at least {lowest}, got {getattr(section, name)}")
 
 
 def _check_size(size: tuple[int, int]) -> None:
     if min(size) < 16 or any(side % 8 for side in size):
         raise ValueError(f"size: expected two sides of at least 16 in multiples of 8, got {size}")
-
-
-@dataclass(frozen=True)
-class Optimisation:
-    """How one stage is trained.
-
-    steps          of the optimiser
-    batch_size     pictures (MagicPoint), pairs (SuperPoint) or views (distillation) a step, over all processes together
-    learning_rate  of Adam, at its highest
-    weight_decay   decoupled (AdamW)
-    schedule       "constant", or "cosine" down to nothing at the last step or at the end of the
-                   budget
-    warmup         steps over which the learning rate rises from nothing
-    clip           greatest gradient norm; 0 does not clip
-    average        decay of a moving average of the weights, which is then what is validated and
-                   exported; 0: none
-    norm_momentum  of BatchNorm's running statistics
-    """
-
-    steps: int = 200_000
-    batch_size: int = 32
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.0
-    schedule: Literal["constant", "cosine"] = "constant"
-    warmup: int = 0
-    clip: float = 0.0
-    average: float = 0.0
-    norm_momentum: float = 0.1
-
-    def __post_init__(self) -> None:
-        _at_least(self, 1, "steps", "batch_size")
-        _at_least(self, 0, "weight_decay", "warmup", "clip")
-        if self.learning_rate <= 0:
-            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
-        if not 0 <= self.average < 1:
-            raise ValueError(f"average must be at least 0 and below 1, got {self.average}")
 
 
 @dataclass(frozen=True)
@@ -90,6 +51,8 @@ class AdaptationConfig:
     size         (height, width) that pictures are shrunk to cover; (0, 0) leaves them
     views        homographies a picture, besides the picture itself (N_h)
     batch        views in one forward pass
+    scales       of that size at which a picture is labelled, each with its share of the views; their heatmaps are
+                 averaged
     threshold    of the averaged heatmap
     nms_radius   pixels
     min_points   kept a picture even if they are below the threshold, for detectors of little training
@@ -106,6 +69,7 @@ class AdaptationConfig:
     size: tuple[int, int] = (240, 320)
     views: int = 100
     batch: int = 25
+    scales: tuple[float, ...] = (1.0,)
     homography: HomographyRange = HomographyRange()
     threshold: float = 0.015
     nms_radius: int = 4
@@ -118,8 +82,10 @@ class AdaptationConfig:
     rounds: int = 1
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, "batch", "max_points", "rounds")
-        _at_least(self, 0, "views", "min_points", "nms_radius", "border", "contrast", "structure")
+        at_least(self, 1, "batch", "max_points", "rounds")
+        at_least(self, 0, "views", "min_points", "nms_radius", "border", "contrast", "structure")
+        if not self.scales or min(self.scales) <= 0:
+            raise ValueError(f"scales must be one or more factors above 0, got {self.scales}")
         if not 0 <= self.threshold < 1:
             raise ValueError(f"threshold must be at least 0 and below 1, got {self.threshold}")
 
@@ -129,54 +95,28 @@ class PairsConfig:
     """Training pairs: two views of a picture.
 
     size              (height, width) of a view, multiples of 8
-    first             homographies from the picture, shrunk to cover `size`, to the first view; in
-                      the paper that view is the picture itself
+    fit               "cover": views are of the whole picture, shrunk to cover `size`; "native": of a part of it, `size`
+                      pixels large, at the picture's own resolution, and somewhere else each time
+    first             homographies from there to the first view; in the paper that view is the picture itself
     second            homographies from the first view to the second
     photometric       of both views
     correspondences   points a pair for the sparse loss; labelled ones first, then random ones
+    nms_radius        pixels of a view: labels this near to a stronger one are not asked for, as the detector's own
+                      suppression would not answer them; 0 asks for all, one a cell
     """
 
     size: tuple[int, int] = (240, 320)
+    fit: Literal["cover", "native"] = "cover"
     first: HomographyRange = HomographyRange(crop=1.0, perspective=0.0, scale=(1.0, 1.0), rotation=0.0, translation=0.0)
     second: HomographyRange = HomographyRange()
     photometric: Photometric = Photometric()
     correspondences: int = 256
+    nms_radius: int = 4
 
     def __post_init__(self) -> None:
         _check_size(self.size)
-        _at_least(self, 1, "correspondences")
-
-
-@dataclass(frozen=True)
-class LossConfig:
-    """The joint loss, eq. 1 to 6.
-
-    label_sigma      spread of a keypoint's target, pixels; 0 gives the paper's single pixel
-    descriptor       "hinge" (paper) or "infonce"
-    weight           of the descriptor loss (λ)
-    positive_weight  λ_d of the hinge
-    positive_margin  m_p
-    negative_margin  m_n
-    radius           pixels within which two cells correspond (hinge), or within which a point is no
-                     negative (infonce)
-    temperature      of infonce
-    reprojection     weight of the reprojection loss (`reprojection`), which sharpens where keypoints lie; 0: none
-    """
-
-    label_sigma: float = 0.0
-    descriptor: Literal["hinge", "infonce"] = "hinge"
-    weight: float = 1e-4
-    positive_weight: float = 250.0
-    positive_margin: float = 1.0
-    negative_margin: float = 0.2
-    radius: float = 8.0
-    temperature: float = 0.07
-    reprojection: float = 0.0
-
-    def __post_init__(self) -> None:
-        _at_least(self, 0, "label_sigma", "weight", "positive_weight", "radius", "reprojection")
-        if self.temperature <= 0:
-            raise ValueError(f"temperature must be above 0, got {self.temperature}")
+        at_least(self, 1, "correspondences")
+        at_least(self, 0, "nms_radius")
 
 
 @dataclass(frozen=True)
@@ -185,7 +125,7 @@ class DistillationConfig:
 
     size         (height, width) of a view, multiples of 8
     scale        (least, greatest) side of a view's pixel, in pixels of the picture
-    perspective  greatest keystone of a view, as a share of its side
+    perspective  greatest keystone of a view, as a share of half its side
     rotation     greatest in-plane rotation, degrees; 180 for every direction
     degraded     share of the views that the student sees worse than they are, 0 to 1
     photometric  how much worse; the teacher's are as they are
@@ -211,8 +151,8 @@ class DistillationConfig:
 
     def __post_init__(self) -> None:
         _check_size(self.size)
-        _at_least(self, 0, "weight", "views", "border")
-        _at_least(self, 1, "batch")
+        at_least(self, 0, "weight", "views", "border")
+        at_least(self, 1, "batch")
         if not 0 < self.scale[0] <= self.scale[1]:
             raise ValueError(f"scale must be two sides above 0, the lower first, got {self.scale}")
         if not 0 <= self.perspective < 0.5:
@@ -232,7 +172,7 @@ class InputConfig:
     min_change   mean difference in grey levels, at 32×32, below which a frame repeats the one
                  before; 0 takes all
     topics       image topics of a bag; none: all of them
-    held_out     share of the pictures kept for validation
+    held_out     share of the pictures kept for validation; of a bag a stretch of time
     intensity_range
                  values of 16-bit and float pictures and frames that become black and white; (0, 0): found from each
                  picture, and from the frames of a bag as the node does it
@@ -248,8 +188,8 @@ class InputConfig:
     memory: int = 0
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, "every")
-        _at_least(self, 0, "longer_side", "min_change", "memory")
+        at_least(self, 1, "every")
+        at_least(self, 0, "longer_side", "min_change", "memory")
         if not 0 <= self.held_out < 1:
             raise ValueError(f"held_out must be at least 0 and below 1, got {self.held_out}")
         low, high = self.intensity_range
@@ -272,7 +212,7 @@ class EvaluationConfig:
     shapes: int = 50
 
     def __post_init__(self) -> None:
-        _at_least(self, 0, "pairs", "rotation_photos", "shapes")
+        at_least(self, 0, "pairs", "rotation_photos", "shapes")
 
 
 @dataclass(frozen=True)
@@ -280,9 +220,11 @@ class RunConfig:
     """How the machine is used.
 
     seed                decides every random number of the run
-    workers             processes that draw pictures; 0 draws in the training process
+    workers             processes that draw pictures, of all training processes on a machine together; 0 draws in the
+                        training process
     threads             of torch on the CPU; 0 leaves torch's choice
-    precision           "auto": bf16 on CUDA, else fp32
+    precision           "auto": on CUDA bf16 where the card has it, else fp16 with scaled gradients where it has that;
+                        fp32 elsewhere
     compile             torch.compile the network
     checkpoint_minutes  between checkpoints, which is what a crash can lose
     validate_minutes    between validations
@@ -293,7 +235,7 @@ class RunConfig:
     seed: int = 0
     workers: int = 4
     threads: int = 0
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     compile: bool = False
     checkpoint_minutes: float = 10.0
     validate_minutes: float = 10.0
@@ -301,8 +243,8 @@ class RunConfig:
     explosion: float = 100.0
 
     def __post_init__(self) -> None:
-        _at_least(self, 0, "seed", "workers", "threads", "checkpoint_minutes", "validate_minutes")
-        _at_least(self, 1, "validation_samples", "explosion")
+        at_least(self, 0, "seed", "workers", "threads", "checkpoint_minutes", "validate_minutes")
+        at_least(self, 1, "validation_samples", "explosion")
 
 
 @dataclass(frozen=True)
@@ -319,6 +261,9 @@ class AboutConfig:
 @dataclass(frozen=True)
 class Config:
     """A whole run; `recipe.load_config` reads one."""
+
+    # Of all sections, for pydantic in `recipe`.
+    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "strict": True}
 
     network: Architecture = Architecture()
     shapes: ShapesConfig = ShapesConfig()

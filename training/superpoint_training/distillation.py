@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from superpoint_ros.network.checkpoint import Checkpoint
 from superpoint_ros.network.superpoint import CELL, SuperPoint
 from superpoint_training.adaptation import Network, average_heatmap, inference_network
 from superpoint_training.augmentation import photometric
@@ -28,14 +29,16 @@ from superpoint_training.config import Config, DistillationConfig
 from superpoint_training.homography import Array, HomographyRange, sample_homography
 from superpoint_training.initial import initial_network
 from superpoint_training.labels import cell_mask
+from superpoint_training.lists import names_digest
 from superpoint_training.losses import Share
 from superpoint_training.pairs import turn, view
 from superpoint_training.pictures import PictureFolder
 from superpoint_training.processes import Processes
+from superpoint_training.recipe import stage_recipe
 from superpoint_training.samples import TRAINING, VALIDATION, Batch
 from superpoint_training.sheet import detections_sheet
 from superpoint_training.superpoint import pair_validation
-from superpoint_training.training import Forward, Task, as_network_input
+from superpoint_training.task import Forward, Task, as_network_input
 
 SHOWN = 8
 """Views for TensorBoard, and twice as many for the figures that compare student and teacher."""
@@ -96,25 +99,23 @@ def distillation_task(
     config: Config,
     pictures: Sequence[Path],
     held_out: Sequence[Path],
-    teacher: SuperPoint,
-    folder: Path,
+    teacher: Checkpoint,
     here: Processes,
     start: SuperPoint | None = None,
 ) -> Task:
-    """The task of learning what `teacher` (in eval mode) answers.
+    """The task of learning what `teacher` answers.
 
     held_out  pictures for validation; none: no validation
-    folder    where the weights under validation are written to
     start     a network of the student's architecture whose weights are taken over
     """
     torch.manual_seed(config.run.seed)
     model = initial_network(config.network, start)
     settings, seed, memory = config.distillation, config.run.seed, config.inputs.memory
-    network = inference_network(teacher, here.device)
-    on_pairs = pair_validation(held_out, max(settings.size), config.run, folder)
+    network = inference_network(teacher.build(), here.device)
+    on_pairs = pair_validation(held_out, max(settings.size), config.run)
     views = ViewSamples(held_out or pictures, settings, seed, VALIDATION)
 
-    def loss(forward: Forward, batch: Batch) -> dict[str, tuple[float, Share]]:
+    def loss(forward: Forward, batch: Batch, _: float) -> dict[str, tuple[float, Share]]:
         return distillation_loss(forward, network, batch, settings)
 
     def validate(student: SuperPoint) -> dict[str, float]:
@@ -137,6 +138,7 @@ def distillation_task(
         pictures=lambda student: {
             "detections": detections_sheet(student, [views[i]["image"][:1] for i in range(SHOWN)])
         },
+        recipe=stage_recipe(config, "distill") | {"pictures": names_digest(pictures), "teacher": teacher.weights_id},
     )
 
 

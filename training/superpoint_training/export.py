@@ -45,14 +45,18 @@ def export_file(source: Path, target: Path, facts: Sequence[str] = ()) -> str:
 
 
 def read_state(path: Path) -> Checkpoint:
-    """The weights in a run's state file, averaged where the run averages. Raises ValueError."""
+    """The weights that a run's state file would export: the best in validation where the run chooses them, averaged
+    where it averages. Raises ValueError.
+    """
     state = load_state(path)
-    tensors = state["model"]
-    if state["average"] is not None:
+    tensors, step = state["model"], state["step"]
+    if best := state.get("best"):
+        tensors, step = best["model"], best["step"]
+    elif state["average"] is not None:
         stem = "module."
         averaged = state["average"].items()
         tensors = {key[len(stem) :]: value for key, value in averaged if key.startswith(stem)}
-    facts = {"name": str(state["task"]), "steps": str(state["step"])}
+    facts = {"name": str(state["task"]), "steps": str(step)}
     if "architecture" in state:
         architecture = Architecture(**state["architecture"])
     else:  # of a version whose networks tensors tell apart

@@ -18,7 +18,9 @@ from superpoint_training.homography import warp_points
 
 Array = NDArray[np.float64]
 
-SUPERSAMPLING = 3
+SUPERSAMPLING = 8
+"""A power of two. What cv2 fills is half a pixel too large all round: here 0.06 pixels of the picture, 0.17 at three
+times the size."""
 SUBPIXEL_BITS = 6  # cv2 draws at 1/64 of a pixel of the supersampled canvas
 FARTHEST = 1e5  # pixels; cv2 draws with 32-bit integers
 
@@ -72,18 +74,17 @@ def visible_corners(figures: list[Figure], size: tuple[int, int]) -> NDArray[np.
     return corners[inside].astype(np.float32)
 
 
-def render(figures: Sequence[Figure], background: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Draw figures on a background and average down to `size` (height, width).
-
-    background  uint8, `SUPERSAMPLING` times as large as `size` in both directions; it is drawn on
-    """
+def render(figures: Sequence[Figure], background: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Draw figures on a background (H, W) uint8, as if `SUPERSAMPLING` times as large, averaged down."""
+    canvas = background.repeat(SUPERSAMPLING, axis=1).repeat(SUPERSAMPLING, axis=0)
     for figure in figures:
         for area, level in figure.polygons:
             exact = ((area + 0.5) * SUPERSAMPLING - 0.5) * 2**SUBPIXEL_BITS
             points = np.rint(exact).astype(np.int32)
-            cv2.fillPoly(background, [points], level, cv2.LINE_8, SUBPIXEL_BITS)
-    shrunk = cv2.resize(background, (size[1], size[0]), interpolation=cv2.INTER_AREA)
-    return np.asarray(shrunk, np.uint8)
+            cv2.fillPoly(canvas, [points], level, cv2.LINE_8, SUBPIXEL_BITS)
+    while canvas.shape != background.shape:  # halving is four times as fast as all at once
+        canvas = np.asarray(cv2.resize(canvas, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA), np.uint8)
+    return canvas
 
 
 def segment_gap(first: Array, second: Array) -> float:

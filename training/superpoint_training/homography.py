@@ -1,7 +1,8 @@
-"""Random homographies within the paper's ranges, and what they do to points, pictures and batches.
+"""Random homographies as the paper draws them, and what they do to points, pictures and batches.
 
 DeTone et al. 2018, section 5.2 and figure 6: a homography is put together from a centre crop,
-perspective, scale, in-plane rotation and translation. Pixels are x right, y down, (0, 0) the centre
+perspective, scale, in-plane rotation and translation. The paper gives no ranges; the defaults are
+the re-implementations', with half their perspective. Pixels are x right, y down, (0, 0) the centre
 of the top-left pixel. A homography maps pixels of the picture to pixels of its warped view.
 """
 
@@ -17,6 +18,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from superpoint_ros.features.fit import project
+
 Array = NDArray[np.float64]
 
 
@@ -25,7 +28,7 @@ class HomographyRange:
     """From which homographies are drawn.
 
     crop          side of the patch that fills the view, before scaling, as a share of the picture's
-    perspective   greatest keystone: how far a corner moves, as a share of the picture's side
+    perspective   greatest keystone: how far a corner moves along x and along y, as a share of half the patch's side
     scale         (least, greatest) magnification of the view against the picture, besides the crop
     rotation      greatest in-plane rotation, degrees; 180 for every direction
     translation   greatest shift of the patch's centre, as a share of the picture's side
@@ -58,7 +61,7 @@ class HomographyRange:
 
 
 def sample_homography(rng: np.random.Generator, size: tuple[int, int], limits: HomographyRange) -> Array:
-    """Draw one homography for pictures of `size` (height, width): (3, 3) float64."""
+    """Draw one homography for pictures of `size` (height, width): (3, 3) float64, determinant above 0."""
     extent = np.array([size[1], size[0]], dtype=np.float64)
     (keystone_x, keystone_y), (shift_x, shift_y), spin, zoom = _draws(rng, limits.distribution)
     corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * (limits.crop / 2)
@@ -72,7 +75,23 @@ def sample_homography(rng: np.random.Generator, size: tuple[int, int], limits: H
     patch = (corners * extent / magnification) @ turn.T
     patch += (extent - 1) / 2 + np.array([shift_x, shift_y]) * limits.translation * extent
     view = np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) * extent - 0.5
-    return np.asarray(cv2.getPerspectiveTransform(patch.astype(np.float32), view.astype(np.float32)), np.float64)
+    found = cv2.getPerspectiveTransform(patch.astype(np.float32), view.astype(np.float32))
+    return facing(np.asarray(found, np.float64))
+
+
+def facing(homography: Array) -> Array:
+    """The homography (3, 3), or its negative, whose determinant is positive.
+
+    Both move points alike, but only this one has positive depths on this side of the horizon, as no view is mirrored.
+    OpenCV scales the last element to 1, which gives the other where the first pixel lies beyond the horizon.
+    """
+    return np.asarray(homography * np.sign(np.linalg.det(homography)))
+
+
+def scaling(source: tuple[int, int], target: tuple[int, int]) -> Array:
+    """A resize between (height, width) sizes as a homography: x ↦ (x + 0.5) · scale − 0.5."""
+    y, x = target[0] / source[0], target[1] / source[1]
+    return np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]])
 
 
 def _draws(rng: np.random.Generator, distribution: str) -> tuple[Array, Array, float, float]:
@@ -86,14 +105,12 @@ def _draws(rng: np.random.Generator, distribution: str) -> tuple[Array, Array, f
 
 
 def warp_points(points: NDArray[np.floating], homography: Array) -> Array:
-    """Move points (N, 2) by a (3, 3) homography; returns (N, 2) float64.
+    """Move points (N, 2) by a (3, 3) homography of positive determinant (`facing`); returns (N, 2) float64.
 
     Points on the far side of the horizon come back as NaN, as no camera sees them.
     """
-    mapped = points @ homography[:, :2].T + homography[:, 2]
-    depth = mapped[:, 2:]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(np.where(depth > 1e-9, mapped[:, :2] / depth, np.nan))
+    depth = points @ homography[2, :2] + homography[2, 2]
+    return np.asarray(np.where(depth[:, None] > 1e-9, project(homography, points), np.nan))
 
 
 def warp_points_batch(points: Tensor, homographies: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from superpoint_ros.network.peaks import greedy_peaks
 from superpoint_ros.network.superpoint import CELL
 
 DUSTBIN = CELL * CELL
@@ -45,6 +46,22 @@ def cell_targets(
             heatmap[pixels[first, 1], pixels[first, 0]] = 1.0
         cells = _cells(heatmap)
     return np.concatenate([cells, np.maximum(1.0 - cells.sum(axis=0, keepdims=True), 0.0)])
+
+
+def uncrowded(
+    points: NDArray[np.floating], scores: NDArray[np.floating], size: tuple[int, int], radius: int
+) -> NDArray[np.intp]:
+    """Which of points (N, 2) inside a picture a detector can answer: no two within `radius` pixels (Chebyshev, rounded
+    to pixels), the one of higher score (N,) stays.
+    """
+    x, y = np.rint(points).astype(np.int64).T
+    pixels = y * size[1] + x
+    strongest = np.zeros(size, np.float32)
+    order = np.argsort(scores, kind="stable")  # ascending, so that of equal pixels the strongest is written last
+    owner = np.full(size[0] * size[1], -1, np.intp)
+    owner[pixels[order]] = order
+    strongest.ravel()[pixels[order]] = np.maximum(scores[order], np.finfo(np.float32).tiny)
+    return np.sort(owner[greedy_peaks(strongest, 0, radius)])
 
 
 def cell_mask(valid: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -7,13 +7,61 @@ so that a step's gradient does not depend on how the batch was divided.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from superpoint_ros.network.superpoint import CELL
 from superpoint_training.homography import warp_points_batch
+from superpoint_training.optimisation import at_least
+from superpoint_training.processes import Processes
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """The joint loss, eq. 1 to 6.
+
+    label_sigma      spread of a keypoint's target, pixels; 0 gives the paper's single pixel
+    descriptor       "hinge" (paper) or "infonce"
+    weight           of the descriptor loss (λ)
+    positive_weight  λ_d of the hinge
+    positive_margin  m_p
+    negative_margin  m_n
+    radius           pixels within which two cells correspond (hinge), or within which a point is no
+                     negative (infonce)
+    temperature      of infonce
+    reprojection     weight of the reprojection loss (`reprojection`), which sharpens where keypoints lie; 0: none
+    reprojection_place
+                     where a keypoint lies: "mean" of the heat in its 5×5 pixels, or "parabola", as keypoints are
+                     refined where the network is deployed (subpixel)
+    reprojection_radius
+                     pixels within which two keypoints are the same: at the start and at the end of training
+    reprojection_by_score
+                     two keypoints count by the geometric mean of their scores, not all alike
+    """
+
+    label_sigma: float = 0.0
+    descriptor: Literal["hinge", "infonce"] = "hinge"
+    weight: float = 1e-4
+    positive_weight: float = 250.0
+    positive_margin: float = 1.0
+    negative_margin: float = 0.2
+    radius: float = 8.0
+    temperature: float = 0.07
+    reprojection: float = 0.0
+    reprojection_place: Literal["mean", "parabola"] = "mean"
+    reprojection_radius: tuple[float, float] = (3.0, 3.0)
+    reprojection_by_score: bool = False
+
+    def __post_init__(self) -> None:
+        at_least(self, 0, "label_sigma", "weight", "positive_weight", "radius", "reprojection")
+        if min(self.reprojection_radius) <= 0:
+            raise ValueError(f"reprojection_radius must be two radii above 0, got {self.reprojection_radius}")
+        if self.temperature <= 0:
+            raise ValueError(f"temperature must be above 0, got {self.temperature}")
 
 
 @dataclass(frozen=True)
@@ -24,6 +72,14 @@ class Share:
 
     total: Tensor
     count: Tensor
+
+
+def combine(shares: Mapping[str, tuple[float, Share]], here: Processes) -> tuple[Tensor, Tensor]:
+    """This process's share of everyone's weighted loss, with gradient, and of each of its parts, (N,) without."""
+    counts = here.all_reduce(torch.stack([share.count for _, share in shares.values()])).clamp_min(1)
+    parts = torch.stack([share.total for _, share in shares.values()]) / counts
+    weights = parts.new_tensor([weight for weight, _ in shares.values()])
+    return (parts * weights).sum(), parts.detach()
 
 
 def detector_loss(logits: Tensor, targets: Tensor, valid: Tensor) -> Share:

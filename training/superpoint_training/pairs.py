@@ -18,10 +18,10 @@ from torch.utils.data import Dataset
 
 from superpoint_training.augmentation import photometric
 from superpoint_training.config import PairsConfig
-from superpoint_training.homography import sample_homography, warp_points
-from superpoint_training.labels import cell_mask, cell_targets
+from superpoint_training.homography import sample_homography, scaling, warp_points
+from superpoint_training.labels import cell_mask, cell_targets, uncrowded
 from superpoint_training.pictures import PictureFolder
-from superpoint_training.pseudo_labels import LabelFolder
+from superpoint_training.pseudo_labels import LabelFolder, Labels
 from superpoint_training.samples import TRAINING, Batch
 
 Array = NDArray[np.float64]
@@ -50,34 +50,90 @@ class PairSamples(Dataset[Batch]):
     label_sigma: float = 0.0
 
     @cached_property
-    def _folder(self) -> PictureFolder:
-        return PictureFolder(self.pictures)
+    def _labelled(self) -> LabelledPictures:
+        return LabelledPictures(self.pictures, self.labels)
 
     def __getitem__(self, index: int) -> Batch:
         cv2.setNumThreads(1)
         rng = np.random.default_rng((self.seed, self.stream, index))
-        number, picture = self._folder.read(turn(index, len(self.pictures), self.seed, self.stream))
-        found = LabelFolder(self.labels).read(self.pictures[number]).xy.astype(np.float64)
+        picture, found = self._labelled.read(turn(index, len(self.pictures), self.seed, self.stream))
         config, size = self.config, self.config.size
-        fit = _fit((picture.shape[0], picture.shape[1]), size)
-        first = sample_homography(rng, size, config.first) @ fit
+        first = sample_homography(rng, size, config.first) @ _placed(rng, picture.shape, config)
         moves = [first, sample_homography(rng, size, config.second) @ first]
         views = [view(picture, move, size) for move in moves]
-        points = [warp_points(found, move) for move in moves]
         targets = [
-            cell_targets(_seen(p, v), size, rng, self.label_sigma) for p, (_, v) in zip(points, views, strict=True)
+            view_targets(rng, found, move, valid, config, self.label_sigma)
+            for move, (_, valid) in zip(moves, views, strict=True)
         ]
         between = moves[1] @ np.linalg.inv(moves[0])
-        chosen, matched = _correspondences(rng, points[0], between, [v for _, v in views], config.correspondences)
+        places = warp_points(found.xy, moves[0])
+        chosen, matched = _correspondences(rng, places, between, [v for _, v in views], config.correspondences)
         images = [photometric(rng, image, config.photometric) for image, _ in views]
         return {
             "image": torch.from_numpy(np.stack(images)),
             "targets": torch.from_numpy(np.stack(targets)),
             "valid": torch.from_numpy(np.stack([cell_mask(v) for _, v in views])),
-            "homography": torch.from_numpy(between / between[2, 2]).float(),
+            "homography": torch.from_numpy(between).float(),
             "points": torch.from_numpy(chosen).float(),
             "matched": torch.from_numpy(matched),
         }
+
+
+@dataclass(frozen=True)
+class LabelledSamples(Dataset[Batch]):
+    """Single views of labelled pictures, for a detector alone; endless, every picture once before any comes again.
+
+    The views are the first ones of `PairSamples`. A sample is as `ShapeSamples`'.
+    """
+
+    pictures: Sequence[Path]
+    labels: Path
+    config: PairsConfig
+    seed: int
+    stream: int = TRAINING
+    label_sigma: float = 0.0
+
+    @cached_property
+    def _labelled(self) -> LabelledPictures:
+        return LabelledPictures(self.pictures, self.labels)
+
+    def __getitem__(self, index: int) -> Batch:
+        cv2.setNumThreads(1)
+        rng = np.random.default_rng((self.seed, self.stream, index))
+        picture, found = self._labelled.read(turn(index, len(self.pictures), self.seed, self.stream))
+        config, size = self.config, self.config.size
+        move = sample_homography(rng, size, config.first) @ _placed(rng, picture.shape, config)
+        image, valid = view(picture, move, size)
+        targets = view_targets(rng, found, move, valid, config, self.label_sigma)
+        return {
+            "image": torch.from_numpy(photometric(rng, image, config.photometric))[None],
+            "targets": torch.from_numpy(targets),
+            "valid": torch.from_numpy(cell_mask(valid)),
+        }
+
+
+class LabelledPictures:
+    """Pictures by number with their labels; one that cannot be read is replaced by the next."""
+
+    def __init__(self, pictures: Sequence[Path], labels: Path) -> None:
+        self._pictures, self._labels = PictureFolder(pictures), LabelFolder(labels)
+
+    def read(self, number: int) -> tuple[NDArray[np.uint8], Labels]:
+        """Raises ValueError as `PictureFolder.read` and `LabelFolder.read`."""
+        number, picture = self._pictures.read(number)
+        return picture, self._labels.read(self._pictures.paths[number], picture.shape)
+
+
+def view_targets(
+    rng: np.random.Generator, found: Labels, move: Array, valid: NDArray[np.bool_], config: PairsConfig, sigma: float
+) -> NDArray[np.float32]:
+    """What a detector should answer, (65, Hc, Wc) float32, to a view whose pixels `valid` (H, W) show the picture."""
+    points = warp_points(found.xy, move)
+    seen = _on(points, valid)
+    points, scores = points[seen], found.scores[seen]
+    if config.nms_radius:
+        points = points[uncrowded(points, scores, config.size, config.nms_radius)]
+    return cell_targets(points, config.size, rng, sigma)
 
 
 def turn(index: int, count: int, seed: int, stream: int) -> int:
@@ -93,7 +149,7 @@ def view(picture: NDArray[np.uint8], move: Array, size: tuple[int, int]) -> tupl
     if scale < FINEST:
         smaller = (max(1, round(width * scale)), max(1, round(height * scale)))
         picture = np.asarray(cv2.resize(picture, smaller, interpolation=cv2.INTER_AREA), np.uint8)
-        move = move @ _resizing((smaller[1], smaller[0]), (height, width))
+        move = move @ scaling((smaller[1], smaller[0]), (height, width))
         height, width = picture.shape
     target = (size[1], size[0])
     image = cv2.warpPerspective(picture, move, target, flags=cv2.INTER_LINEAR)
@@ -103,20 +159,19 @@ def view(picture: NDArray[np.uint8], move: Array, size: tuple[int, int]) -> tupl
     return np.asarray(image, np.uint8), valid.astype(bool)
 
 
-def _fit(source: tuple[int, int], size: tuple[int, int]) -> Array:
-    """Scale a picture so that it just covers `size`, centred."""
-    scale = max(size[0] / source[0], size[1] / source[1])
-    matrix = np.diag([scale, scale, 1.0])
-    matrix[:2, 2] = [(size[1] - 1) / 2 - scale * (source[1] - 1) / 2, (size[0] - 1) / 2 - scale * (source[0] - 1) / 2]
-    return np.asarray(matrix)
-
-
-def _resizing(source: tuple[int, int], target: tuple[int, int]) -> Array:
-    """Pixels of a picture of one size (height, width) to pixels of the same picture resized to
-    another.
+def _placed(rng: np.random.Generator, source: tuple[int, ...], config: PairsConfig) -> Array:
+    """Where a view lies before any homography: over the whole picture or, by `config.fit`, a part of it; picture to
+    view. A picture that is smaller than the view is enlarged to cover it, either way.
     """
-    x, y = target[1] / source[1], target[0] / source[0]
-    return np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]])
+    size, extent = np.array(config.size[::-1]), np.array([source[1], source[0]])
+    scale = float((size / extent).max())
+    spare = np.zeros(2)
+    if config.fit == "native" and scale < 1:
+        scale = 1.0
+        spare = rng.uniform(-0.5, 0.5, 2) * (extent - size)
+    matrix = np.diag([scale, scale, 1.0])
+    matrix[:2, 2] = (size - 1) / 2 - scale * (extent - 1) / 2 + spare
+    return np.asarray(matrix)
 
 
 def _magnification(move: Array, at: Array) -> float:
@@ -129,11 +184,6 @@ def _magnification(move: Array, at: Array) -> float:
 @lru_cache(maxsize=2)
 def _permutation(seed: int, stream: int, lap: int, count: int) -> NDArray[np.int64]:
     return np.random.default_rng((seed, stream, 1, lap)).permutation(count)
-
-
-def _seen(points: Array, valid: NDArray[np.bool_]) -> Array:
-    """Those of points (N, 2) that lie on valid pixels."""
-    return points[_on(points, valid)]
 
 
 def _on(points: Array, valid: NDArray[np.bool_]) -> NDArray[np.bool_]:

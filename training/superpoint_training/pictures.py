@@ -131,16 +131,6 @@ def listed_names(path: Path) -> list[str]:
     return [line for line in stripped if line and not line.startswith("#")]
 
 
-def split(paths: Sequence[Path], held_out: float, seed: int) -> tuple[list[Path], list[Path]]:
-    """Pictures to train with, and a share kept for validation (at least one if there are more than
-    one).
-    """
-    count = min(len(paths) - 1, max(1, round(held_out * len(paths)))) if held_out else 0
-    order = np.random.default_rng(seed).permutation(len(paths))
-    kept = set(order[:count].tolist())
-    return [p for i, p in enumerate(paths) if i not in kept], [p for i, p in enumerate(paths) if i in kept]
-
-
 def _by_range(path: Path, frames: Path, intensity_range: tuple[float, float]) -> Path:
     """A picture of eight bits itself; one of more bits written to `frames` by that range, once."""
     if path.suffix.lower() not in DEEP:

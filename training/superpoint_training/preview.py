@@ -10,18 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from superpoint_ros.network.superpoint import CELL
-from superpoint_training.chain import labelled_pictures
 from superpoint_training.config import Config
 from superpoint_training.pairs import PairSamples
 from superpoint_training.pictures import BadPicture, read_picture, shrink_to_cover
 from superpoint_training.pseudo_labels import LabelFolder
 from superpoint_training.samples import Batch, ShapeSamples
 from superpoint_training.sheet import BLUE, GREEN, RED, Picture, annotate, tile
+from superpoint_training.stages import LABELS, labelled
 
 
-def stage_sheet(config: Config, stage: str, data: Path | None, count: int) -> Picture:
+def stage_sheet(config: Config, stage: str, data: Path | None, count: int, images: Sequence[Path] = ()) -> Picture:
     """The sheet of "shapes", "labels" or "pairs"; the last two of what `superpoint-train adapt`
-    left in `data`.
+    left in `data`, with pictures that are now among `images`.
 
     Raises ValueError if `data` is missing or holds no labels.
     """
@@ -29,9 +29,9 @@ def stage_sheet(config: Config, stage: str, data: Path | None, count: int) -> Pi
         return shapes_sheet(config, count)
     if data is None:
         raise ValueError(f"preview {stage} needs --labels, the folder that `superpoint-train adapt` wrote")
-    pictures, labels = labelled_pictures(data)
+    pictures = labelled(data, images, config.inputs).training
     sheet = labels_sheet if stage == "labels" else pairs_sheet
-    return sheet(config, pictures, labels, count)
+    return sheet(config, pictures, data / LABELS, count)
 
 
 def shapes_sheet(config: Config, count: int, columns: int = 6) -> Picture:
@@ -70,7 +70,7 @@ def labels_sheet(config: Config, pictures: Sequence[Path], labels: Path, count: 
         shown = shrunk[:height, :width]
         canvas[: shown.shape[0], : shown.shape[1]] = shown
         scale = np.array(shrunk.shape[::-1]) / np.array(picture.shape[::-1])
-        xy = (folder.read(path).xy + 0.5) * scale - 0.5
+        xy = (folder.read(path, picture.shape).xy + 0.5) * scale - 0.5
         drawn.append(annotate(canvas, xy, RED, title=path.stem))
     if not drawn:
         raise ValueError(f"{labels}: none of the {len(pictures)} pictures can be read")

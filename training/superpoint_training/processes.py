@@ -6,41 +6,54 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+T = TypeVar("T")
+
+PATIENCE = timedelta(days=2)
+"""For which processes wait for one another. Long bags take hours to extract, and where one process ends torchrun
+ends the others; torch's ten minutes would end all of them."""
+
 
 @dataclass(frozen=True)
 class Processes:
-    """rank of this process among `world`; device it computes on."""
+    """rank of this process among `world`; device it computes on; `local` of them share this machine."""
 
     rank: int
     world: int
     device: torch.device
+    local: int = 1
+
+    def share(self, workers: int) -> int:
+        """This process's share of what all on this machine have together, at least 1 of any."""
+        return max(1, workers // self.local) if workers else 0
 
     @property
     def leads(self) -> bool:
         """Whether this process writes files and shows progress."""
         return self.rank == 0
 
-    def total(self, values: Tensor) -> Tensor:
+    def all_reduce(self, values: Tensor) -> Tensor:
         """The sum of a tensor over all processes."""
         if self.world > 1:
             values = values.clone()
             dist.all_reduce(values)
         return values
 
-    def told(self, value: float) -> float:
-        """What the leading process has for `value`."""
+    def broadcast(self, value: T) -> T:
+        """What the leading process has for `value`, anything that can be pickled."""
         if self.world == 1:
             return value
-        box = torch.tensor([value], dtype=torch.float64, device=self.device)
-        dist.broadcast(box, src=0)
-        return float(box)
+        box = [value]
+        dist.broadcast_object_list(box, src=0, device=self.device)
+        return box[0]
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Until all processes are here."""
         if self.world > 1:
             dist.barrier()
@@ -64,9 +77,9 @@ def processes(device: str) -> Iterator[Processes]:
     if cuda:
         torch.cuda.set_device(chosen)
     if world > 1:
-        dist.init_process_group("nccl" if cuda else "gloo", rank=rank, world_size=world)
+        dist.init_process_group("nccl" if cuda else "gloo", rank=rank, world_size=world, timeout=PATIENCE)
     try:
-        yield Processes(rank, world, chosen)
+        yield Processes(rank, world, chosen, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     finally:
         if world > 1:
             dist.destroy_process_group()

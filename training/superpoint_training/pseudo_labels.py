@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,9 @@ class Labels:
 
 
 class LabelFolder:
-    """The labels of many pictures, each in a file named after the picture's path."""
+    """The labels of many pictures, each in a file named after the picture's content: wherever the picture lies, on
+    this machine or another, they are its labels, and another picture has none of them.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -48,9 +50,14 @@ class LabelFolder:
         else:
             note.write_text(text)
 
+    def note(self) -> str:
+        """Who made the labels and how, as JSON; "" where nothing says so."""
+        note = self.folder / NOTE
+        return note.read_text() if note.is_file() else ""
+
     def has(self, picture: Path) -> bool:
-        """Whether a picture was labelled."""
-        return self._file(picture).is_file()
+        """Whether a picture, which may be gone, was labelled."""
+        return picture.is_file() and self._file(picture).is_file()
 
     def write(self, picture: Path, labels: Labels) -> None:
         """Store a picture's labels, whole or not at all."""
@@ -63,19 +70,37 @@ class LabelFolder:
         finally:
             partial.unlink(missing_ok=True)
 
-    def read(self, picture: Path) -> Labels:
-        """A picture's labels. Raises ValueError, naming the file, if they are absent or damaged."""
+    def read(self, picture: Path, size: tuple[int, ...]) -> Labels:
+        """The labels of a picture that is read as (height, width) pixels. Raises ValueError, naming the file, if they
+        are absent or damaged, or of another size.
+        """
         path = self._file(picture)
         try:
             with np.load(path, allow_pickle=False) as content:
                 height, width = content["size"].tolist()
-                return Labels(content["xy"], content["scores"], (height, width))
+                labels = Labels(content["xy"], content["scores"], (height, width))
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(f"{path}: no readable labels of {picture} ({error})") from None
+        if labels.size != size:
+            raise ValueError(f"{path}: labels on {width}×{height} pixels; {picture} has {size[1]}×{size[0]}")
+        return labels
 
     def _file(self, picture: Path) -> Path:
-        digest = hashlib.sha256(str(picture.resolve()).encode()).hexdigest()[:12]
-        return self.folder / f"{picture.stem}-{digest}.npz"
+        return self.folder / f"{hashlib.sha256(picture.read_bytes()).hexdigest()[:16]}.npz"
+
+
+def labelled_pictures(pictures: Sequence[Path], labels: Path) -> list[Path]:
+    """Those of the pictures that have labels in a folder. Raises ValueError if none has."""
+    folder = LabelFolder(labels)
+    found = [picture for picture in pictures if folder.has(picture)]
+    if not found:
+        there = sum(picture.is_file() for picture in pictures)
+        files = len(list(labels.glob("*.npz")))
+        raise ValueError(
+            f"{labels}: no labelled pictures; expected what `superpoint-train adapt` wrote, found {files} files of "
+            f"labels, and {there} of {len(pictures)} pictures where they were (--images says where they are now)"
+        )
+    return found
 
 
 def _difference(before: str, now: str) -> str:

@@ -1,21 +1,33 @@
-"""Recipes: a `Config` from a YAML file and `key=value` overrides, every key and value checked.
+"""Recipes: a `Config` from a YAML file and `key=value` overrides, every key and value checked by pydantic.
 
-A recipe holds what differs from the defaults; `recipes/` has the named ones.
+A recipe holds what differs from the defaults; `recipes/` has the named ones. Of the maintained libraries pydantic is
+the one that takes frozen dataclasses, tuples and Literals as they are (OmegaConf has no Literals, makes lists of
+tuples and refuses to fill frozen classes).
 """
 
 from __future__ import annotations
 
 import difflib
-import types
+import json
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
 import yaml
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 from superpoint_training.config import Config
+
+SECTIONS = {
+    "magicpoint": ("network", "shapes", "loss"),
+    "superpoint": ("network", "pairs", "loss"),
+    "distill": ("network", "distillation"),
+}
+"""Stage -> the sections of a recipe that decide what it learns, besides its own."""
 
 
 def recipe_names() -> list[str]:
@@ -36,7 +48,7 @@ def load_config(recipe: str, overrides: Sequence[str] = ()) -> Config:
         if not separator:
             raise ValueError(f"{override!r}: expected key=value, as in magicpoint.steps=1000")
         try:
-            _set(tree, key.strip(), yaml.safe_load(text))
+            _set(tree, key.strip(), yaml.load(text, _Loader))
         except yaml.YAMLError:
             raise ValueError(f"{override!r}: the value is not valid YAML") from None
     return parse_config(tree)
@@ -44,14 +56,38 @@ def load_config(recipe: str, overrides: Sequence[str] = ()) -> Config:
 
 def parse_config(tree: Mapping[str, Any]) -> Config:
     """A `Config` from nested mappings, as YAML gives them. Raises ValueError."""
-    config = _parse(Config, tree, "")
-    assert isinstance(config, Config)
-    return config
+    try:
+        # As JSON, where pydantic is strict (1 is no truth, "3" no number) and a list still may be a tuple.
+        return _ADAPTER.validate_json(json.dumps(tree, default=str))
+    except ValidationError as error:
+        raise ValueError(_sentence(error.errors()[0])) from None
 
 
 def config_yaml(config: Config) -> str:
     """Every value of a configuration as YAML, which `load_config` reads back."""
-    return yaml.safe_dump(_plain(asdict(config)), sort_keys=False, default_flow_style=None)
+    return yaml.safe_dump(_plain(config), sort_keys=False, default_flow_style=None)
+
+
+def stage_recipe(config: Config, stage: str, *more: str) -> dict[str, Any]:
+    """What decides the course of a stage, as on the command line: "pairs.second.rotation" -> 180.0.
+
+    more  further sections
+    """
+    tree = _plain(config)
+    chosen = {name: tree[name] for name in (*SECTIONS[stage], *more, stage)}
+    return {"run.seed": config.run.seed, **_flat(chosen)}
+
+
+_ADAPTER = TypeAdapter(Config)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML, with the numbers of version 1.2: PyYAML takes 1e-4 for a word."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\.\d+|\d+(\.\d*)?)[eE][-+]?\d+$"), list("-+.0123456789")
+)
 
 
 def _read(recipe: str) -> dict[str, Any]:
@@ -64,7 +100,7 @@ def _read(recipe: str) -> dict[str, Any]:
     else:
         raise ValueError(f"unknown recipe {recipe!r}; expected {', '.join(recipe_names())} or a .yaml file")
     try:
-        tree = yaml.safe_load(text) or {}
+        tree = yaml.load(text, _Loader) or {}
     except yaml.YAMLError as error:
         raise ValueError(f"{recipe}: not valid YAML ({error})") from None
     if not isinstance(tree, dict):
@@ -81,61 +117,29 @@ def _set(tree: dict[str, Any], key: str, value: Any) -> None:
     tree[name] = value
 
 
-def _parse(kind: Any, value: Any, where: str) -> Any:
-    if is_dataclass(kind):
-        return _parse_section(kind, value, where)
-    origin, arguments = get_origin(kind), get_args(kind)
-    if origin is Literal:
-        if value in arguments:
-            return value
-    elif origin in (Union, types.UnionType):
-        return _parse(next(a for a in arguments if a is not type(None)), value, where) if value is not None else None
-    elif origin is tuple:
-        if isinstance(value, (list, tuple)):
-            repeated = len(arguments) == 2 and arguments[1] is Ellipsis
-            if repeated or len(value) == len(arguments):
-                kinds = [arguments[0]] * len(value) if repeated else list(arguments)
-                return tuple(_parse(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
-    elif kind is float and not isinstance(value, bool):
-        try:
-            return float(value)  # YAML 1.1 reads 1e-4 as a string
-        except (TypeError, ValueError):
-            pass
-    elif isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
-        return value
-    raise ValueError(f"{where}: expected {_name(kind)}, got {value!r}")
+def _sentence(error: ErrorDetails) -> str:
+    """What is wrong with the first wrong value, by its key."""
+    key = ".".join(map(str, error["loc"]))
+    if error["type"] == "unexpected_keyword_argument":
+        *sections, wrong = map(str, error["loc"])
+        known = _plain(Config())
+        for section in sections:
+            known = known[section]
+        (near,) = difflib.get_close_matches(wrong, known, n=1, cutoff=0.0)
+        return f"unknown key {key}; the nearest is {'.'.join([*sections, near])}"
+    if error["type"] == "value_error":  # a section's own check, which names the key
+        return f"{key}.{error['ctx']['error']}" if key else str(error["ctx"]["error"])
+    return f"{key}: {error['msg'][0].lower()}{error['msg'][1:]}, got {error['input']!r}"
 
 
-def _parse_section(kind: Any, value: Any, where: str) -> Any:
-    if not isinstance(value, Mapping):
-        names = ", ".join(f.name for f in fields(kind))
-        raise ValueError(f"{where}: expected a section with {names}, got {value!r}")
-    prefix = f"{where}." if where else ""
-    hints = get_type_hints(kind)
-    known = [f.name for f in fields(kind)]
-    for key in value:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)
-            raise ValueError(f"unknown key {prefix}{key}; the nearest is {prefix}{near[0]}")
-    try:
-        return kind(**{key: _parse(hints[key], inner, f"{prefix}{key}") for key, inner in value.items()})
-    except ValueError as error:
-        message = str(error)
-        raise ValueError(message if message.startswith((prefix, "unknown key")) else f"{prefix}{message}") from None
+def _plain(config: Config) -> dict[str, Any]:
+    """Nested dicts, and lists for tuples."""
+    tree: dict[str, Any] = json.loads(json.dumps(asdict(config)))
+    return tree
 
 
-def _name(kind: Any) -> str:
-    if get_origin(kind) is Literal:
-        return " or ".join(map(repr, get_args(kind)))
-    if get_origin(kind) is tuple:
-        inner = get_args(kind)
-        if inner[-1] is Ellipsis:
-            return f"a list of {_name(inner[0])}"
-        return f"{len(inner)} values ({', '.join(_name(k) for k in inner)})"
-    return {int: "a whole number", float: "a number", str: "a word", bool: "true or false"}.get(kind, str(kind))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    return [_plain(inner) for inner in value] if isinstance(value, (list, tuple)) else value
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat

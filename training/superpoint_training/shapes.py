@@ -3,8 +3,8 @@
 DeTone et al. 2018, section 4 and figure 4: quadrilaterals, triangles, lines, cubes, checkerboards,
 stripes, stars with their L-, T- and Y-junctions and line ends as keypoints; ellipses and plain
 noise have none. A scene is geometry: a homography moves its vertices, not its pixels, so labels
-stay exact and edges stay sharp. It is rendered at `SUPERSAMPLING` times the size and averaged down,
-as a camera's pixels do.
+stay exact and edges stay sharp. It is rendered at eight times the size and averaged down, as a
+camera's pixels do.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from superpoint_training.figures import SUPERSAMPLING, Figure, render, segment_gap, visible_corners
+from superpoint_training.figures import Figure, render, segment_gap, visible_corners
 
 Array = NDArray[np.float64]
 
@@ -44,8 +44,7 @@ def draw_shape(
     if homography is not None:
         moved = (figure.warp(homography) for figure in figures)
         figures = [figure for figure in moved if figure.in_sight()]
-    canvas = _background(rng, levels[0], (size[0] * SUPERSAMPLING, size[1] * SUPERSAMPLING))
-    return render(figures, canvas, size), visible_corners(figures, size)
+    return render(figures, _background(rng, levels[0], size)), visible_corners(figures, size)
 
 
 def _lines(rng: np.random.Generator, size: tuple[int, int], levels: Array) -> list[Figure]:

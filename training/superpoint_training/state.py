@@ -4,6 +4,7 @@ or not at all.
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 from collections.abc import Mapping
@@ -14,6 +15,9 @@ import torch
 from tqdm import tqdm
 
 STATE_FILE = "state.pt"
+
+FREE = ("steps",)
+"""Last parts of keys that may be others when a run is resumed."""
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> bool:
@@ -53,3 +57,21 @@ def load_state(path: Path, task: str | None = None) -> dict[str, Any]:
     if task is not None and state["task"] != task:
         raise ValueError(f"{path}: expected the state of {task}, found that of {state['task']}")
     return state
+
+
+def check_recipe(path: Path, state: Mapping[str, Any], recipe: Mapping[str, Any]) -> None:
+    """Raise ValueError, naming the first key, where the run of a state file had another recipe or other pictures.
+
+    recipe  key, as on the command line, -> value that JSON has
+    """
+    before = json.loads(state.get("recipe", "{}"))
+    if not before:
+        if recipe:
+            tqdm.write(f"{path}: of an earlier version, which did not note recipe and pictures; they are not compared")
+        return
+    for key, now in json.loads(json.dumps(recipe)).items():
+        if key in before and before[key] != now and key.rpartition(".")[2] not in FREE:
+            raise ValueError(
+                f"{path}: {key} was {json.dumps(before[key])} and is {json.dumps(now)}; a run goes on with what it "
+                "began with, or begins in another folder (--start takes over its weights)"
+            )

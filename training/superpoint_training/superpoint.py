@@ -9,20 +9,23 @@ from pathlib import Path
 
 import torch
 
-from superpoint_ros.network.checkpoint import Checkpoint, save_checkpoint
+from superpoint_ros.network.checkpoint import Checkpoint
 from superpoint_ros.network.descriptors import sample_descriptors
 from superpoint_ros.network.superpoint import SuperPoint
-from superpoint_training.config import Config, LossConfig, RunConfig
+from superpoint_training.config import Config, PairsConfig, RunConfig
 from superpoint_training.evaluation.benchmark import PairProtocol, evaluate_pairs, summarise
-from superpoint_training.evaluation.detectors import SuperPointDetector
+from superpoint_training.evaluation.detectors import network_detector
 from superpoint_training.evaluation.warps import warped_pairs
 from superpoint_training.initial import initial_network
-from superpoint_training.losses import Share, detector_loss, hinge_loss, info_nce_loss
+from superpoint_training.lists import names_digest
+from superpoint_training.losses import LossConfig, Share, detector_loss, hinge_loss, info_nce_loss
 from superpoint_training.pairs import PairSamples
+from superpoint_training.pseudo_labels import LabelFolder
+from superpoint_training.recipe import stage_recipe
 from superpoint_training.reprojection import reprojection_loss
 from superpoint_training.samples import VALIDATION, Batch
 from superpoint_training.sheet import detections_sheet
-from superpoint_training.training import Forward, Task
+from superpoint_training.task import Forward, Task
 
 VALIDATION_KINDS = ("viewpoint", "rotation", "strong")
 
@@ -32,13 +35,11 @@ def superpoint_task(
     pictures: Sequence[Path],
     held_out: Sequence[Path],
     labels: Path,
-    folder: Path,
     start: SuperPoint | None,
 ) -> Task:
     """The task of training SuperPoint on labelled pictures.
 
     held_out  pictures for validation; none: no validation
-    folder    where the weights under validation are written to
     start     a network whose weights are taken over, as MagicPoint's are (`initial.adoptable`)
     """
     torch.manual_seed(config.run.seed)
@@ -48,38 +49,51 @@ def superpoint_task(
         name="superpoint",
         model=model,
         samples=PairSamples(pictures, labels, config.pairs, config.run.seed, label_sigma=config.loss.label_sigma),
-        loss=lambda forward, batch: superpoint_loss(forward, batch, config.loss),
-        validate=pair_validation(held_out, max(config.pairs.size), config.run, folder),
+        loss=lambda forward, batch, progress: superpoint_loss(forward, batch, config.loss, progress),
+        validate=pair_validation(held_out, validation_size(config.pairs), config.run),
         unit="pairs",
+        recipe=stage_recipe(config, "superpoint") | labelled_facts(pictures, labels),
         pictures=lambda network: {"detections": detections_sheet(network, [shown[i]["image"][:1] for i in range(8)])},
     )
 
 
+def labelled_facts(pictures: Sequence[Path], labels: Path) -> dict[str, object]:
+    """What a run must find the same when it is resumed: the pictures, and how they were labelled."""
+    return {"pictures": names_digest(pictures), "labels": LabelFolder(labels).note()}
+
+
+def validation_size(pairs: PairsConfig) -> int | None:
+    """The longer side of pictures in validation: of a view, or as they are where views are."""
+    return None if pairs.fit == "native" else max(pairs.size)
+
+
 def pair_validation(
-    held_out: Sequence[Path], size: int, run: RunConfig, folder: Path
+    held_out: Sequence[Path], size: int | None, run: RunConfig
 ) -> Callable[[SuperPoint], dict[str, float]]:
     """A function that measures a network (in eval mode) on pairs warped from pictures, `size` pixels on the longer
-    side; without pictures it has no figures.
-
-    folder  where the weights under validation are written to
+    side; without pictures it has no figures, and without a descriptor head those of the detector.
     """
     pairs = warped_pairs(held_out, run.validation_samples, VALIDATION_KINDS, size, run.seed) if held_out else []
 
     def validate(network: SuperPoint) -> dict[str, float]:
         if not pairs:
             return {}
-        weights = folder / "validation.safetensors"
-        save_checkpoint(weights, Checkpoint(network.architecture, network.state_dict(), {"name": "validation"}))
-        detector = SuperPointDetector(weights, device=next(network.parameters()).device.type)
+        state = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
+        checkpoint = Checkpoint(network.architecture, state, {"name": "validation"})
+        detector = network_detector(checkpoint, device=str(next(network.parameters()).device))
         figures = summarise(evaluate_pairs([detector], pairs, PairProtocol(size=size), skip=lambda *_: None))
         return _flat(figures)
 
     return validate
 
 
-def superpoint_loss(forward: Forward, batch: Batch, settings: LossConfig) -> dict[str, tuple[float, Share]]:
+def superpoint_loss(
+    forward: Forward, batch: Batch, settings: LossConfig, progress: float = 0.0
+) -> dict[str, tuple[float, Share]]:
     """The joint loss (eq. 1) on a batch of `PairSamples`: both views' detector losses, the
     descriptor loss, and with `settings.reprojection` the reprojection loss.
+
+    progress  of the training, from 0 to 1
     """
     logits, dense = forward(batch["image"])
     assert dense is not None
@@ -107,7 +121,10 @@ def superpoint_loss(forward: Forward, batch: Batch, settings: LossConfig) -> dic
         "descriptor": (settings.weight, descriptor),
     }
     if settings.reprojection:
-        parts["reprojection"] = settings.reprojection, reprojection_loss(first, second, batch["homography"], valid)
+        start, end = settings.reprojection_radius
+        how = start + progress * (end - start), settings.reprojection_place, settings.reprojection_by_score
+        loss = reprojection_loss(first, second, batch["homography"], valid, *how)
+        parts["reprojection"] = settings.reprojection, loss
     return parts
 
 

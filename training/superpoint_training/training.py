@@ -1,14 +1,17 @@
 """The training loop that both networks share.
 
-A stage brings samples and a loss (`Task`); the loop brings precision, schedule, progress,
-validation, checkpoints, the budget, and stopping: on a signal, on divergence, at the end.
+A stage brings samples and a loss (`Task`); the loop brings precision, schedule, progress, validation, checkpoints, the
+budget, and stopping: on a signal, on divergence, at the end, and when nothing gets better.
 """
 
 from __future__ import annotations
 
+import json
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import cast
 
@@ -16,59 +19,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from superpoint_ros.network.superpoint import SuperPoint
-from superpoint_training.config import Optimisation, RunConfig
-from superpoint_training.losses import Share
+from superpoint_training.best import Best
+from superpoint_training.config import RunConfig
+from superpoint_training.losses import combine
+from superpoint_training.optimisation import Optimisation, freeze, learning_rate, to_training
+from superpoint_training.precision import autocast, choose_dtype, gradient_scaler
 from superpoint_training.processes import Processes
 from superpoint_training.progress import Progress
 from superpoint_training.samples import Batch, StepIndices
-from superpoint_training.state import STATE_FILE, load_state, save_state
+from superpoint_training.state import STATE_FILE, check_recipe, load_state, save_state
 from superpoint_training.stopping import check_loss, stop_signals
-
-Forward = Callable[[Tensor], tuple[Tensor, Tensor | None]]
-"""Images to cell logits and dense descriptors, as `SuperPoint.forward`."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is trained.
-
-    name      for progress and files
-    model     the network, on the CPU
-    samples   index -> sample
-    loss      (forward, batch on the device) -> named shares of the loss with their weights;
-              forward is the network's
-    validate  network in eval mode -> figures; on the leading process only
-    pictures  network in eval mode -> name -> (H, W, 3) uint8 RGB for TensorBoard
-    unit      what a batch holds: images or pairs
-    """
-
-    name: str
-    model: SuperPoint
-    samples: Dataset[Batch]
-    loss: Callable[[Forward, Batch], dict[str, tuple[float, Share]]]
-    validate: Callable[[SuperPoint], dict[str, float]]
-    pictures: Callable[[SuperPoint], Mapping[str, object]]
-    unit: str = "images"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended.
-
-    model    what is exported: the averaged weights where there is an average; eval mode, on the CPU
-    seconds  of training, those before it was resumed included
-    figures  of the last validation
-    why      "finished", "budget" or "signal"
-    """
-
-    model: SuperPoint
-    step: int
-    seconds: float
-    figures: dict[str, float]
-    why: str
+from superpoint_training.task import Outcome, Task, as_network_input, to_device
 
 
 def train(
@@ -79,11 +43,14 @@ def train(
     here: Processes,
     budget_minutes: float | None = None,
     resume: bool = False,
+    begins: Callable[[], object] = lambda: None,
 ) -> Outcome:
     """Train until the last step, the end of the budget, or SIGINT/SIGTERM; files go to `folder`.
 
+    begins  called once nothing is in the way of the run any more, for files that a refused one must not touch
+
     Raises TrainingDiverged, or ValueError where there is nothing to resume or the state belongs to
-    another network.
+    another network, recipe or pictures.
     """
     torch.manual_seed(run.seed)
     if run.threads:
@@ -93,6 +60,7 @@ def train(
         loop.restore()
     elif here.leads and (folder / STATE_FILE).exists():
         raise ValueError(f"{folder / STATE_FILE}: a run is there already; resume it, or choose another folder")
+    begins()
     with stop_signals() as stopped:
         return loop.run(budget_minutes, stopped)
 
@@ -103,12 +71,13 @@ class _Loop:
     def __init__(self, task: Task, settings: Optimisation, run: RunConfig, folder: Path, here: Processes) -> None:
         self.task, self.settings, self.config = task, settings, run
         self.folder, self.here = folder, here
-        if settings.batch_size % here.world:
-            raise ValueError(f"batch_size {settings.batch_size} is not a multiple of the {here.world} processes")
+        if settings.batch_size % (here.world * settings.accumulate):
+            raise ValueError(
+                f"batch_size {settings.batch_size} is not a multiple of {here.world} processes "
+                f"times {settings.accumulate} parts (accumulate)"
+            )
         model = to_device(task.model, here.device)
-        for layer in model.modules():
-            if isinstance(layer, nn.BatchNorm2d):
-                layer.momentum = settings.norm_momentum
+        freeze(model, settings)
         if here.world > 1 and here.device.type == "cuda":
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         self.model = model
@@ -116,37 +85,48 @@ class _Loop:
         if settings.average:
             decay = get_ema_multi_avg_fn(settings.average)
             self.average = AveragedModel(model, multi_avg_fn=decay, use_buffers=True)
-        network: nn.Module = DistributedDataParallel(model) if here.world > 1 else model
+        self.parallel = DistributedDataParallel(model) if here.world > 1 else None
+        network: nn.Module = self.parallel or model
         self.network = cast(nn.Module, torch.compile(network)) if run.compile else network
+        self.learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.optimiser = torch.optim.AdamW(
-            model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+            self.learning, lr=settings.learning_rate, eps=settings.eps, weight_decay=settings.weight_decay
         )
-        self.bf16 = run.precision == "bf16" or (run.precision == "auto" and here.device.type == "cuda")
+        self.dtype = choose_dtype(run.precision, here.device)
+        self.scaler = gradient_scaler(self.dtype, here.device)
+        self.best = Best(settings.best) if settings.best else None
         self.step, self.seconds, self.usual_loss = 0, 0.0, 0.0
         self.figures: dict[str, float] = {}
+        self.enough = False  # validations without a better one
 
     def run(self, budget_minutes: float | None, stopped: Callable[[], bool]) -> Outcome:
         task, settings, here = self.task, self.settings, self.here
         budget = float("inf") if budget_minutes is None else budget_minutes * 60
         before, started = self.seconds, time.monotonic()
+
+        def clock() -> tuple[float, float]:
+            return before + time.monotonic() - started, float(stopped())
+
         to_save = _Every(self.config.checkpoint_minutes, self.seconds)
         to_validate = _Every(self.config.validate_minutes, self.seconds)
-        if not self.step:
-            self.save()
         batches = self.batches()  # started before the bar, so that no worker inherits it
         progress = (
             Progress(task.name, task.unit, settings.batch_size, self.step, settings.steps, self.folder)
             if here.leads
             else None
         )
-        self.model.train()
+        if not self.step:
+            if self.best:
+                self.validate(progress)
+            self.save()
+        to_training(self.model, settings)
         why = "finished"
+        asked = here.broadcast(stopped())
         for batch in batches:
-            self.seconds = before + here.told(time.monotonic() - started)
-            if self.seconds >= budget or here.told(float(stopped())):
-                why = "budget" if self.seconds >= budget else "signal"
+            if asked or self.seconds >= budget or self.enough:
+                why = "signal" if asked else "budget" if self.seconds >= budget else "patience"
                 break
-            scalars = self.update(batch, max(self.step / settings.steps, self.seconds / budget))
+            scalars, (self.seconds, asked) = self.update(batch, budget, clock)
             self.step += 1
             if progress:
                 progress.step(self.step, self.seconds, budget - self.seconds, scalars)
@@ -154,17 +134,23 @@ class _Loop:
                 self.validate(progress)
             if to_save.passed(self.seconds):
                 self.save()
-        self.seconds = before + here.told(time.monotonic() - started)
+        self.seconds = before + here.broadcast(time.monotonic() - started)
         self.save()
-        if why != "signal":
+        if why in ("finished", "budget"):
             self.validate(progress)
+            if self.best:
+                self.save()
         if progress:
             progress.close()
-        return Outcome(self.exported().cpu(), self.step, self.seconds, self.figures, why)
+        if self.best and self.best.model:  # which the leading process has
+            model, chosen, figures = self.copied(self.best.model), self.best.step, self.best.figures
+        else:
+            model, chosen, figures = self.current(), self.step, self.figures
+        return Outcome(model.cpu(), self.step, chosen, self.seconds, figures, why)
 
     def batches(self) -> Iterator[Batch]:
         settings, here = self.settings, self.here
-        workers = self.config.workers
+        workers = here.share(self.config.workers)
         return iter(
             DataLoader(
                 self.task.samples,
@@ -179,47 +165,85 @@ class _Loop:
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
         """The network at its precision; losses stay in float32."""
-        with torch.autocast(self.here.device.type, torch.bfloat16, enabled=self.bf16):
+        with autocast(self.dtype, self.here.device):
             return cast(tuple[Tensor, Tensor | None], self.network(image))
 
-    def update(self, batch: Batch, progress: float) -> dict[str, float]:
-        """One step of the optimiser; raises TrainingDiverged before weights are touched."""
+    def update(
+        self, batch: Batch, budget: float, clock: Callable[[], tuple[float, float]]
+    ) -> tuple[dict[str, float], tuple[float, bool]]:
+        """One step of the optimiser; raises TrainingDiverged before weights are touched.
+
+        clock  seconds of the run, and whether a signal asks to stop
+
+        Returns the step's figures and the leading process's clock. All of it comes from the device in one piece, as
+        each time the host waits for it the device runs dry.
+        """
         settings, here = self.settings, self.here
+        progress = min(1.0, max(self.step / settings.steps, self.seconds / budget))
         rate = learning_rate(settings, self.step, progress)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         batch = {name: tensor.to(here.device, non_blocking=True) for name, tensor in batch.items()}
-        batch["image"] = as_network_input(batch["image"])
-        shares = self.task.loss(self.forward, batch)
-        loss, parts = combine(shares, here)
         self.optimiser.zero_grad(set_to_none=True)
-        # DistributedDataParallel averages gradients, but each process has a share of the sum.
-        (loss * here.world).backward()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip or float("inf"))
-        parts["gradient_norm"] = float(norm)
+        names, parts = self.gradient(batch, progress)
+        self.scaler.unscale_(self.optimiser)
+        norm = nn.utils.clip_grad_norm_(self.learning, settings.clip or float("inf"))
+        own = torch.tensor(clock() if here.leads else (0.0, 0.0), dtype=torch.float64)
+        everyones = here.all_reduce(torch.cat([parts.double(), own.to(here.device, non_blocking=True)]))
+        *values, seconds, asked, length = torch.cat([everyones, norm.double()[None]]).tolist()
+        figures = {**dict(zip(names, values, strict=True)), "gradient_norm": length}
+        overflown = self.scaler.is_enabled() and not math.isfinite(length) and self.scaler.get_scale() > 1
+        # The scaler leaves out a step that overflows, and takes a smaller scale for the next one.
+        checked = {"loss": figures["loss"]} if overflown else figures
         self.usual_loss = check_loss(
-            parts, self.usual_loss, self.step + 1, self.config.explosion, self.task.name, self.folder
+            checked, self.usual_loss, self.step + 1, self.config.explosion, self.task.name, self.folder
         )
-        self.optimiser.step()
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
         if self.average is not None:
             self.average.update_parameters(self.model)
-        return {**parts, "learning_rate": rate}
+        return {**figures, "learning_rate": rate}, (seconds, asked > 0)
 
-    def exported(self) -> SuperPoint:
-        """A copy of what is exported, in eval mode."""
+    def gradient(self, batch: Batch, progress: float) -> tuple[list[str], Tensor]:
+        """Add up the gradient of a batch, part after part; returns names and this process's shares of the figures."""
+        here, count = self.here, self.settings.accumulate
+        chunks = zip(*(tensor.chunk(count) for tensor in batch.values()), strict=True)
+        pieces = [dict(zip(batch, tensors, strict=True)) for tensors in chunks]
+        found = []
+        for number, piece in enumerate(pieces, start=1):
+            piece["image"] = as_network_input(piece["image"])
+            # Processes add up what they have with the last part.
+            with self.parallel.no_sync() if self.parallel and number < count else nullcontext():
+                shares = self.task.loss(self.forward, piece, progress)
+                loss, parts = combine(shares, here)
+                # DistributedDataParallel averages gradients, but each process has a share of the sum.
+                self.scaler.scale(loss * (here.world / count)).backward()
+            found.append(torch.cat([loss.detach()[None], parts]))
+        return ["loss", *shares], torch.stack(found).mean(dim=0)
+
+    def current(self) -> SuperPoint:
+        """A copy of the network as it is now, averaged where it is, in eval mode."""
         source = self.model if self.average is None else self.average.module
+        return self.copied(source.state_dict())
+
+    def copied(self, state: Mapping[str, Tensor]) -> SuperPoint:
+        """A network with these weights, in eval mode."""
         model = to_device(SuperPoint(self.model.architecture), self.here.device)
-        model.load_state_dict(source.state_dict())
+        model.load_state_dict(state)
         return model.eval()
 
     def validate(self, progress: Progress | None) -> None:
         if progress:
-            model = self.exported()
+            model = self.current()
             with torch.no_grad():
                 self.figures = self.task.validate(model)
                 pictures = self.task.pictures(model)
             progress.validation(self.step, self.seconds, self.figures, pictures)
-        self.here.wait()
+            if self.best:
+                self.best.offer(self.step, self.figures, model.state_dict())
+        patience = self.settings.patience
+        # What the leading process knows; the others wait here until it has validated.
+        self.enough = self.here.broadcast(bool(self.best and patience and self.best.waited >= patience))
 
     def save(self) -> None:
         if not self.here.leads:
@@ -229,11 +253,14 @@ class _Loop:
             {
                 "task": self.task.name,
                 "architecture": asdict(self.model.architecture),
+                "recipe": json.dumps(self.task.recipe),
                 "step": self.step,
                 "seconds": self.seconds,
                 "usual_loss": self.usual_loss,
                 "model": self.model.state_dict(),
                 "optimiser": self.optimiser.state_dict(),
+                "scaler": self.scaler.state_dict(),
+                "best": None if self.best is None else self.best.state_dict(),
                 "average": None if self.average is None else self.average.state_dict(),
                 "random": torch.get_rng_state(),
             },
@@ -242,6 +269,7 @@ class _Loop:
     def restore(self) -> None:
         path = self.folder / STATE_FILE
         state = load_state(path, self.task.name)
+        check_recipe(path, state, self.task.recipe)
         try:
             self.model.load_state_dict(state["model"])
             self.optimiser.load_state_dict(state["optimiser"])
@@ -250,6 +278,10 @@ class _Loop:
         except (RuntimeError, ValueError, AttributeError, TypeError) as error:
             reason = str(error).splitlines()[-1].strip()
             raise ValueError(f"{path}: belongs to a run with another network or settings ({reason})") from None
+        if scaler := state.get("scaler"):
+            self.scaler.load_state_dict(scaler)
+        if self.best and (best := state.get("best")):
+            self.best.load_state_dict(best)
         torch.set_rng_state(state["random"])
         self.step, self.seconds = state["step"], state["seconds"]
         self.usual_loss = state["usual_loss"]
@@ -266,33 +298,3 @@ class _Every:
             return False
         self._last = now
         return True
-
-
-def learning_rate(settings: Optimisation, step: int, progress: float) -> float:
-    """Of a step, counted from 0; progress is from 0 to 1."""
-    rate = settings.learning_rate * min(1.0, (step + 1) / max(settings.warmup, 1))
-    if settings.schedule == "cosine":
-        rate *= 0.5 * (1 + float(torch.cos(torch.tensor(min(progress, 1.0) * torch.pi))))
-    return rate
-
-
-def combine(shares: Mapping[str, tuple[float, Share]], here: Processes) -> tuple[Tensor, dict[str, float]]:
-    """This process's share of everyone's loss, with gradient; the whole loss and its parts."""
-    counts = here.total(torch.stack([share.count for _, share in shares.values()])).clamp_min(1)
-    parts = torch.stack([share.total for _, share in shares.values()]) / counts
-    weights = parts.new_tensor([weight for weight, _ in shares.values()])
-    whole = here.total(parts.detach())
-    figures = dict(zip(shares, whole.tolist(), strict=True))
-    return (parts * weights).sum(), {"loss": float((whole * weights).sum()), **figures}
-
-
-def to_device(model: SuperPoint, device: torch.device) -> SuperPoint:
-    """The network on a device, channels last: on CPUs 1.4 times as fast as channels first."""
-    moved = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return cast(SuperPoint, moved)
-
-
-def as_network_input(image: Tensor) -> Tensor:
-    """Views (B, V, H, W) uint8 to (V · B, 1, H, W) float32 in [0, 1], first views first."""
-    views = image.transpose(0, 1).flatten(0, 1)[:, None]
-    return views.float().div(255).contiguous(memory_format=torch.channels_last)

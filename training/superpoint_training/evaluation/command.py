@@ -55,7 +55,7 @@ class _List(click.ParamType):
     "--baselines",
     type=_List(),
     default=ALL,
-    help="Some of sift, sift-precise, orb, harris, shi-tomasi, fast; all, none.",
+    help="Some of sift, sift-precise, orb, harris, shi-tomasi, fast, random; all, none.",
 )
 @click.option("--hpatches", type=_DIRECTORY, help="Real pairs: a directory in HPatches layout.")
 @click.option(
@@ -63,7 +63,7 @@ class _List(click.ParamType):
     is_flag=True,
     help="Every two pictures of a sequence, not only the first with each.",
 )
-@click.option("--native", is_flag=True, help="Real pairs at the files' own size, too.")
+@click.option("--native", is_flag=True, help="Real and warped pairs at the files' own size, too.")
 @click.option(
     "--preset",
     type=click.Choice(["paper"]),
@@ -99,6 +99,12 @@ class _List(click.ParamType):
 )
 @click.option("--rotation-photos", type=click.IntRange(1), default=20, help="Photographs that are turned.")
 @click.option("--shapes", type=click.IntRange(0), default=0, help="Pictures of each synthetic shape.")
+@click.option(
+    "--noise",
+    type=_List(float),
+    default="0,1",
+    help="Strengths of the noise on synthetic shapes; a curve from three up.",
+)
 @click.option("--size", type=click.IntRange(32), default=640, help="Longer side of every picture, pixels.")
 @click.option("--keypoints", type=int, default=1000, help="At most, in a picture.")
 @click.option("--threshold", type=float, default=0.005, help="Detection threshold of networks.")

@@ -6,6 +6,7 @@ and table 1.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -20,8 +21,8 @@ from superpoint_training.evaluation.detectors import Detector
 from superpoint_training.evaluation.metrics import average_precision, claim_corners
 from superpoint_training.shapes import SHAPES, draw_shape
 
-CONDITIONS = {"clean": 0.0, "noise": 1.0}
-"""How strong the noise of `augmentation.add_noise` is."""
+NOISE = (0.0, 1.0)
+"""How strong the noise of `augmentation.add_noise` is, in the two conditions that are always there."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class CornerProtocol:
     epsilon       pixels: a detection this far from a corner still counts as correct
     nms_radius    pixels, of every detector
     seed          of the pictures; the noisy ones are the clean ones with noise
+    noise         strengths, each a condition; 0 is called clean, and 1 noise
     """
 
     pictures: int = 100
@@ -40,6 +42,17 @@ class CornerProtocol:
     epsilon: float = 4.0
     nms_radius: int = 4
     seed: int = 0
+    noise: tuple[float, ...] = NOISE
+
+    def __post_init__(self) -> None:
+        if not self.noise or min(self.noise) < 0:
+            raise ValueError(f"noise must be one or more strengths of at least 0, got {self.noise}")
+
+    @property
+    def conditions(self) -> dict[str, float]:
+        """Name -> strength."""
+        names = {0.0: "clean", 1.0: "noise"}
+        return {names.get(strength, f"noise {strength:g}"): strength for strength in sorted(set(self.noise))}
 
     def settings(self) -> DetectionSettings:
         """Everything a detector has, up to the picture's edge, as the curve is over the score."""
@@ -49,7 +62,8 @@ class CornerProtocol:
         """The protocol for the report."""
         return {
             **asdict(self),
-            "noise": f"augmentation.add_noise, strength {CONDITIONS['noise']:g}",
+            "noise": {name: f"augmentation.add_noise, strength {at:g}" for name, at in self.conditions.items()},
+            "strengths": list(self.conditions.values()),
             "detection_threshold": 0.0,
             "border": 0,
         }
@@ -76,7 +90,7 @@ class _Tally:
 
 def passes(protocol: CornerProtocol, detectors: int) -> int:
     """How often `evaluate_corners` calls `advance`."""
-    return protocol.pictures * len(SHAPES) * len(CONDITIONS) * detectors
+    return protocol.pictures * len(SHAPES) * len(protocol.conditions) * detectors
 
 
 def evaluate_corners(
@@ -108,7 +122,7 @@ def evaluate_corners(
     return {
         detector.name: {
             condition: _summary({kind: tallies[detector.name, condition, kind] for kind in SHAPES})
-            for condition in CONDITIONS
+            for condition in protocol.conditions
         }
         for detector in detectors
     }
@@ -122,8 +136,9 @@ def _pictures(
         for number in range(protocol.pictures):
             rng = np.random.default_rng([protocol.seed, index, number])
             image, corners = draw_shape(rng, kind, protocol.size)
-            for condition, strength in CONDITIONS.items():
-                yield kind, condition, add_noise(rng, image, strength), corners
+            for condition, strength in protocol.conditions.items():
+                # each strength from the same draws: what differs is how strong it is
+                yield kind, condition, add_noise(copy.deepcopy(rng), image, strength), corners
 
 
 def _summary(tallies: dict[str, _Tally]) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import zlib
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol
 
 import cv2
@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from superpoint_ros.features.extractor import Extractor, Features
-from superpoint_ros.network.checkpoint import load_checkpoint
+from superpoint_ros.network.checkpoint import Checkpoint, load_checkpoint
 from superpoint_ros.network.engines.engine import choose_device, pad_to_cells
 from superpoint_ros.network.heatmap import DetectionSettings, detect, flat, heatmap_from_logits
 from superpoint_ros.network.named_weights import find_weights
@@ -54,12 +54,12 @@ class Detector(Protocol):
 
 
 class SuperPointDetector:
-    """A weights file, run as the node runs it."""
+    """Weights with descriptors, run as the node runs them."""
 
     described = True
 
     def __init__(
-        self, weights: Path, device: str = "auto", matched_nms: int = 4, scales: tuple[float, ...] = (1.0,)
+        self, weights: Checkpoint, device: str = "auto", matched_nms: int = 4, scales: tuple[float, ...] = (1.0,)
     ) -> None:
         self._extractor = Extractor(weights, device=device, scales=scales)
         self.name = self._extractor.weights_id
@@ -155,17 +155,21 @@ def superpoint_detector(
     Raises FileNotFoundError or ValueError for a bad file, RuntimeError for a missing device.
     """
     path = find_weights(weights)
-    checkpoint = load_checkpoint(path)
-    detector: SuperPointDetector | HeatmapDetector
-    if checkpoint.architecture.descriptor_dim:
-        detector = SuperPointDetector(path, device, matched_nms, scales)
-    else:
-        detector = HeatmapDetector(checkpoint.weights_id, checkpoint.build(), device, matched_nms)
+    detector = network_detector(load_checkpoint(path), device, matched_nms, scales)
     detector.protocol |= {
         "file": path.name,
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
     }
     return detector
+
+
+def network_detector(
+    checkpoint: Checkpoint, device: str = "auto", matched_nms: int = 4, scales: tuple[float, ...] = (1.0,)
+) -> SuperPointDetector | HeatmapDetector:
+    """The detector of a network's weights, as `superpoint_detector`."""
+    if checkpoint.architecture.descriptor_dim:
+        return SuperPointDetector(checkpoint, device, matched_nms, scales)
+    return HeatmapDetector(checkpoint.weights_id, checkpoint.build(), device, matched_nms)
 
 
 def classic_detector(key: str) -> ClassicDetector:
@@ -239,6 +243,15 @@ def _fast(image: Image, count: int) -> Features:
     return _features(image, cv2.FastFeatureDetector.create().detect(image), None)
 
 
+def _random(image: Image, count: int) -> Features:
+    """Pixels drawn from all, with scores as random: what chance alone finds again. The same picture has the same."""
+    rng = np.random.default_rng(zlib.crc32(image.tobytes()))
+    pixels = rng.permutation(image.size)[:count]
+    xy = np.stack(np.divmod(pixels, image.shape[1])[::-1], axis=1).astype(np.float32)
+    empty = np.zeros((len(xy), 0), np.float32)
+    return Features(xy, rng.random(len(xy), np.float32), empty, (image.shape[0], image.shape[1]))
+
+
 def _harris(image: Image, count: int) -> Features:
     return _peaks(image, cv2.cornerHarris(image, 3, 3, 0.04))
 
@@ -264,6 +277,7 @@ CLASSIC: dict[str, tuple[str, Callable[[Image, int], Features], str]] = {
         "cornerMinEigenVal, blockSize 3, ksize 3, local maxima of 3×3",
     ),
     "fast": ("FAST", _fast, "FastFeatureDetector"),
+    "random": ("random", _random, "none: pixels and scores drawn at random"),
 }
 if tuple(int(part) for part in cv2.__version__.split(".")[:2]) < (4, 8):
     del CLASSIC["sift-precise"]  # the option came with OpenCV 4.8; Ubuntu 22.04 has 4.5

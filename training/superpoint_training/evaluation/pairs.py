@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from superpoint_ros.features.image import Resize, resize_image, target_size
+from superpoint_training.homography import scaling
 from superpoint_training.pictures import EXTENSIONS, read_picture
 
 HPATCHES = {"i_": 57, "v_": 59}
@@ -97,12 +98,6 @@ def read_resized(path: Path, size: Resize) -> tuple[NDArray[np.uint8], NDArray[n
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     return resize_image(image, target), scaling((image.shape[0], image.shape[1]), target)
-
-
-def scaling(source: tuple[int, int], target: tuple[int, int]) -> NDArray[np.float64]:
-    """A resize between (height, width) sizes as a homography: x ↦ (x + 0.5) · scale − 0.5."""
-    y, x = target[0] / source[0], target[1] / source[1]
-    return np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]])
 
 
 def _sequence(folder: Path, size: Resize, all_pairs: bool) -> list[Pair]:

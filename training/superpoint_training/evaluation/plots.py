@@ -36,6 +36,8 @@ def write_plots(evaluation: Evaluation, directory: Path) -> list[Path]:
         plots["rotation"] = _rotation(evaluation)
     if evaluation.corners:
         plots["shapes"] = _shapes(evaluation)
+        if len(next(iter(evaluation.corners.values()))) > 2:
+            plots["noise"] = _noise(evaluation)
     return [_save(figure, directory / f"{name}.png") for name, figure in plots.items()]
 
 
@@ -182,6 +184,18 @@ def _shapes(evaluation: Evaluation) -> Figure:
         }
         _bars(evaluation, axes, ["mean", *shapes], bars)
         _label(axes, f"Corners of synthetic shapes, {condition}", "", "average precision")
+    return figure
+
+
+def _noise(evaluation: Evaluation) -> Figure:
+    """Corner mAP over the strength of the noise."""
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    strengths = sorted(set(evaluation.protocol["shapes"]["strengths"]))
+    for detector, by_condition in evaluation.corners.items():
+        means = [figures["map"] for figures in by_condition.values()]
+        axes.plot(strengths, means, marker="o", label=detector, **_style(evaluation, detector))
+    _label(axes, "Corners of synthetic shapes", "strength of the noise", "mean average precision", ticks=strengths)
     return figure
 
 

@@ -16,7 +16,7 @@ import torch
 from tqdm import tqdm
 
 from superpoint_training.evaluation.benchmark import PairProtocol, PairResult, evaluate_pairs
-from superpoint_training.evaluation.corners import CornerProtocol, evaluate_corners, passes
+from superpoint_training.evaluation.corners import NOISE, CornerProtocol, evaluate_corners, passes
 from superpoint_training.evaluation.detectors import (
     CLASSIC,
     CrossedDetectors,
@@ -39,6 +39,8 @@ from superpoint_training.evaluation.warps import (
 
 PAPER_REPEATABILITY, PAPER_HOMOGRAPHY = (240, 320), (480, 640)
 """Height and width to which DeTone et al. resize HPatches in sections 7.2 and 7.3."""
+NATIVE = "native"
+"""What the name of a set of pairs at the files' own size ends with."""
 ANGLES = (15.0, 30.0, 45.0, 60.0, 90.0, 135.0, 180.0)
 
 
@@ -51,7 +53,8 @@ class Request:
                      the first picture of a pair being this one's; () for none
     baselines        of `detectors.CLASSIC`
     hpatches         directory of real pairs in HPatches layout; `all_pairs` for every two pictures
-                     of a sequence, `native` at the files' own size, too
+                     of a sequence
+    native           real and warped pairs at the files' own size, too
     paper            real pairs as the paper has them instead, in two sets: 240×320 with 300 keypoints for
                      repeatability, 480×640 with 1000 for homographies; all of HPatches must be there
     pose             directory of pairs with relative poses, see `pose.pose_pairs`
@@ -60,7 +63,7 @@ class Request:
     pairs, kinds     how many pairs to warp, and their kinds, of `warps.KINDS`
     zoom             how many pairs to zoom, see `warps.zoom_pairs`
     rotation         angles of the sweep, degrees, over `rotation_photos` photographs
-    shapes           how many pictures of each synthetic shape
+    shapes           how many pictures of each synthetic shape, at each strength of `noise`
     match_nms        suppression radii of networks for matching, pixels; each is a row of its own
     scales           of networks, see `Extractor`; each is a row of its own
     seed             of the warped pairs and the shapes
@@ -84,6 +87,7 @@ class Request:
     rotation: tuple[float, ...] = ANGLES
     rotation_photos: int = 20
     shapes: int = 0
+    noise: tuple[float, ...] = NOISE
     match_nms: tuple[int, ...] = (4,)
     scales: tuple[tuple[float, ...], ...] = ((1.0,),)
     seed: int = 0
@@ -93,8 +97,10 @@ class Request:
     def __post_init__(self) -> None:
         if not (self.hpatches or self.photos or self.pose or self.shapes):
             raise ValueError("nothing to evaluate: give --hpatches DIR, --photos DIR, --pose DIR or --shapes N")
-        if (self.paper or self.native) and not self.hpatches:
-            raise ValueError("--preset paper and --native are of real pairs: give --hpatches DIR as well")
+        if self.paper and not self.hpatches:
+            raise ValueError("--preset paper is of real pairs: give --hpatches DIR as well")
+        if self.native and not (self.hpatches or self.photos):
+            raise ValueError("--native is of pairs: give --hpatches DIR or --photos DIR as well")
         if self.names and not self.photos:
             raise ValueError("--list names photographs of a directory: give --photos DIR as well")
         if self.weights and not self.match_nms:
@@ -112,7 +118,7 @@ def run_evaluation(request: Request, out: Path) -> Evaluation:
     out.mkdir(parents=True, exist_ok=True)
     detectors = _detectors(request)
     sets = _sets(request, detectors)
-    corner_protocol = CornerProtocol(pictures=request.shapes, seed=request.seed)
+    corner_protocol = CornerProtocol(pictures=request.shapes, seed=request.seed, noise=request.noise)
     evaluation = Evaluation(_describe(request, detectors, sets, corner_protocol))
     described = [detector for detector in detectors if detector.described]
     for which, pairs in sets.items():
@@ -188,11 +194,13 @@ def _sets(request: Request, detectors: Sequence[Detector]) -> dict[str, list[Pai
     elif request.hpatches:
         sets["hpatches"] = hpatches_pairs(request.hpatches, size, request.all_pairs)
     if request.hpatches and request.native:
-        sets["hpatches native"] = hpatches_pairs(request.hpatches, None, request.all_pairs)
+        sets[f"hpatches {NATIVE}"] = hpatches_pairs(request.hpatches, None, request.all_pairs)
     if request.photos:
         photographs = list_photographs(request.photos, request.names)
         if request.pairs:
             sets["warped"] = warped_pairs(photographs, request.pairs, request.kinds, size, request.seed)
+            if request.native:
+                sets[f"warped {NATIVE}"] = warped_pairs(photographs, request.pairs, request.kinds, None, request.seed)
         if request.zoom:
             sets["zoom"] = zoom_pairs(photographs, request.zoom, request.seed)
         if request.rotation and any(detector.described for detector in detectors):
@@ -211,7 +219,7 @@ def _protocol(request: Request, which: str) -> PairProtocol:
         return replace(protocol, size=PAPER_HOMOGRAPHY, keypoints=1000, repeatability_nms=())
     # Every radius is another run of the network, so that only real pairs get all of them.
     radii = protocol.repeatability_nms if which == "hpatches" else protocol.repeatability_nms[:1]
-    size = {"hpatches native": None, "zoom": None}.get(which, protocol.size)
+    size = None if which == "zoom" or which.endswith(NATIVE) else protocol.size
     return replace(protocol, size=size, repeatability_nms=radii)
 
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from superpoint_ros.features.image import Resize, resize_image
 from superpoint_training.augmentation import Photometric, photometric
-from superpoint_training.evaluation.pairs import Pair, Views, read_resized, scaling
+from superpoint_training.evaluation.pairs import Pair, Views, read_resized
+from superpoint_training.homography import scaling
 from superpoint_training.pictures import EXTENSIONS, listed_names
 
 UNCHANGED = Photometric(

@@ -1,0 +1,71 @@
+from pathlib import Path
+
+import pytest
+from rosbags.rosbag2 import StoragePlugin
+from training_scenes import scene, write_bag, write_scenes
+
+from superpoint_training.config import InputConfig
+from superpoint_training.lists import HELD_OUT, PICTURES, Lists, divide, listed, read_list, relocated, split
+
+
+def test_the_same_pictures_are_held_out_every_time(tmp_path) -> None:
+    paths = [tmp_path / f"{i}.png" for i in range(50)]
+    training, held_out = split(paths, 0.1, seed=3)
+    assert len(held_out) == 5 and sorted(training + held_out) == sorted(paths)
+    assert split(paths, 0.1, seed=3) == (training, held_out)
+    assert split(paths, 0.0, seed=3) == (paths, [])
+    assert split(paths[:1], 0.5, seed=3) == (paths[:1], [])
+
+
+@pytest.mark.parametrize("topics", [1, 2])
+def test_of_a_bag_a_stretch_of_time_is_held_out_and_its_neighbours_are_in_neither_list(tmp_path, topics) -> None:
+    frames = [scene(i) for i in range(20)]
+    bag = write_bag(tmp_path / "drive", StoragePlugin.MCAP, frames, frames if topics == 2 else ())
+    lists = divide([bag], tmp_path, InputConfig(min_change=0, held_out=0.2), 1, None)
+    trained, kept = ({int(path.stem) // 100_000_000 for path in paths} for paths in (lists.training, lists.held_out))
+    assert len(lists.held_out) == 4 * topics
+    assert sorted(kept) == list(range(min(kept), max(kept) + 1))
+    assert not trained & {*kept, min(kept) - 1, max(kept) + 1}
+    assert len(trained) >= 13
+
+
+def test_every_bag_and_the_single_pictures_give_their_share(tmp_path) -> None:
+    pictures = write_scenes(tmp_path / "single", 10)
+    bags = [
+        write_bag(tmp_path / name, StoragePlugin.MCAP, [scene(i + first) for i in range(10)])
+        for first, name in ((20, "a"), (40, "b"))
+    ]
+    lists = divide([tmp_path / "single", *bags], tmp_path, InputConfig(min_change=0, held_out=0.2), 0, None)
+    folders = [path.parent for path in lists.held_out]
+    assert sorted(map(folders.count, set(folders))) == [2, 2, 2]
+    assert not set(lists.training) & set(lists.held_out) and sum(path in lists.training for path in pictures) == 8
+
+
+def test_a_name_that_two_pictures_have_is_refused_until_it_says_which(tmp_path) -> None:
+    pictures = [path for name in ("a", "b") for path in write_scenes(tmp_path / name, 2)]
+    names = tmp_path / "kept.txt"
+    names.write_text("001.png\n")
+    with pytest.raises(
+        ValueError, match=r"kept.txt: 001.png may be .*a/001.png or .*b/001.png; write more of its path"
+    ):
+        listed(names, pictures)
+    names.write_text(f"a/001.png\n{pictures[2]}\n")
+    assert listed(names, pictures) == [pictures[1], pictures[2]]
+
+
+def test_lists_go_with_their_folder(tmp_path) -> None:
+    folder = tmp_path / "adapted"
+    inside, outside = write_scenes(folder / "frames", 2), write_scenes(tmp_path / "elsewhere", 1)
+    Lists([*inside, *outside], inside[:1]).write(folder)
+    moved = folder.rename(tmp_path / "moved")
+    assert read_list(moved / PICTURES) == [moved / "frames" / "000.png", moved / "frames" / "001.png", *outside]
+    assert read_list(moved / HELD_OUT) == [moved / "frames" / "000.png"]
+    assert read_list(moved / "none.txt") == []
+
+
+def test_pictures_that_have_moved_are_found_by_the_end_of_their_path(tmp_path) -> None:
+    there = [path for name in ("a", "b") for path in write_scenes(tmp_path / "new" / name, 1)]
+    before = [Path("/robot/photos/b/000.png"), there[0], Path("/robot/photos/gone.png")]
+    assert relocated(before, there) == [there[1], there[0], before[2]]
+    with pytest.raises(ValueError, match="may be .* now"):
+        relocated([Path("/robot/c/000.png")], there)

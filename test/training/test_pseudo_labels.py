@@ -1,0 +1,41 @@
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+from training_scenes import scene, write_scenes
+
+from superpoint_training.pseudo_labels import LabelFolder, Labels, labelled_pictures
+
+SOME = Labels(np.array([[3.5, 4.0]], np.float32), np.array([0.5], np.float32), (96, 128))
+
+
+def test_labels_are_found_wherever_picture_and_labels_have_gone(tmp_path) -> None:
+    (picture,) = write_scenes(tmp_path / "robot", 1)
+    folder = LabelFolder(tmp_path / "labels")
+    folder.open({})
+    folder.write(picture, SOME)
+    moved = shutil.copytree(tmp_path / "labels", tmp_path / "server" / "labels")
+    elsewhere = picture.rename(tmp_path / "server" / "renamed.png")
+    assert np.array_equal(LabelFolder(moved).read(elsewhere, (96, 128)).xy, SOME.xy)
+    assert not LabelFolder(moved).has(picture)
+
+
+def test_another_picture_of_the_same_name_has_no_labels(tmp_path) -> None:
+    (picture,) = write_scenes(tmp_path, 1)
+    folder = LabelFolder(tmp_path / "labels")
+    folder.open({})
+    folder.write(picture, SOME)
+    cv2.imwrite(str(picture), scene(5))
+    assert not folder.has(picture)
+    with pytest.raises(ValueError, match="found 1 files of labels, and 1 of 1 pictures where they were"):
+        labelled_pictures([picture], tmp_path / "labels")
+
+
+def test_labels_of_another_size_are_refused(tmp_path) -> None:
+    (picture,) = write_scenes(tmp_path, 1)
+    folder = LabelFolder(tmp_path / "labels")
+    folder.open({})
+    folder.write(picture, SOME)
+    with pytest.raises(ValueError, match=r"labels on 128×96 pixels; .*000.png has 64×48"):
+        folder.read(picture, (48, 64))
