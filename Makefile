@@ -6,7 +6,7 @@
 # make bench  how fast weights and engines are on this machine, also in build/bench.json
 # make setup  only the set-up that the others need: .venv and the messages
 # make docs   the documentation site, in build/docs/index.html; a dead link in it is an error
-# make parameters  write the table of parameters into README.md and config/superpoint.yaml
+# make parameters  write the table of parameters into config/superpoint.yaml
 # make clean  remove everything that these made
 #
 # With a sourced ROS 2 (ROS_DISTRO is set) its packages are used and colcon builds ours; without,

@@ -352,3 +352,10 @@ def test_the_topics_that_are_listed_are_those_of_the_node():
     listed = {topic: kind for topics, kind in table for topic in re.findall(r"`~/(.*?)`", topics)}
     published = {name: f"{kind.__module__.split('.')[0]}/{kind.__name__}" for name, kind in Outputs.TYPES.items()}
     assert {name: kind for name, kind in listed.items() if not kind.startswith("std_srvs")} == published
+
+
+def test_readme_is_short_and_begins_as_the_quick_start_does():
+    readme, start = (ROOT / "README.md").read_text(), (ROOT / "docs" / "quick_start.md").read_text()
+    assert len(readme.splitlines()) < 120
+    for language in ("sh", "python"):
+        assert [block for block in blocks(readme, language) if block not in blocks(start, language)] == []

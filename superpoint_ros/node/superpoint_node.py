@@ -65,7 +65,7 @@ def told(transition: Transition) -> Transition:
 
 
 class SuperPointNode(LifecycleNode):
-    """See README.md for topics and parameters; ValueError for a parameter that is not allowed.
+    """See docs/topics.md and docs/parameters.md; ValueError for a parameter that is not allowed.
 
     robot_wide  names of parameters that a file gives to nodes of any name
     """
