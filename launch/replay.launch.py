@@ -8,6 +8,7 @@ extract` does the same faster and without losing a frame, but without a node.
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Mapping
@@ -143,7 +144,8 @@ def failure(text: str) -> Action:
 def record_command(output: str, topics: list[str]) -> list[str]:
     """`ros2 bag record` where it is installed, else ours."""
     if find_spec("ros2bag"):
-        return ["ros2", "bag", "record", "--use-sim-time", "--output", output, *topics]
+        option = [] if os.environ.get("ROS_DISTRO") == "humble" else ["--topics"]  # which Humble has not, Lyrical needs
+        return ["ros2", "bag", "record", "--use-sim-time", "--output", output, *option, *topics]
     return [sys.executable, "-m", "superpoint_ros.tools.playback.record_command", "--header-times", output, *topics]
 
 

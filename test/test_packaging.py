@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import importlib.metadata
 import os
 import shutil
@@ -13,6 +14,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+
+from installation import prefix, program
 
 ROOT = Path(__file__).resolve().parents[1]
 ROS_MODULES = (
@@ -111,10 +114,9 @@ from superpoint_ros import Extractor
         assert result.returncode == 0, result.stderr
 
 
-def test_cmake_installs_modules_executables_launch_and_config() -> None:
-    messages = pytest.importorskip("superpoint_ros.msg", reason="needs ROS 2 and `make setup`")
-    packages = Path(messages.__file__).parents[2]
-    prefix = next(path for path in packages.parents if (path / "share" / "superpoint_ros").is_dir())
+def test_cmake_installs_modules_executables_header_launch_and_config() -> None:
+    place = prefix()
+    packages = Path(importlib.import_module("superpoint_ros.msg").__file__).parents[2]
     missing = {name for name in installed_files() if not (packages / name).is_file()}
     assert missing == set(), "not installed; if they are new, `make setup` installs them"
     there = {path.relative_to(packages).as_posix() for name in PACKAGES for path in (packages / name).rglob("*.py")}
@@ -122,9 +124,10 @@ def test_cmake_installs_modules_executables_launch_and_config() -> None:
     assert former == set(), "of an earlier version; `make setup` takes them away"
     for folder in ("launch", "config"):
         for path in (ROOT / folder).glob("*.*"):
-            assert (prefix / "share" / "superpoint_ros" / folder / path.name).is_file()
+            assert (place / "share" / "superpoint_ros" / folder / path.name).is_file()
+    assert (place / "include" / "superpoint_ros" / "superpoint_ros" / "features.hpp").is_file()
     for name in ("superpoint_node", "superpoint", "superpoint-train"):
-        assert os.access(prefix / "lib" / "superpoint_ros" / name, os.X_OK)
+        assert os.access(place / "lib" / "superpoint_ros" / name, os.X_OK)
 
 
 @pytest.mark.parametrize("links", [False, True], ids=["files", "links, some to folders"])
@@ -164,8 +167,7 @@ install(DIRECTORY new/ DESTINATION ${{PYTHON_INSTALL_DIR}}/superpoint_ros)
 
 
 def test_the_installed_command_line_runs(tmp_path: Path) -> None:
-    command = Path(sys.executable).with_name("superpoint")
-    result = subprocess.run([command, "--help"], cwd=tmp_path, capture_output=True, timeout=300)
+    result = subprocess.run([program("superpoint"), "--help"], cwd=tmp_path, capture_output=True, timeout=300)
     assert result.returncode == 0, result.stderr
     assert b"demo" in result.stdout
 
@@ -220,6 +222,20 @@ def test_a_missing_tool_is_named_in_one_sentence(tmp_path: Path, gone: tuple[str
     assert result.returncode == 1
     assert result.stderr.startswith(f"make setup: {sentence}")
     assert result.stderr.count("\n") == 1
+
+
+def test_a_python_without_numpy_1_is_refused_for_the_wheels_of_jazzy(tmp_path: Path) -> None:
+    python = tmp_path / "python3"
+    newer = "import sys; sys.version_info = (3, 13, 0, 'final', 0); exec(sys.stdin.read())"
+    python.write_text(f'#!/bin/sh\nshift\nexec "{sys.executable}" -c "{newer}" "$@"\n')
+    python.chmod(0o755)
+    command = [ROOT / "cmake" / "check_host.sh", python, "wheels"]
+    refused = subprocess.run([*command, "jazzy"], capture_output=True, text=True, timeout=300)
+    assert refused.returncode == 1
+    assert refused.stderr.startswith(
+        "make setup: the wheels of ROS 2 Jazzy need numpy 1, which has none for Python 3.13"
+    )
+    assert b"Jazzy" not in subprocess.run([*command, "kilted"], capture_output=True, timeout=300).stderr
 
 
 def test_missing_include_folders_are_dropped_and_others_kept(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from rosbags.typesys.store import Typestore
 
 import superpoint_ros
 
-OUR_MESSAGES = ("Features", "FeatureMatches", "HomographyStamped")
+OUR_MESSAGES = ("Features", "FeatureMatches", "HomographyStamped", "RelativePose")
 
 
 def typestore() -> Typestore:

@@ -56,6 +56,8 @@ class Calibration:
     binning  sensor pixels in a pixel of the image, (x, y)
     offset   of the image's first sensor pixel, (x, y)
     size     (height, width) of the image that this belongs to
+    shift    P[0, 3], pixels of the full sensor times metres: −fx times how far this camera is to the right of the first
+             of a stereo pair; 0 in the first
     """
 
     model: str
@@ -66,14 +68,16 @@ class Calibration:
     binning: tuple[int, int]
     offset: tuple[int, int]
     size: tuple[int, int]
+    shift: float = 0.0
 
 
 def calibration(info: Any) -> Calibration:
     """Read a sensor_msgs/CameraInfo. Raises Uncalibrated with a sentence."""
     k, r = (np.array(matrix, np.float64).reshape(3, 3) for matrix in (info.k, info.r))
-    p = np.array(info.p, np.float64).reshape(3, 4)[:, :3]
+    whole = np.array(info.p, np.float64).reshape(3, 4)
+    p, shift = whole[:, :3], float(whole[0, 3])
     d = np.array(info.d, np.float64)
-    values = np.concatenate([k.ravel(), r.ravel(), p.ravel(), d])
+    values = np.concatenate([k.ravel(), r.ravel(), whole.ravel(), d])
     if not k[0, 0]:
         raise Uncalibrated("camera is not calibrated: K of its CameraInfo is zero")
     if not np.isfinite(values).all() or k[0, 0] <= 0 or k[1, 1] <= 0:
@@ -96,7 +100,13 @@ def calibration(info: Any) -> Calibration:
         binning=binning,
         offset=(roi.x_offset, roi.y_offset),
         size=(height // binning[1], width // binning[0]),
+        shift=shift,
     )
+
+
+def of_rectified(camera: Calibration) -> Calibration:
+    """What the same CameraInfo says of images that image_proc has rectified: P alone counts."""
+    return replace(camera, model="plumb_bob", k=camera.p, d=np.zeros(0), r=np.eye(3))
 
 
 def _lens(written: str, d: NDArray[np.float64]) -> tuple[str, NDArray[np.float64]]:

@@ -1,4 +1,4 @@
-"""Features, matches and homographies as the fields of our messages.
+"""Features, matches, homographies and poses as the fields of our messages.
 
 The fields are plain values and numpy arrays, so that they serve rclpy messages and bags written
 without ROS alike; `to_message` makes the rclpy message of them.
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:  # a subscriber that decodes descriptors should not load torch
     from superpoint_ros.features.extractor import Features
+    from superpoint_ros.features.relative_pose import RelativePose
+    from superpoint_ros.features.stereo import StereoMatches
     from superpoint_ros.frontend.tracker import Motion
 
 DESCRIPTOR_TYPES = {"float32": 0, "float16": 1, "uint8": 2}
@@ -82,6 +84,35 @@ def homography_fields(motion: Motion, header: Any, reference_stamp: Any) -> dict
         "rmse": float(motion.homography.rmse),
         "refined": bool(motion.homography.refined),
         "status": int(motion.homography.status),
+    }
+
+
+def stereo_matches_fields(found: StereoMatches, header: Any, right_stamp: Any) -> dict[str, Any]:
+    """The fields of FeatureMatches.msg for a stereo pair: the header is the left image's, `right_stamp` the other's."""
+    return {
+        "header": header,
+        "reference_stamp": right_stamp,
+        "reference": found.matches[:, 1].astype(np.uint32),
+        "current": found.matches[:, 0].astype(np.uint32),
+        "x": found.right_xy[:, 0],
+        "y": found.right_xy[:, 1],
+        "similarity": found.similarity,
+        "inlier": np.ones(len(found.matches), np.uint8),
+    }
+
+
+def relative_pose_fields(pose: RelativePose, header: Any, reference_stamp: Any, transform: Any) -> dict[str, Any]:
+    """The fields of RelativePose.msg; `transform` is a geometry_msgs/Transform."""
+    return {
+        "header": header,
+        "reference_stamp": reference_stamp,
+        "transform": transform,
+        "metric": pose.metric,
+        "matches": len(pose.inliers),
+        "inliers": int(pose.inliers.sum()),
+        "rmse": float(pose.rmse),
+        "homography_ratio": float(pose.homography_ratio),
+        "status": int(pose.status),
     }
 
 

@@ -100,6 +100,7 @@ def checked(current: Parameters, values: Mapping[str, Any]) -> Parameters:
     except ValueError as error:
         raise ValueError(str(error).replace("scales", "parameter 'scales'", 1)) from None
     _check_cameras(result)
+    _check_stereo_pairs(result)
     return result
 
 
@@ -133,3 +134,22 @@ def _check_cameras(values: Parameters) -> None:
                 f"parameter '{parameter}' must hold one entry for each of the {len(names)} "
                 f"cameras {list(names)}, got {list(given)}"
             )
+
+
+def _check_stereo_pairs(values: Parameters) -> None:
+    if values.stereo_pairs == TABLE["stereo_pairs"].default:
+        return
+    for given in values.stereo_pairs:
+        pair = [name.strip() for name in given.split(",")]
+        if len(pair) != 2 or pair[0] == pair[1] or not set(pair) <= set(values.cameras):
+            raise ValueError(
+                "parameter 'stereo_pairs' must hold two of the cameras for each pair, as in ['left,right'], got "
+                f"'{given}'; the cameras are {list(values.cameras)}"
+            )
+    lefts = [left for left, _ in values.pairs()]
+    if len(set(lefts)) != len(lefts):
+        raise ValueError(f"parameter 'stereo_pairs' must have each left camera once, got {list(values.stereo_pairs)}")
+    if values.synchronise == "none":
+        raise ValueError(
+            "parameter 'stereo_pairs' needs images of the same time: set 'synchronise' to exact or approximate"
+        )

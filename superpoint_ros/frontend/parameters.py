@@ -212,6 +212,31 @@ class Parameters:
         live=True,
         choices=tuple(DESCRIPTOR_TYPES),
     )
+    motion: bool = _entry(
+        False,
+        "Publish ~/motion: rotation and translation from frame to frame, by the calibration on `camera_info`; in "
+        "metres for the left camera of a stereo pair.",
+    )
+    stereo_pairs: tuple[str, ...] = _entry(
+        ("",),
+        "Pairs of `cameras`, as in ['left,right']: ~/left/stereo_matches, and with a calibration ~/left/points. Needs "
+        "synchronise. The calibration is on each camera's `camera_info`.",
+    )
+    images_rectified: bool = _entry(
+        False, "The images are rectified already (image_rect): of their CameraInfo P alone counts."
+    )
+    stereo_tolerance: float = _entry(
+        2.0,
+        "Pixels that stereo matches may be off their epipolar line; it grows with a keypoint's scale.",
+        live=True,
+        limits=(0.1, 100.0),
+    )
+    stereo_max_disparity: int = _entry(
+        0,
+        "Pixels; 0: a quarter of the image's width. Without a calibration there is none.",
+        live=True,
+        limits=(0, 65536),
+    )
     max_age: float = _entry(
         1.0, "Seconds of age above which features count as stale in the diagnostics.", live=True, limits=(0.001, 3600.0)
     )
@@ -238,6 +263,11 @@ class Parameters:
         given: tuple[str, ...] = getattr(self, name)
         return given if len(given) == len(self.cameras) else ("",) * len(self.cameras)
 
+    def pairs(self) -> list[tuple[str, str]]:
+        """The stereo pairs: names of the left and of the right camera."""
+        split = [[name.strip() for name in given.split(",")] for given in self.stereo_pairs if given]
+        return [(left, right) for left, right in split]
+
     def apply(self, extractor: Extractor) -> None:
         """Let an extractor look for keypoints as these values say."""
         extractor.settings = DetectionSettings(
@@ -259,6 +289,14 @@ class Parameters:
             "reference": self.reference,
             "keyframe_min_inliers": self.keyframe_min_inliers,
             "track_max_gap": self.track_max_gap if self.tracks else None,
+        }
+
+    def stereo(self) -> dict[str, Any]:
+        """The part that `match_stereo` needs, as its arguments."""
+        return {
+            "tolerance": self.stereo_tolerance,
+            "max_disparity": float(self.stereo_max_disparity) or None,
+            **{name: self.tracking()[name] for name in ("ratio", "min_similarity")},
         }
 
 

@@ -40,6 +40,8 @@ class Motion:
     current_xy       (M, 2) float32, where these are now: refined by the pictures, if that is asked for and
                      was possible, else the matched keypoints. With tracks and the previous frame as
                      reference: where the track's point is, measured against the picture it began in
+    points_xy        (M, 2) float32, where in the reference that was which is at current_xy now: the matched
+                     keypoint, or the track's point as it was measured there
     """
 
     reference_stamp: int | None
@@ -49,6 +51,7 @@ class Motion:
     track_ids: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
     reference_xy: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 2), np.float32))
     current_xy: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 2), np.float32))
+    points_xy: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 2), np.float32))
 
     @property
     def inlier_ratio(self) -> float:
@@ -73,6 +76,7 @@ class Tracker:
         self._keyframe: _Past | None = None
         self._tracks = Tracks()
         self._anchors = Anchors()
+        self._places = np.empty((0, 2), np.float32)  # of the last frame's keypoints, as its anchors measured them
         self._forget = False
 
     def reset(self) -> None:
@@ -145,31 +149,40 @@ class Tracker:
         """With the ids of tracks; `measured`: and where their points are, the motion being that from the last frame."""
         if max_gap is None:
             self._tracks.reset()
-            self._anchors.reset()
+            self._forget_places()
             return motion
         before = self._tracks.ids
         ids = self._tracks.advance(current.features, since_previous, max_gap)
         motion = replace(motion, track_ids=ids)
         if current.picture is None or not measured:
-            self._anchors.reset()
+            self._forget_places()
             return motion
         try:
-            return replace(motion, current_xy=self._measured(motion, current.features, current.picture, before))
+            return self._measured(motion, current.features, current.picture, before)
         except Exception:
             self._tracks.reset()  # they are a frame ahead of what the next one is compared with
-            self._anchors.reset()
+            self._forget_places()
             raise
 
-    def _measured(self, motion: Motion, now: Features, picture: Levels, before: NDArray[np.int32]) -> Floats:
+    def _forget_places(self) -> None:
+        self._anchors.reset()
+        self._places = np.empty((0, 2), np.float32)
+
+    def _measured(self, motion: Motion, now: Features, picture: Levels, before: NDArray[np.int32]) -> Motion:
         rows0, rows1 = motion.matches.T
         steps = np.tile(np.eye(2, dtype=np.float32), (len(now), 1, 1))
         if len(rows1) >= 3:
             steps[rows1] = local_motion(motion.reference_xy, now.xy[rows1]).affinities
         near = now.xy.copy()
         near[rows1] = motion.current_xy
-        places = self._anchors.measure(motion.track_ids, now, picture, steps, near)[rows1]
+        places = self._anchors.measure(motion.track_ids, now, picture, steps, near)
         same = before[rows0] == motion.track_ids[rows1] if len(before) else np.zeros(len(rows0), bool)
-        return np.where(same[:, None], places, motion.current_xy)
+        known, self._places = self._places, places
+        return replace(
+            motion,
+            current_xy=np.where(same[:, None], places[rows1], motion.current_xy),
+            points_xy=np.where(same[:, None], known[rows0], motion.points_xy) if len(known) else motion.points_xy,
+        )
 
 
 def _compare(
@@ -180,7 +193,9 @@ def _compare(
     similarity = match_similarity(before, now, matches)
     homography = estimate_homography(before, now, matches, threshold, _pictures(past, current))
     places = before.xy[matches[:, 0]], now.xy[matches[:, 1]]
-    return Motion(past.stamp, matches, similarity, homography, reference_xy=places[0], current_xy=places[1])
+    return Motion(
+        past.stamp, matches, similarity, homography, reference_xy=places[0], current_xy=places[1], points_xy=places[0]
+    )
 
 
 def _refined(motion: Motion, past: _Past, current: _Past) -> Motion:

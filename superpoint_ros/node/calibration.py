@@ -11,7 +11,7 @@ from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import CameraInfo
 
 from superpoint_ros.features.extractor import Features
-from superpoint_ros.features.rectification import Calibration, Uncalibrated, normalised, rays, rectify
+from superpoint_ros.features.rectification import Calibration, Uncalibrated, normalised, of_rectified, rays, rectify
 from superpoint_ros.frontend.calibrations import Calibrations
 from superpoint_ros.node.qos import subscribe
 
@@ -26,11 +26,13 @@ DEPTH = 10
 class CameraInfoListener:
     """Listens to a camera_info topic.
 
-    say  called with a sentence when keypoints get no calibrated positions, once for each reason
+    rectified  whether the images are, so that P alone counts
+    say        called with the reason why there is no calibration, once for each
     """
 
-    def __init__(self, node: LifecycleNode, topic: str, say: Callable[[str], None]) -> None:
+    def __init__(self, node: LifecycleNode, topic: str, rectified: bool, say: Callable[[str], None]) -> None:
         self._node = node
+        self._images_rectified = rectified
         self._say = say
         self._said: set[str] = set()
         self._calibrations = Calibrations()
@@ -47,20 +49,21 @@ class CameraInfoListener:
 
         stamp  of the image, nanoseconds
         """
-        camera = self._camera(found.size, stamp)
+        camera = self.of(found.size, stamp)
         return None if camera is None else rectify(camera, found.xy)
 
     def rays(self, xy: NDArray[np.float32], size: tuple[int, int], stamp: int) -> NDArray[np.float64] | None:
         """Directions of pixels of an image of that size, as in `rectification.rays`; None as above."""
-        camera = self._camera(size, stamp)
+        camera = self.of(size, stamp)
         return None if camera is None else rays(camera, xy)
 
     def normalised(self, xy: NDArray[np.float32], size: tuple[int, int], stamp: int) -> NDArray[np.float64] | None:
         """Pixels of an image of that size without their lens, as in `rectification.normalised`; None as above."""
-        camera = self._camera(size, stamp)
+        camera = self.of(size, stamp)
         return None if camera is None else normalised(camera, xy)
 
-    def _camera(self, size: tuple[int, int], stamp: int) -> Calibration | None:
+    def of(self, size: tuple[int, int], stamp: int) -> Calibration | None:
+        """The calibration of an image of that size, (height, width); None as above."""
         try:
             camera = self._calibrations.of(stamp, WAIT)
         except Uncalibrated as error:
@@ -75,10 +78,10 @@ class CameraInfoListener:
             self._refuse(f"CameraInfo is for images of {width}×{height}, but they are {columns}×{rows}")
             return None
         self.state = camera.model
-        return camera
+        return of_rectified(camera) if self._images_rectified else camera
 
     def _refuse(self, reason: str) -> None:
         self.state = reason
         if reason not in self._said:
             self._said.add(reason)
-            self._say(f"{reason}; keypoints are not rectified")
+            self._say(reason)

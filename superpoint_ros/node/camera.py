@@ -17,6 +17,7 @@ from superpoint_ros.features.emptiness import likely_reason
 from superpoint_ros.features.extractor import Features
 from superpoint_ros.features.homography import HomographyStatus
 from superpoint_ros.features.rectification import COEFFICIENTS
+from superpoint_ros.frontend.egomotion import Egomotion
 from superpoint_ros.frontend.parameters import Parameters
 from superpoint_ros.frontend.stamps import nanoseconds
 from superpoint_ros.frontend.track_points import PointTracks
@@ -47,6 +48,7 @@ class Camera:
         self.name = values.cameras[index]
         self._frame_id = values.per_camera("frame_ids")[index]
         self.tracker = Tracker()
+        self.egomotion = Egomotion()
         self.statistics = Statistics()
         self.faults = Faults(lambda sentence: node.get_logger().warning(sentence))
         self._complained = 0.0
@@ -62,7 +64,8 @@ class Camera:
         image_topic = values.per_camera("image_topics")[index] or f"{self.name}{slash}image"
         mask_file = values.per_camera("mask_files")[index]
         self.inputs = Inputs(node, self.name, image_topic, mask_file, self.faults)
-        self.outputs = Outputs(node, f"~/{self.name}{slash}", on_matched)
+        left = self.name in [left for left, _ in values.pairs()]
+        self.outputs = Outputs(node, f"~/{self.name}{slash}", on_matched, values.motion, left)
         self._status_name = f"{node.get_fully_qualified_name()}: {self.name}{slash}features"
 
     def listen(self, on_frame: Callable[[Frame], None]) -> None:
@@ -105,10 +108,14 @@ class Camera:
         found: Features,
         values: Parameters,
         weights_id: str,
-    ) -> None:
-        """Compare a frame's features with the reference, and publish all else that is listened to."""
+    ) -> NDArray[np.int32]:
+        """Compare a frame's features with the reference, and publish all else that is listened to.
+
+        Returns the ids of the keypoints' tracks; none if they are off.
+        """
         stamp = nanoseconds(frame.header.stamp)
-        positions = self.outputs.wants_matches(values) or self.outputs.wants_track_cloud(values)
+        outputs = self.outputs
+        positions = self.moves or outputs.wants_matches(values) or outputs.wants_track_cloud(values)
         seen: dict[str, Any] = {"picture": picture, "mask": mask, "positions": positions}
         try:
             motion = self.tracker.advance(stamp, found, **values.tracking(), **(seen if values.refine else {}))
@@ -118,11 +125,13 @@ class Camera:
             raise
         if values.tracks:
             self._send_features(frame, found, values, weights_id, motion.track_ids)
-        header = self._header(frame)
+        header = self.header(frame)
         self._publish_keyframe(stamp, motion, values)
         self.outputs.publish_motion(header, motion, values)
         if self.outputs.wants_track_cloud(values):
             self._publish_track_cloud(header, stamp, found, motion, values)
+        if self.moves:
+            self._publish_pose(header, stamp, found, motion)
         if not len(found):
             self._blank = likely_reason(picture, mask)
         self.statistics.published(*self._times, len(found))
@@ -133,6 +142,19 @@ class Camera:
             self.outputs.show(view, lambda xy, size: self.inputs.rays(xy, size, stamp))
         except Exception as error:  # what people look at costs nothing else
             self.fault("incomplete", f"a frame is not shown ({type(error).__name__}: {error})")
+        return motion.track_ids
+
+    def _publish_pose(self, header: Any, stamp: int, found: Features, motion: Motion) -> None:
+        try:
+            pose = self.egomotion.advance(stamp, motion, self.inputs.calibration_of(found.size, stamp))
+            self.outputs.publish_pose(header, motion, pose)
+        except Exception as error:  # all else that comes of the frame is out
+            self.fault("incomplete", f"a motion in space is not estimated ({type(error).__name__}: {error})")
+
+    @property
+    def moves(self) -> bool:
+        """Whether its motion in space is asked for and listened to."""
+        return self.outputs.wants_pose()
 
     def _publish_keyframe(self, stamp: int, motion: Motion, values: Parameters) -> None:
         """Before what refers to it; it is this frame, or the one before."""
@@ -170,12 +192,12 @@ class Camera:
         except Exception as error:
             rectified = None
             self.fault("incomplete", f"keypoints are not rectified ({type(error).__name__}: {error})")
-        self._extracted = Extracted(self._header(frame), found, weights_id, track_ids, rectified)
+        self._extracted = Extracted(self.header(frame), found, weights_id, track_ids, rectified)
         self.outputs.publish_features(self._extracted, values)
         age = self._node.get_clock().now() - Time.from_msg(frame.header.stamp, self._node.get_clock().clock_type)
         self._times = (time.monotonic() - frame.received, age.nanoseconds / 1e9)
 
-    def _header(self, frame: Frame) -> Any:
+    def header(self, frame: Frame) -> Any:
         """Of all that is published for a frame: the image's, or the frame that was asked for in its place."""
         if not self._frame_id:
             return frame.header
@@ -226,13 +248,9 @@ class Camera:
         """What is wrong with this camera's inputs or pictures."""
         remarks, calibration = [], self.inputs.calibration
         if calibration and calibration not in COEFFICIENTS:
-            missing = [
-                ("keypoints are not rectified", values.rectify),
-                ("no track_cloud", values.track_cloud != "none"),
-            ]
-            remarks += [f"{what}: {calibration}" for what, asked_for in missing if asked_for]
-        if mask := self.inputs.missing_mask:
-            remarks.append(f"no mask has come on {mask}, and no image is extracted without")
+            remarks.append(f"{self.inputs.without_calibration}: {calibration}")
+        if missing := self.inputs.missing_mask:
+            remarks.append(f"no mask has come on {missing}, and no image is extracted without")
         if period.empty and period.empty == period.frames_out:
             remarks.append(f"no keypoints in the last second: {self._blank}")
         return remarks

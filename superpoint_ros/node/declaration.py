@@ -7,6 +7,7 @@ from dataclasses import Field
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rclpy.exceptions import InvalidParameterValueException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
@@ -25,7 +26,7 @@ def declare(node: Node, robot_wide: Collection[str] = ()) -> Parameters:
 
     Raises ValueError with a sentence for another unknown name or a value that is not allowed.
     """
-    given = node._parameter_overrides
+    given = started_with(node)
     for name in given:
         if name in robot_wide and not is_known(name):
             node.get_logger().warning(f"{unknown(name)}.")
@@ -33,21 +34,34 @@ def declare(node: Node, robot_wide: Collection[str] = ()) -> Parameters:
             check_name(name)
     values = {}
     for name, row in TABLE.items():
-        value: Any = row.default
-        if name in given:
-            value = values[name] = fitted(name, row, given[name].value)
-        node.declare_parameter(name, list(value) if is_array(row) else value, _descriptor(row), ignore_override=True)
+        value: Any = fitted(name, row, given[name].value) if name in given else row.default
+        value = list(value) if is_array(row) else value
+        try:
+            # What is not among `given` may be known to rclpy all the same, see `started_with`.
+            declared = node.declare_parameter(name, value, _descriptor(row), ignore_override=name in given)
+        except InvalidParameterValueException as error:
+            raise ValueError(str(error)) from None
+        values[name] = fitted(name, row, declared.value)
     for name in given:
         own = row_of(name)
         if name in TABLE or own is None:
             continue
-        sentence = without_camera(name, values.get("cameras", Parameters().cameras))
+        sentence = without_camera(name, values["cameras"])
         if sentence and name in robot_wide:
             node.get_logger().warning(f"{sentence}; it is taken to be for other nodes.")
             continue
         values[name] = fitted(name, own, given[name].value)
         node.declare_parameter(name, values[name], _descriptor(own), ignore_override=True)
     return checked(Parameters(), values)
+
+
+def started_with(node: Node) -> dict[str, Parameter]:
+    """Parameters of the command line, of files and of the constructor; {} if this rclpy does not tell.
+
+    It has no public word for them. Where it renames its own, misspelt names and values for one camera go unnoticed, and
+    all others still count.
+    """
+    return getattr(node, "_parameter_overrides", {})
 
 
 def follow_changes(node: Node, change: Callable[[list[Parameter]], None]) -> None:

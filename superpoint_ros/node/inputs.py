@@ -14,6 +14,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from superpoint_ros.features.extractor import Features
 from superpoint_ros.features.intensity import FoundRange
+from superpoint_ros.features.rectification import Calibration
 from superpoint_ros.frontend.masking import Mask
 from superpoint_ros.frontend.parameters import Parameters
 from superpoint_ros.frontend.pictures import grey_picture
@@ -43,6 +44,8 @@ class Inputs:
         self._faults = faults
         self._images: Any = None
         self._mask_subscription: Any = None
+        self.without_calibration = ""
+        """What goes wrong without a calibration; empty where none is asked for."""
         self.topic: str = resolved(node, image_topic)
         self.missing_mask = ""
         """The topic of a mask that has not come yet, without which no image is extracted."""
@@ -60,9 +63,10 @@ class Inputs:
         if values.use_mask_topic:
             mask = self._mask_subscription = subscribe(node, Image, f"{prefix}mask", self._on_mask, latched=True)
             self.missing_mask = "" if self._mask_came else mask.topic_name
-        if values.rectify or values.track_cloud != "none":
+        self.without_calibration = _lost(values, self._camera)
+        if self.without_calibration:
             topic = camera_info_topic(node, prefix, self._image_topic)
-            self._camera_info = CameraInfoListener(node, topic, self._say)
+            self._camera_info = CameraInfoListener(node, topic, values.images_rectified, self._say)
 
     @property
     def listening(self) -> bool:
@@ -130,8 +134,12 @@ class Inputs:
         listener = self._camera_info
         return listener.rectified(found, stamp) if listener and self._rectify else None
 
+    def calibration_of(self, size: tuple[int, int], stamp: int) -> Calibration | None:
+        """That of an image of this size and stamp; None unless one is asked for and there is one."""
+        return self._camera_info.of(size, stamp) if self._camera_info else None
+
     def rays(self, xy: NDArray[np.float32], size: tuple[int, int], stamp: int) -> NDArray[np.float64] | None:
-        """Directions of pixels in the camera's frame; None without a calibration."""
+        """Directions of pixels in the camera's frame; None without a calibration, or if none is asked for."""
         listener = self._camera_info
         return listener.rays(xy, size, stamp) if listener else None
 
@@ -152,4 +160,14 @@ class Inputs:
         self._mask_came, self.missing_mask = True, ""
 
     def _say(self, sentence: str) -> None:
-        self._node.get_logger().warning(f"{self.topic}: {sentence}.")
+        self._node.get_logger().warning(f"{self.topic}: {sentence}; {self.without_calibration}.")
+
+
+def _lost(values: Parameters, camera: str) -> str:
+    """What a camera lacks without its calibration, of what is asked for."""
+    lost = ["keypoints are not rectified"] if values.rectify else []
+    lost += ["there is no track_cloud"] if values.track_cloud != "none" else []
+    lost += ["there is no motion in space"] if values.motion else []
+    if camera in [name for pair in values.pairs() for name in pair]:
+        lost += ["its stereo pair has no points"]
+    return " and ".join(lost)

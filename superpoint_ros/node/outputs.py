@@ -9,22 +9,34 @@ from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Time
+from geometry_msgs.msg import Quaternion, Transform, Vector3
 from numpy.typing import NDArray
 from rclpy.lifecycle import LifecycleNode
-from sensor_msgs.msg import Image, PointCloud
+from sensor_msgs.msg import Image, PointCloud, PointCloud2
 from visualization_msgs.msg import ImageMarker, MarkerArray
 
 from superpoint_ros.bags.content import stamp_fields
 from superpoint_ros.features.extractor import Features
+from superpoint_ros.features.pose_fit import quaternion
+from superpoint_ros.features.relative_pose import RelativePose as RelativePoseFound
+from superpoint_ros.features.stereo import StereoMatches, StereoPoints
 from superpoint_ros.frontend.debug_image import Trails, draw, numbers, segments
-from superpoint_ros.frontend.messages import features_fields, homography_fields, matches_fields, to_message
+from superpoint_ros.frontend.messages import (
+    features_fields,
+    homography_fields,
+    matches_fields,
+    relative_pose_fields,
+    stereo_matches_fields,
+    to_message,
+)
 from superpoint_ros.frontend.parameters import Parameters
 from superpoint_ros.frontend.stamps import nanoseconds as nanoseconds_of
 from superpoint_ros.frontend.track_points import TrackPoints
 from superpoint_ros.frontend.tracker import Motion
-from superpoint_ros.msg import FeatureMatches, HomographyStamped
+from superpoint_ros.msg import FeatureMatches, HomographyStamped, RelativePose
 from superpoint_ros.msg import Features as FeaturesMessage
 from superpoint_ros.node.annotations import keypoint_marker, markers, motion_marker
+from superpoint_ros.node.point_cloud import cloud
 from superpoint_ros.node.qos import advertise
 from superpoint_ros.node.track_cloud import track_cloud
 
@@ -67,6 +79,8 @@ class Outputs:
 
     prefix      "~/" or "~/left/"
     on_matched  called when a subscriber of any of them comes or goes, as in `advertise`
+    motion      whether relative poses are asked for
+    stereo      whether it is the left camera of a pair
     """
 
     TYPES = {
@@ -80,14 +94,24 @@ class Outputs:
         "annotations/motion": ImageMarker,
         "markers": MarkerArray,
     }
+    MOTION = {"motion": RelativePose}
+    STEREO = {"stereo_matches": FeatureMatches, "points": PointCloud2}
 
     LATCHED = ("keyframe",)
 
-    def __init__(self, node: LifecycleNode, prefix: str, on_matched: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        node: LifecycleNode,
+        prefix: str,
+        on_matched: Callable[[], None],
+        motion: bool = False,
+        stereo: bool = False,
+    ) -> None:
         self._node = node
         self._trails = Trails()
         self.publishers: dict[str, Any] = {}
-        for topic, message_class in self.TYPES.items():
+        types = {**self.TYPES, **(self.MOTION if motion else {}), **(self.STEREO if stereo else {})}
+        for topic, message_class in types.items():
             latched = topic in self.LATCHED
             self.publishers[topic] = advertise(
                 node, message_class, f"{prefix}{topic}", latched=latched, on_matched=on_matched
@@ -134,6 +158,34 @@ class Outputs:
         if values.publish_homography and self._heard("homography"):
             fields = homography_fields(motion, header, reference_stamp)
             self.publishers["homography"].publish(to_message(HomographyStamped, fields))
+
+    def wants_pose(self) -> bool:
+        """Whether relative poses are asked for and listened to."""
+        return "motion" in self.publishers and self._heard("motion")
+
+    def publish_pose(self, header: Any, motion: Motion, pose: RelativePoseFound) -> None:
+        """Publish the pose that a motion means."""
+        seconds, nanoseconds = stamp_fields(motion.reference_stamp or 0)
+        x, y, z, w = quaternion(pose.rotation)
+        transform = Transform(rotation=Quaternion(x=x, y=y, z=z, w=w))
+        transform.translation = Vector3(**dict(zip("xyz", pose.translation.tolist(), strict=True)))
+        fields = relative_pose_fields(pose, header, Time(sec=seconds, nanosec=nanoseconds), transform)
+        self.publishers["motion"].publish(to_message(RelativePose, fields))
+
+    def wants_stereo(self) -> bool:
+        """Whether anyone listens to stereo matches or points."""
+        return self._heard("stereo_matches") or self._heard("points")
+
+    def publish_stereo_matches(self, header: Any, right_stamp: Any, found: StereoMatches) -> None:
+        """Publish the matches with the right camera, if they are listened to."""
+        if self._heard("stereo_matches"):
+            fields = stereo_matches_fields(found, header, right_stamp)
+            self.publishers["stereo_matches"].publish(to_message(FeatureMatches, fields))
+
+    def publish_points(self, header: Any, points: StereoPoints, found: Features, track_ids: NDArray[np.int32]) -> None:
+        """Publish points in space, if they are listened to."""
+        if self._heard("points"):
+            self.publishers["points"].publish(cloud(header, points, found, track_ids))
 
     def show(self, view: View, rays: Rays) -> None:
         """Publish what people look at, if they do.

@@ -20,6 +20,7 @@ from rclpy.qos import (
 from rclpy.qos_overriding_options import QoSOverridingOptions, _declare_qos_parameters
 from rclpy.subscription import Subscription
 
+from superpoint_ros.node.declaration import started_with
 from superpoint_ros.node.names import resolved
 
 try:
@@ -32,8 +33,11 @@ TELLS_OF_MATCHES = "matched" in inspect.signature(PublisherEventCallbacks).param
 """Whether rclpy tells when subscribers come and go; Humble's does not."""
 MOST_LOST = 2**20
 """Messages that may be lost at once: Fast DDS 3.2 tells of 2^31 - 1 when a publisher comes anew."""
-UNDISCOVERED = "_NODE_NAME_UNKNOWN_"
-"""What the middleware calls a node of which it has found an endpoint, but not yet the name."""
+PLACEHOLDERS = {
+    "_NODE_NAME_UNKNOWN_": "a node whose name is not known yet",
+    "_CREATED_BY_BARE_DDS_APP_": "a program without ROS",
+}
+"""What the middleware calls a node when it knows an endpoint of it and no name, and what that means."""
 OVERRIDABLE = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
 
 
@@ -135,8 +139,8 @@ def advertise(
 
 def warn_of_ineffective_overrides(node: LifecycleNode) -> None:
     """Log those qos_overrides that no topic of the node has asked for, as of a misspelt name."""
-    known = [name for name in node._parameters if name.startswith(OVERRIDES)]
-    for name in sorted(node._parameter_overrides):
+    known = [OVERRIDES + name for name in node.get_parameters_by_prefix(OVERRIDES.rstrip("."))]
+    for name in sorted(started_with(node)):
         if name.startswith(OVERRIDES) and name not in known:
             close = difflib.get_close_matches(name, known, n=1)
             nearest = f" (did you mean '{close[0]}'?)" if close else ""
@@ -178,9 +182,7 @@ def publishers_sentence(node: Any, topic: str, type_name: str) -> str:
 
 def endpoint_name(endpoint: Any) -> str:
     """The node that an endpoint belongs to, as in /front/driver."""
-    if UNDISCOVERED in endpoint.node_name:
-        return "a node whose name is not known yet"
-    return f"{endpoint.node_namespace.rstrip('/')}/{endpoint.node_name}"
+    return PLACEHOLDERS.get(endpoint.node_name) or f"{endpoint.node_namespace.rstrip('/')}/{endpoint.node_name}"
 
 
 def settings(profile: Any) -> str:

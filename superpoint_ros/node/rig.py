@@ -17,6 +17,7 @@ from superpoint_ros.frontend.rate import RateLimit
 from superpoint_ros.node.camera import AGAIN, Camera
 from superpoint_ros.node.health import SILENCE
 from superpoint_ros.node.mailbox import Frame, Mailbox, Worker
+from superpoint_ros.node.stereo import Seen, StereoPair
 from superpoint_ros.node.synchroniser import Synchroniser, message_filters
 
 SET = "set"
@@ -68,6 +69,10 @@ class Rig:
         try:
             for index, name in enumerate(values.cameras):
                 self.cameras[name] = Camera(node, values, index, on_matched)
+            self._pairs = [
+                StereoPair(self.cameras[left], self.cameras[right], lambda text: node.get_logger().warning(text))
+                for left, right in values.pairs()
+            ]
         except Exception:
             self.destroy()
             raise
@@ -232,12 +237,16 @@ class Rig:
             sent += self._extract(batch)
             extraction += time.monotonic() - extracting
         # Matching takes many times as long as publishing: the features of all cameras come first.
+        seen = {}
         for one, found in sent:
+            frame = one.frame
             try:
-                camera = self.cameras[one.frame.camera]
-                camera.publish_motion(one.frame, one.picture, one.mask, found, values, self._extractor.weights_id)
+                camera = self.cameras[frame.camera]
+                tracks = camera.publish_motion(frame, one.picture, one.mask, found, values, self._extractor.weights_id)
+                seen[frame.camera] = Seen(frame, one.picture, one.mask, found, tracks)
             except Exception as error:
-                self._lose(error, [one.frame])
+                self._lose(error, [frame])
+        self._publish_pairs(seen, values)
         if sent:
             whole = time.monotonic() - begun
             self._advise(sent[0][0].picture, whole / len(frames), extraction / len(frames))
@@ -266,6 +275,16 @@ class Rig:
             except Exception as error:
                 self._lose(error, [one.frame])
         return sent
+
+    def _publish_pairs(self, seen: dict[str, Seen], values: Parameters) -> None:
+        for pair in self._pairs:
+            left, right = seen.get(pair.left.name), seen.get(pair.right.name)
+            if left is None or right is None:
+                continue
+            try:
+                pair.publish(left, right, values)
+            except Exception as error:  # the features of both are out
+                pair.left.fault("incomplete", f"a stereo pair is not matched ({type(error).__name__}: {error})")
 
     def _advise(self, picture: NDArray[np.uint8], whole: float, extraction: float) -> None:
         """Say once what would help a CPU that is too slow; seconds for a picture."""

@@ -55,11 +55,11 @@ def test_only_live_parameters_change_while_configured():
         other = max(other, row.metadata["limits"][0]) if row.metadata["limits"] else other
         other = row.metadata["choices"][-1] if row.metadata["choices"] else other
         other = "1.0, 0.5" if name == "scales" else other
+        other = ["left,right"] if name == "stereo_pairs" else other
         other = not row.default if isinstance(row.default, bool) else other
         proposal = [SimpleNamespace(name=name, value=other)]
-        current = Parameters(
-            cameras=("left", "right") if name == "synchronise" else ("",), tracks=name == "track_cloud"
-        )
+        rig = {"cameras": ("left", "right"), "synchronise": "exact" if name == "stereo_pairs" else "none"}
+        current = Parameters(**(rig if name in ("synchronise", "stereo_pairs") else {}), tracks=name == "track_cloud")
         assert getattr(change(current, proposal, configured=False), name) in (
             other,
             tuple(other) if isinstance(other, list) else other,
@@ -86,3 +86,25 @@ def test_an_extractor_gets_what_the_parameters_say():
     assert (extractor.resize, extractor.scales) == (None, (1.0,))
     Parameters(resize=320, scales="1.0, 0.7").apply(extractor)
     assert (extractor.resize, extractor.scales) == (320, (1.0, 0.7))
+
+
+@pytest.mark.parametrize(
+    ("pairs", "synchronise", "sentence"),
+    [
+        (["left"], "exact", "two of the cameras for each pair, as in .'left,right'., got 'left'; the cameras are"),
+        (["left,back"], "exact", "got 'left,back'; the cameras are"),
+        (["left,left"], "exact", "got 'left,left'"),
+        (["left,right", "left,right"], "exact", "each left camera once"),
+        (["left,right"], "none", "set 'synchronise' to exact or approximate"),
+    ],
+)
+def test_stereo_pairs_that_cannot_be_are_refused_by_name(pairs, synchronise, sentence):
+    current = Parameters(cameras=("left", "right"), synchronise=synchronise)
+    with pytest.raises(ValueError, match=f"^parameter 'stereo_pairs' .*{sentence}"):
+        change(current, [SimpleNamespace(name="stereo_pairs", value=pairs)], configured=False)
+
+
+def test_stereo_pairs_are_read_with_and_without_spaces():
+    current = Parameters(cameras=("left", "right", "back"), synchronise="exact")
+    proposal = SimpleNamespace(name="stereo_pairs", value=["left,right", "right, back"])
+    assert change(current, [proposal], configured=False).pairs() == [("left", "right"), ("right", "back")]

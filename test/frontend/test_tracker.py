@@ -216,6 +216,7 @@ def test_pictures_refine_homographies_and_positions():
     without = tracker.advance(2, features, 3.0)
     assert not without.homography.refined
     np.testing.assert_array_equal(without.current_xy, features.xy[without.matches[:, 1]])
+    np.testing.assert_array_equal(without.points_xy, without.reference_xy)
 
 
 @pytest.mark.parametrize("reference", ["previous", "keyframe"])
@@ -229,6 +230,18 @@ def test_errors_do_not_add_up_while_tracks_or_a_keyframe_go_on(reference):
     point = motion.track_ids[motion.matches[:, 1]]  # ids are the rows of the first frame
     errors = np.linalg.norm(motion.current_xy - project(step(19), PLACES[point % len(PLACES)]), axis=1)
     assert np.median(errors[point < len(PLACES)]) < 0.12
+
+
+def test_where_a_tracks_point_was_is_as_exact_as_where_it_is():
+    tracker = Tracker()
+    for number in range(6):
+        features, picture = textured(step(number), noise=0.4 if number else 0, seed=number)
+        motion = tracker.advance(number, features, 3.0, track_max_gap=3, picture=picture, positions=True)
+    point = motion.track_ids[motion.matches[:, 1]]
+    old = point < len(PLACES)  # ids are the rows of the first frame
+    truth = project(step(4), PLACES[point[old]])
+    assert np.median(np.linalg.norm(motion.points_xy[old] - truth, axis=1)) < 0.12
+    assert np.median(np.linalg.norm(motion.reference_xy[old] - truth, axis=1)) > 0.2  # the keypoints themselves
 
 
 def test_what_is_masked_in_the_picture_is_not_looked_at():

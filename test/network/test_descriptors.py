@@ -6,9 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import slow
 from superpoint_ros.network.descriptors import INTERPOLATION, gather_descriptors, sample_descriptors
-
-from . import slow
 
 
 def random_map(rows, columns, seed=0):

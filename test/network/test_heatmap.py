@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+import slow
 from superpoint_ros.network import heatmap as module
 from superpoint_ros.network.dense_peaks import flat_dense, strongest_dense, suppress_dense
 from superpoint_ros.network.heatmap import (
@@ -20,8 +21,6 @@ from superpoint_ros.network.heatmap import (
     refine,
     suppress,
 )
-
-from . import slow
 
 
 def settings(**changes):

@@ -7,10 +7,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+import slow
 from superpoint_ros.network.checkpoint import load_checkpoint
 from superpoint_ros.network.layouts import convert
-
-from . import slow
 
 STAGES = ((1, 4), (4, 4), (4, 8), (8, 8))
 """Input and output channels of the encoder's stages, in all the small checkpoints below."""

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import slow
 from superpoint_ros.network.dense_peaks import (
     flat_dense,
     strongest_dense,
@@ -19,8 +20,6 @@ from superpoint_ros.network.dense_peaks import (
 from superpoint_ros.network.descriptors import sample_descriptors
 from superpoint_ros.network.heatmap import DetectionSettings, flat, heatmap_from_logits, strongest_each, suppress
 from superpoint_ros.network.peaks import cells_of, heatmap_of, sample, strongest_peaks
-
-from . import slow
 
 
 def random_maps(levels, shape=(2, 40, 56)):

@@ -3,9 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+import slow
 from superpoint_ros.network.superpoint import Architecture, SuperPoint, fold_norms
-
-from . import slow
 
 NAMES_OF_RPAUTRAT = {
     **{f"{n}{ab}": f"backbone.{n - 1}.{i}" for n in (1, 2, 3, 4) for i, ab in enumerate("ab")},

@@ -55,6 +55,20 @@ def test_a_node_does_not_start_with(robot, name, value, sentence):
         robot.add_node(**{name: value})
 
 
+def test_where_rclpy_does_not_tell_what_a_node_was_started_with_it_counts_all_the_same(robot, monkeypatch):
+    from superpoint_ros.node import declaration, qos
+
+    for module in (declaration, qos):
+        monkeypatch.setattr(module, "started_with", lambda node: {})
+    node = robot.add_node(max_keypoints=77, max_age=2, cameras=["left", "right"], scales="video")
+    found = node.parameters
+    assert (found.max_keypoints, found.max_age, found.cameras) == (77, 2.0, ("left", "right"))
+    assert node.get_parameter("max_keypoints").value == 77 and node.start()
+    for name, value in (("max_keypoints", 0), ("nms_radius", "four"), ("engine", "tensorflow")):
+        with pytest.raises(ValueError, match=name):
+            robot.add_node(**{name: value})
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import runpy
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from launch import LaunchDescription
 from launch.actions import IncludeLaunchDescription, SetEnvironmentVariable
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 
+from installation import program
 from robot import Robot, image_message, photograph, shifted
 
 LAUNCH = Path(__file__).parents[2] / "launch"
@@ -47,7 +49,7 @@ def test_the_arguments_are_described_and_those_that_the_quick_start_lists(name, 
     pytest.importorskip("ros2launch", reason="needs ROS 2's ros2launch")
     installed = ("superpoint_ros", f"{name}.launch.py")
     file = [LAUNCH / f"{name}.launch.py"] if place == "checkout" else installed
-    command = [Path(sys.executable).with_name("ros2"), "launch", *file, "--show-args"]
+    command = [program("ros2"), "launch", *file, "--show-args"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
     (row,) = (line for line in QUICK_START.read_text().splitlines() if line.startswith(f"| `{name}.launch.py`"))
     assert re.findall("^    '(.+)':$", shown, re.MULTILINE) == re.findall("`([a-z_]+)`", row)
@@ -187,7 +189,7 @@ def test_an_argument_of_the_rig_that_cannot_be_fails_with_a_sentence(argument, s
 def launch(name, folder, *arguments):
     """Run a launch file to its end; returns its exit status and its output."""
     pytest.importorskip("ros2launch", reason="needs ROS 2's ros2launch")
-    command = [Path(sys.executable).with_name("ros2"), "launch", LAUNCH / name, *arguments]
+    command = [program("ros2"), "launch", LAUNCH / name, *arguments]
     environment = {**os.environ, "ROS_DOMAIN_ID": str(DOMAIN), "ROS_LOG_DIR": str(folder)}
     output = folder / "output.txt"
     with output.open("wb") as file:
@@ -214,7 +216,7 @@ def test_a_node_that_fails_is_started_again_if_that_is_asked_for(tmp_path):
     pytest.importorskip("ros2launch", reason="needs ROS 2's ros2launch")
     parameters, output = tmp_path / "wrong.yaml", tmp_path / "output.txt"
     parameters.write_text("superpoint:\n  ros__parameters:\n    max_keypoint: 33\n")
-    command = [Path(sys.executable).with_name("ros2"), "launch", LAUNCH / "superpoint.launch.py"]
+    command = [program("ros2"), "launch", LAUNCH / "superpoint.launch.py"]
     environment = {**os.environ, "ROS_DOMAIN_ID": str(DOMAIN), "ROS_LOG_DIR": str(tmp_path)}
     with output.open("wb") as file:
         process = subprocess.Popen(
@@ -360,6 +362,17 @@ def test_a_replay_records_what_the_node_publishes_and_ends_with_the_bag(tmp_path
     with BagReader(bag) as reader:
         counts = Counter(message.topic.name for message in reader.messages())
     assert counts == {"/superpoint/features": 5, "/superpoint/matches": 4, "/superpoint/homography": 5}
+
+
+@pytest.mark.parametrize(
+    ("distribution", "option"), [("humble", []), ("jazzy", ["--topics"]), ("lyrical", ["--topics"])]
+)
+def test_ros2_bag_is_told_the_topics_as_each_distribution_wants_them(monkeypatch, distribution, option):
+    module = runpy.run_path(LAUNCH / "replay.launch.py")
+    monkeypatch.setitem(module["record_command"].__globals__, "find_spec", lambda name: name == "ros2bag")
+    monkeypatch.setenv("ROS_DISTRO", distribution)
+    command = module["record_command"]("out", ["/a", "/b"])
+    assert command == ["ros2", "bag", "record", "--use-sim-time", "--output", "out", *option, "/a", "/b"]
 
 
 def test_a_replay_needs_no_other_player_and_keeps_the_stamps_of_the_bag(tmp_path, parameter_file):

@@ -63,8 +63,8 @@ def test_a_publisher_that_dies_mid_stream_and_comes_back_is_served_again(robot, 
 def test_a_features_message_of_a_megabyte_fits_into_the_nodes_shared_memory(robot, start_node):
     from rclpy.utilities import get_rmw_implementation_identifier
 
-    if "fastrtps" not in get_rmw_implementation_identifier() or os.environ.get("ROS_DISTRO") in ("humble", "jazzy"):
-        pytest.skip("needs Fast DDS 3 (ROS 2 Kilted)")
+    if "fastrtps" not in get_rmw_implementation_identifier():
+        pytest.skip("needs Fast DDS")
     process, _ = start_node()
     robot.wake()
     maps = [line.split() for line in Path(f"/proc/{process.pid}/maps").read_text().splitlines()]

@@ -23,7 +23,7 @@ def allowed(kind, right):
 
 
 def test_the_policy_allows_what_the_node_does_and_no_more(robot):
-    node = robot.add_node(rectify=True, use_mask_topic=True, lazy=False)
+    node = robot.add_node(rectify=True, use_mask_topic=True, motion=True, lazy=False)
 
     def names(list_them):
         return {name for name, _ in list_them("superpoint", "/")}

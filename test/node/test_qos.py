@@ -112,9 +112,16 @@ def test_messages_that_the_middleware_lost_are_counted(robot, monkeypatch):
     robot.await_diagnostics(frames_lost="7")
 
 
-def test_an_endpoint_whose_node_is_not_known_yet_is_called_so():
-    unknown = SimpleNamespace(node_namespace="_NODE_NAMESPACE_UNKNOWN_", node_name="_NODE_NAME_UNKNOWN_")
-    assert endpoint_name(unknown) == "a node whose name is not known yet"
+@pytest.mark.parametrize(
+    ("namespace", "name", "called"),
+    [
+        ("_NODE_NAMESPACE_UNKNOWN_", "_NODE_NAME_UNKNOWN_", "a node whose name is not known yet"),
+        ("_CREATED_BY_BARE_DDS_APP_", "_CREATED_BY_BARE_DDS_APP_", "a program without ROS"),
+        ("/front", "driver", "/front/driver"),
+    ],
+)
+def test_no_placeholder_of_the_middleware_stands_for_a_name(namespace, name, called):
+    assert endpoint_name(SimpleNamespace(node_namespace=namespace, node_name=name)) == called
 
 
 def test_an_override_without_effect_is_warned_of_with_the_nearest(robot, said):

@@ -19,9 +19,19 @@ def untouched(monkeypatch, tmp_path):
         monkeypatch.delenv(name)
 
 
-def test_fast_dds_gets_room_for_several_features_messages():
+@pytest.mark.parametrize(
+    ("library", "name"),
+    [
+        ("libfastdds.so.3.2", "FASTDDS_DEFAULT_PROFILES_FILE"),
+        ("libfastrtps.so.2.14", "FASTRTPS_DEFAULT_PROFILES_FILE"),
+    ],
+)
+def test_fast_dds_gets_room_for_several_features_messages(monkeypatch, tmp_path, library, name):
+    (tmp_path / library).touch()
+    monkeypatch.setenv("LD_LIBRARY_PATH", f"{tmp_path / 'empty'}:{tmp_path}:")
     make_room()
-    profiles = ElementTree.parse(os.environ["FASTDDS_DEFAULT_PROFILES_FILE"])
+    assert [key for key in THEIRS if key in os.environ] == [name]
+    profiles = ElementTree.parse(os.environ[name])
     found = {element.tag.partition("}")[2]: element.text for element in profiles.iter()}
     assert int(found["segment_size"]) >= 4 * DESCRIPTORS
     assert int(found["maxMessageSize"]) >= 2 * DESCRIPTORS

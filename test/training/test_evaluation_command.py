@@ -443,7 +443,7 @@ def test_the_request_has_the_options_defaults(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ((), "nothing to evaluate: give --hpatches DIR, --photos DIR, --pose DIR or --shapes N"),
+        ((), "nothing to evaluate: give --hpatches DIR, --photos DIR, --pose DIR, --colmap DIR or --shapes N"),
         (("--shapes", 1, "--weights", "gone.pth"), "gone.pth: no such weights file"),
         (("--shapes", 1, "--baselines", "surf"), "unknown baseline 'surf'; expected some of sift,"),
         (("--shapes", 1, "--baselines", "orb,orb"), "ORB is given twice"),

@@ -131,7 +131,8 @@ def measure_all(
                 )
             click.echo(f"{'floor':22}{_name(size):>10}{batch:6}{floor * batch:9.1f}")
             report["whole"].append({"engine": "floor", "size": size, "batch": batch, "wall": floor})
-    single = fold_norms(checkpoint.build()).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    single = fold_norms(checkpoint.build()).to(device)
+    single = single.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     half = copy.deepcopy(single).half()
     click.echo(f"\n{'stages, wall ms':22}{'size':>10}")
     everyone: list[Engine | Reference] = [reference, *engines]

@@ -12,14 +12,18 @@ from typing import Any
 import click
 from tqdm import tqdm
 
-from superpoint_ros.bags.content import BagError
+from superpoint_ros.bags.content import BagError, sentence
 from superpoint_ros.bags.writer import STORAGES
 from superpoint_ros.frontend.parameter_file import read_parameters
 from superpoint_ros.frontend.parameters import Parameters
 from superpoint_ros.interrupts import INTERRUPTED, ending_at_once, interrupting_once
 from superpoint_ros.network.engines.engine import ENGINES
 
-UNUSED = {"synchronise": "every frame is extracted, with partners or without"}
+UNUSED = {
+    "synchronise": "every frame is extracted, with partners or without",
+    "stereo_pairs": "cameras are not matched with each other",
+    "motion": "there is no ~/motion in a bag",
+}
 
 
 @click.command("extract")
@@ -50,6 +54,20 @@ UNUSED = {"synchronise": "every frame is extracted, with partners or without"}
 )
 @click.option("--storage", type=click.Choice(list(STORAGES)), default="mcap", show_default=True, help="Of OUT.")
 @click.option("--batch", type=click.IntRange(1), help="Images in a forward pass; 8 on CUDA, 1 on the CPU if left out.")
+@click.option(
+    "--colmap",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Also make a COLMAP project: pictures, and a database of cameras, keypoints and verified matches. Needs "
+    "pycolmap. For several IN a folder for each.",
+)
+@click.option(
+    "--colmap-every",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Only each so-manieth image of a camera.",
+)
 @click.option("--resume", is_flag=True, help="Continue what an interrupted run has left in OUT.")
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Bags side by side.")
 @click.option("--rank", type=click.IntRange(0), help="Do only every world-size-th bag; $RANK if left out.")
@@ -67,6 +85,8 @@ def extract_command(
     scales: str | None,
     storage: str,
     batch: int | None,
+    colmap: Path | None,
+    colmap_every: int,
     resume: bool,
     jobs: int,
     rank: int | None,
@@ -79,6 +99,7 @@ def extract_command(
     rest.
     """
     with ending_at_once():
+        from superpoint_ros.features.colmap import pycolmap
         from superpoint_ros.tools.extract.jobs import output_of, run_tasks, share
         from superpoint_ros.tools.extract.task import Task
     options = {"weights": weights, "device": device, "engine": engine, "max_keypoints": max_keypoints, "scales": scales}
@@ -95,7 +116,12 @@ def extract_command(
 
     try:
         outputs = output_of(bags, output)
-    except BagError as error:
+        projects = dict(zip(outputs, output_of(bags, colmap), strict=True)) if colmap else {}
+        if colmap:
+            pycolmap()
+            if not values.publish_features:
+                raise BagError("--colmap needs publish_features")
+    except (BagError, RuntimeError) as error:
         raise click.ClickException(str(error)) from None
     tasks = [
         Task(bag, target, topics, values, batch or 0, storage, resume)
@@ -110,6 +136,8 @@ def extract_command(
             failed |= bool(report.problems)
             interrupted |= report.interrupted
             _say(report)
+            if report.task.output in projects and report.frames and not report.interrupted:
+                failed |= not _map(report, projects[report.task.output], colmap_every)
     if interrupted:
         raise click.exceptions.Exit(INTERRUPTED)
     if failed:
@@ -136,6 +164,19 @@ def _say(report: Any) -> None:
             f"took {extracting:.2f} and all else {each - extracting:.2f}"
         )
     tqdm.write(f"{text}.", sys.stdout)
+
+
+def _map(report: Any, folder: Path, every: int) -> bool:
+    """Make the COLMAP project of an extracted bag; False, with the reason said, if that cannot be."""
+    from superpoint_ros.tools.extract.mapping import write_project
+
+    try:
+        text = write_project(report.task, folder, every, lambda problem: tqdm.write(f"{problem}.", sys.stderr))
+    except (BagError, OSError, RuntimeError, ValueError) as error:
+        tqdm.write(f"Error: no COLMAP project: {sentence(error)}.", sys.stderr)
+        return False
+    tqdm.write(f"{text}.", sys.stdout)
+    return True
 
 
 def _pairs(assignments: tuple[str, ...]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from superpoint_ros.bags.content import COMPRESSED_IMAGE, IMAGE, BagError, Messa
 from superpoint_ros.bags.reader import BagReader
 from superpoint_ros.features.decode import is_deep
 from superpoint_ros.features.intensity import AUTOMATIC, FoundRange
-from superpoint_ros.features.rectification import Calibration, Uncalibrated
+from superpoint_ros.features.rectification import Calibration, Uncalibrated, of_rectified
 from superpoint_ros.frontend.masking import Mask
 from superpoint_ros.frontend.parameter_rules import CAMERA_NAME
 from superpoint_ros.frontend.parameters import Parameters
@@ -138,10 +138,11 @@ class Images:
 
     def _calibration(self, message: Message, image: Any) -> Calibration | None:
         try:
-            return self._infos.of(message, stamp_nanoseconds(image.header.stamp))
+            found = self._infos.of(message, stamp_nanoseconds(image.header.stamp))
         except Uncalibrated as error:
             self._say(f"{self._infos.topic(message)}: {error}; keypoints are not rectified")
             return None
+        return of_rectified(found) if found is not None and self._values.images_rectified else found
 
     def _take_mask(self, message: Message) -> None:
         try:

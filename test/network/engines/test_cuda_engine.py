@@ -13,7 +13,7 @@ from superpoint_ros.features.matching import nearest_on_device
 from superpoint_ros.network.checkpoint import load_checkpoint
 from superpoint_ros.network.engines import choice, cuda_engine
 from superpoint_ros.network.engines.choice import installed, make_engine
-from superpoint_ros.network.engines.cuda_engine import PLANS, CudaEngine, TorchNetwork, extract, finished
+from superpoint_ros.network.engines.cuda_engine import CudaEngine, TorchNetwork, extract, finished
 from superpoint_ros.network.engines.engine import TorchEngine, pad_to_cells
 from superpoint_ros.network.engines.onnx_file import onnx_bytes
 from superpoint_ros.network.engines.onnx_networks import OnnxRuntimeOnDevice, tensorrt_providers
@@ -168,19 +168,16 @@ def test_a_shape_is_captured_once_and_replayed(engine, graphs):
     assert graphs.captures == 3
 
 
-def test_only_the_shapes_used_last_are_kept(engine, graphs):
-    def run(count):
-        engine([built_in_picture((16, 16))] * count, [(16, 16)] * count, DetectionSettings())
+def test_only_the_shapes_used_last_are_kept(engine, graphs, monkeypatch):
+    monkeypatch.setattr(cuda_engine, "PLANS", 3)
 
-    for count in range(1, PLANS + 1):
-        run(count)
-    run(1)
-    run(PLANS + 1)  # the second goes
-    assert graphs.captures == PLANS + 1
-    run(1)
-    assert graphs.captures == PLANS + 1
-    run(2)
-    assert graphs.captures == PLANS + 2
+    def captures(count):
+        engine([built_in_picture((16, 16))] * count, [(16, 16)] * count, DetectionSettings())
+        return graphs.captures
+
+    assert [captures(count) for count in (1, 2, 3, 1)] == [1, 2, 3, 3]
+    assert captures(4) == 4  # the second goes
+    assert [captures(count) for count in (1, 3, 2)] == [4, 4, 5]
 
 
 def test_results_stay_what_they_were_when_the_buffers_are_used_again(engine):

@@ -5,11 +5,10 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import slow
 from superpoint_ros.network.checkpoint import DEFAULT_WEIGHTS, Checkpoint, load_checkpoint
 from superpoint_ros.network.engines.engine import TorchEngine, choose_device, pad_to_cells
 from superpoint_ros.network.heatmap import DetectionSettings
-
-from .. import slow
 
 CPU = torch.device("cpu")
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device on this machine")

@@ -76,6 +76,11 @@ class _List(click.ParamType):
     default=1.0,
     help="Greatest distance of an inlier from its epipolar line, pixels.",
 )
+@click.option(
+    "--colmap",
+    type=_DIRECTORY,
+    help="Pictures of a scene, of which COLMAP makes a map with each detector and with its own SIFT; needs pycolmap.",
+)
 @click.option("--photos", type=_DIRECTORY, help="Photographs for warped pairs and the rotation sweep.")
 @click.option(
     "--list",
@@ -168,8 +173,8 @@ def evaluate(
 
     Any number of weights files and OpenCV's SIFT, ORB, Harris, Shi-Tomasi and FAST run through the
     same code, on the same pictures, in one run: real pairs (--hpatches), pairs warped from
-    photographs and a rotation sweep (--photos), relative poses (--pose), and the corners of synthetic
-    shapes (--shapes).
+    photographs and a rotation sweep (--photos), relative poses (--pose), maps (--colmap), and the corners
+    of synthetic shapes (--shapes).
     Writes report.json with the whole protocol, report.md, pairs.csv and plots.
     """
     with ending_at_once():

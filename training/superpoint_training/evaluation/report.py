@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from superpoint_training.evaluation.benchmark import CORRECT, PairResult, summarise
+from superpoint_training.evaluation.maps import MapResult, summarise_maps
 from superpoint_training.evaluation.pose import LIMITS, PoseResult, summarise_poses
 
 ALL = "all"
@@ -23,6 +24,7 @@ class Evaluation:
     protocol   what was done and with what: options, versions, seeds, detectors with their weights
     pairs      name of a set of pairs ("hpatches", "warped", "rotation") -> its results
     poses      results of pairs with relative poses
+    maps       of pictures of one scene
     corners    what `evaluate_corners` returned; empty if it did not run
     skipped    pictures that could not be read, with the reason
     """
@@ -31,6 +33,7 @@ class Evaluation:
     pairs: dict[str, list[PairResult]] = field(default_factory=dict)
     corners: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     poses: list[PoseResult] = field(default_factory=list)
+    maps: list[MapResult] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
 
     def detectors(self) -> list[str]:
@@ -60,6 +63,8 @@ class Evaluation:
             }
         if self.poses:
             summary["pose"] = self._pose_summary()
+        if self.maps:
+            summary["maps"] = summarise_maps(self.maps)
         if self.corners:
             summary["shapes"] = self.corners
         return summary
@@ -106,6 +111,8 @@ def tables(evaluation: Evaluation) -> str:
             parts.append(_kind_table(evaluation, which, summary[which]))
     if evaluation.poses:
         parts.append(_pose_table(summary["pose"]))
+    if evaluation.maps:
+        parts.append(_map_table(evaluation.maps))
     if evaluation.corners:
         parts.append(_corner_table(evaluation))
     if evaluation.skipped:
@@ -161,6 +168,15 @@ def _pose_table(summary: dict[str, dict[str, dict[str, Any]]]) -> str:
     pairs = next(iter(summary.values()))[ALL]["pairs"]
     title = f"pose: AUC at {' / '.join(f'{limit:g}' for limit in LIMITS)} degrees, {pairs} pairs"
     return _table(title, ["", "keypoints", *groups], rows)
+
+
+def _map_table(maps: Sequence[MapResult]) -> str:
+    columns = ["", "pictures", "points", "pictures a point", "reprojection error px"]
+    rows = [
+        [each.detector, str(each.registered), str(each.points), _number(each.track, 2), _number(each.error, 2)]
+        for each in maps
+    ]
+    return _table(f"maps: {maps[0].pictures} pictures", columns, rows)
 
 
 def _corner_table(evaluation: Evaluation) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from superpoint_ros.features.colmap import pycolmap
 from superpoint_training.evaluation.benchmark import PairProtocol, PairResult, evaluate_pairs
 from superpoint_training.evaluation.corners import NOISE, CornerProtocol, evaluate_corners, passes
 from superpoint_training.evaluation.detectors import (
@@ -25,6 +26,7 @@ from superpoint_training.evaluation.detectors import (
     classic_detector,
     superpoint_detector,
 )
+from superpoint_training.evaluation.maps import evaluate_maps
 from superpoint_training.evaluation.pairs import Pair, check_complete, hpatches_pairs
 from superpoint_training.evaluation.plots import write_failures, write_plots
 from superpoint_training.evaluation.pose import evaluate_poses, pose_pairs
@@ -58,6 +60,7 @@ class Request:
     paper            real pairs as the paper has them instead, in two sets: 240×320 with 300 keypoints for
                      repeatability, 480×640 with 1000 for homographies; all of HPatches must be there
     pose             directory of pairs with relative poses, see `pose.pose_pairs`
+    colmap           directory of pictures of which COLMAP makes a map, see `maps.evaluate_maps`
     pose_threshold   pixels, as in `pose.estimate_pose`
     photos, names    directory of photographs, and a file that lists those to take
     pairs, kinds     how many pairs to warp, and their kinds, of `warps.KINDS`
@@ -79,6 +82,7 @@ class Request:
     paper: bool = False
     pose: Path | None = None
     pose_threshold: float = 1.0
+    colmap: Path | None = None
     photos: Path | None = None
     names: Path | None = None
     pairs: int = 210
@@ -95,8 +99,10 @@ class Request:
     protocol: PairProtocol = PairProtocol()
 
     def __post_init__(self) -> None:
-        if not (self.hpatches or self.photos or self.pose or self.shapes):
-            raise ValueError("nothing to evaluate: give --hpatches DIR, --photos DIR, --pose DIR or --shapes N")
+        if not (self.hpatches or self.photos or self.pose or self.colmap or self.shapes):
+            raise ValueError(
+                "nothing to evaluate: give --hpatches DIR, --photos DIR, --pose DIR, --colmap DIR or --shapes N"
+            )
         if self.paper and not self.hpatches:
             raise ValueError("--preset paper is of real pairs: give --hpatches DIR as well")
         if self.native and not (self.hpatches or self.photos):
@@ -129,6 +135,9 @@ def run_evaluation(request: Request, out: Path) -> Evaluation:
         with tqdm(desc="pose", total=len(listed), unit="pair") as bar:
             how = request.protocol.settings, request.pose_threshold, request.protocol.refine
             evaluation.poses.extend(evaluate_poses(described, listed, *how, bar.update))
+    if request.colmap:
+        with tqdm(desc="maps", unit="map") as bar:
+            evaluation.maps.extend(evaluate_maps(described, request.colmap, request.protocol.settings, bar.update))
     if request.shapes:
         single = [detector for detector in detectors if not isinstance(detector, CrossedDetectors)]
         with tqdm(desc="shapes", total=passes(corner_protocol, len(single)), unit="picture") as bar:
@@ -288,6 +297,8 @@ def _describe(
             "threshold": request.pose_threshold,
             "estimator": "OpenCV USAC MAGSAC++, then least squares weighted by the keypoints' scales",
         }
+    if request.colmap:
+        protocol["maps"] = {"directory": str(request.colmap), "pycolmap": pycolmap().__version__}
     if request.photos:
         protocol["photos"] = {
             "directory": str(request.photos),

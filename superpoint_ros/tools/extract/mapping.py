@@ -1,0 +1,130 @@
+"""A COLMAP project of an extracted bag: its pictures, and a database of cameras, keypoints and verified matches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from superpoint_ros.bags.content import BagError, stamp_nanoseconds
+from superpoint_ros.bags.reader import BagReader
+from superpoint_ros.features.colmap import PICTURES, Database
+from superpoint_ros.features.extractor import Features
+from superpoint_ros.features.matching import match
+from superpoint_ros.features.places import neighbours, same_places
+from superpoint_ros.features.rectification import Calibration
+from superpoint_ros.frontend.messages import decode_descriptors
+from superpoint_ros.tools.extract.input import Camera, Images, choose_cameras
+from superpoint_ros.tools.extract.output import output_topic
+from superpoint_ros.tools.extract.task import Task
+
+WINDOW = 10
+"""Pictures after each with which it is matched, as COLMAP's sequential matcher does."""
+MINIMUM_MATCHES = 15
+"""Of a pair that is written: COLMAP's mapper wants as many inliers."""
+
+
+@dataclass(frozen=True)
+class View:
+    """A picture of the project. stamp: nanoseconds."""
+
+    camera: Camera
+    stamp: int
+    identity: int
+    found: Features
+
+
+def write_project(task: Task, folder: Path, every: int, say: Callable[[str], object]) -> str:
+    """Make the project of a bag whose features are in the task's output; returns what was made, a sentence.
+
+    every  take each so-manieth image of a camera
+    say    called with sentences about what is amiss
+
+    Raises BagError, RuntimeError (pycolmap is absent), ValueError or OSError with a sentence.
+    """
+    values = replace(task.values, rectify=True)  # for the calibrations
+    with BagReader(task.bag) as bag:
+        cameras = choose_cameras(bag, task.topics, values)
+        images = Images(bag, cameras, values)
+        found = _features(task.output, cameras, every)
+        with Database(folder) as database:
+            views = list(_views(images, found, database, folder))
+            if not views:
+                raise BagError(f"{folder}: none of the images of {task.bag} has features in {task.output}")
+            count = _match(views, database, values.tracking())
+            database.verify()
+    for problem in images.problems:
+        say(f"{task.bag}: {problem.replace('are not rectified', 'have a lens that COLMAP guesses')}")
+    return f"{folder}: {len(views)} pictures, {count} pairs of them matched"
+
+
+def _features(path: Path, cameras: Sequence[Camera], every: int) -> dict[tuple[Camera, int], Features]:
+    """By camera and stamp, of each so-manieth image of a camera."""
+    topics = {output_topic(camera, "features"): camera for camera in cameras}
+    counts, found = dict.fromkeys(cameras, 0), {}
+    with BagReader(path) as bag:
+        for message in bag.messages(topics):
+            camera = topics[message.topic.name]
+            counts[camera] += 1
+            if (counts[camera] - 1) % every == 0:
+                decoded = bag.decode(message)
+                found[camera, stamp_nanoseconds(decoded.header.stamp)] = _read(decoded)
+    return found
+
+
+def _read(message: Any) -> Features:
+    descriptors = decode_descriptors(message.descriptors, message.descriptor_dim, message.descriptor_type)
+    xy = np.column_stack([message.x, message.y]).astype(np.float32).reshape(-1, 2)
+    size, scales = (int(message.height), int(message.width)), np.asarray(message.scale, np.float32)
+    return Features(xy, np.asarray(message.scores, np.float32), descriptors, size, scales=scales)
+
+
+def _views(
+    images: Images, found: dict[tuple[Camera, int], Features], database: Database, folder: Path
+) -> Iterator[View]:
+    lenses: dict[tuple[Camera, bytes], int] = {}
+    for message in images.messages():
+        camera = images.cameras[message.topic.name]
+        try:
+            picture = images.decode(message)
+        except ValueError:
+            continue  # extraction has told of it
+        stamp = stamp_nanoseconds(picture.header.stamp)
+        features = found.pop((camera, stamp), None)
+        if features is None:
+            continue
+        name = f"{camera.name or 'camera'}/{stamp}.png"
+        path = folder / PICTURES / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(cv2.imencode(".png", picture.pixels)[1].tobytes())
+        key = camera, _values(picture.calibration)
+        if key not in lenses:
+            lenses[key] = database.add_camera(picture.calibration, features.size)
+        yield View(camera, stamp, database.add_picture(name, lenses[key], features), features)
+
+
+def _values(camera: Calibration | None) -> bytes:
+    """Equal for equal calibrations."""
+    return b"" if camera is None else repr((camera.model, camera.k, camera.d, camera.binning, camera.offset)).encode()
+
+
+def _match(views: list[View], database: Database, tracking: dict[str, Any]) -> int:
+    """Match each view with its neighbours, those taken at the same time, and others of the same place."""
+    cameras = {view.camera: number for number, view in enumerate(views)}
+    sequences = [cameras[view.camera] for view in views]
+    stamps: dict[int, list[int]] = {}
+    for index, view in enumerate(views):
+        stamps.setdefault(view.stamp, []).append(index)
+    together = {(a, b) for each in stamps.values() for k, a in enumerate(each) for b in each[k + 1 :]}
+    loops = same_places([view.found for view in views], sequences, WINDOW)
+    options, count = {name: tracking[name] for name in ("ratio", "min_similarity")}, 0
+    for i, j in sorted({*neighbours(sequences, WINDOW), *together, *loops}):
+        matches = match(views[i].found, views[j].found, **options)
+        if len(matches) >= MINIMUM_MATCHES:
+            database.add_matches(views[i].identity, views[j].identity, matches)
+            count += 1
+    return count

@@ -1,0 +1,118 @@
+"""superpoint_ros/tools/extract/mapping.py: a bag becomes a COLMAP project that COLMAP makes a map of."""
+
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from bag_samples import SECOND, image_bytes, message_bytes
+from space_scenes import SIZE, K, render
+from superpoint_ros.bags.content import IMAGE
+from superpoint_ros.tools.extract.camera_infos import CAMERA_INFO
+from superpoint_ros.tools.extract.command import extract_command
+
+TOPIC, INFO = "/camera/image_raw", "/camera/camera_info"
+FRAMES = 14
+
+
+def places():
+    """Where the camera is: once around, looking ahead, so that the last pictures show what the first do."""
+    turns = np.linspace(0, 2 * np.pi, FRAMES, endpoint=False)
+    return np.stack([0.9 * np.cos(turns), 0.4 * np.sin(turns), 0.4 * np.sin(turns)], axis=1)
+
+
+@pytest.fixture
+def bag(make_bag):
+    info = {
+        "width": SIZE[1],
+        "height": SIZE[0],
+        "distortion_model": "plumb_bob",
+        "d": np.zeros(5),
+        "k": K.ravel(),
+        "r": np.eye(3).ravel(),
+        "p": np.column_stack([K, np.zeros(3)]).ravel(),
+    }
+    messages = [(INFO, SECOND, message_bytes(CAMERA_INFO, SECOND, **info))]
+    for number, place in enumerate(places()):
+        time = SECOND + number * SECOND // 10
+        messages.append((TOPIC, time, image_bytes(time, render(np.eye(3), place))))
+    return make_bag("drive", {TOPIC: IMAGE, INFO: CAMERA_INFO}, messages)
+
+
+def run(*arguments, status=0):
+    options = ["--topic", TOPIC, "--device", "cpu", "--max-keypoints", "400"]
+    result = CliRunner().invoke(extract_command, [*map(str, arguments), *options])
+    assert result.exit_code == status, result.output
+    return result.output
+
+
+def test_colmap_makes_a_map_of_a_bag_whose_cameras_are_where_they_were(bag, tmp_path):
+    colmap = pytest.importorskip("pycolmap", reason="needs pycolmap")
+    said = run(bag, tmp_path / "out", "--colmap", tmp_path / "map", "--set", "subpixel=true")
+    assert f"map: {FRAMES} pictures, " in said
+    names = sorted(path.name for path in (tmp_path / "map" / "images" / "camera").iterdir())
+    assert names[0] == f"{SECOND}.png" and len(names) == FRAMES
+    first = cv2.imread(str(tmp_path / "map" / "images" / "camera" / names[0]), cv2.IMREAD_GRAYSCALE)
+    np.testing.assert_array_equal(first, render(np.eye(3), places()[0]))
+
+    (tmp_path / "sparse").mkdir()
+    options = colmap.IncrementalPipelineOptions()
+    options.ba_refine_focal_length = options.ba_refine_extra_params = False  # as the recipe says
+    project = tmp_path / "map"
+    found = colmap.incremental_mapping(
+        project / "database.db", project / "images", tmp_path / "sparse", options=options
+    )
+    scene = max(found.values(), key=lambda each: each.num_reg_images())
+    assert scene.num_reg_images() == FRAMES
+    assert scene.compute_mean_track_length() > 4
+    assert scene.compute_mean_reprojection_error() < 1.2
+    (lens,) = scene.cameras.values()
+    assert lens.model.name == "OPENCV"
+    centres = np.array([image.projection_center() for _, image in sorted(scene.images.items())])
+    truth = places()
+    off = aligned(centres, truth) - truth
+    assert np.linalg.norm(off, axis=1).max() < 0.02 * np.linalg.norm(np.diff(truth, axis=0), axis=1).sum()
+
+
+def aligned(points, onto):
+    """Turned, scaled and moved so that they fit best (Umeyama 1991)."""
+    a, b = points - points.mean(axis=0), onto - onto.mean(axis=0)
+    u, s, vt = np.linalg.svd(b.T @ a)
+    flip = np.diag([1, 1, np.sign(np.linalg.det(u @ vt))])
+    scale = (s * np.diag(flip)).sum() / (a**2).sum()
+    return scale * a @ (u @ flip @ vt).T + onto.mean(axis=0)
+
+
+def test_the_last_pictures_of_a_round_are_matched_with_the_first(bag, tmp_path):
+    colmap = pytest.importorskip("pycolmap", reason="needs pycolmap")
+    run(bag, tmp_path / "out", "--colmap", tmp_path / "map")
+    with colmap.Database.open(tmp_path / "map" / "database.db") as database:
+        assert database.num_images() == FRAMES
+        assert database.num_cameras() == 1
+        assert database.exists_matches(1, FRAMES)
+        assert database.num_verified_image_pairs() > FRAMES
+
+
+def test_each_so_manieth_image_and_a_bag_without_a_calibration(make_bag, tmp_path):
+    colmap = pytest.importorskip("pycolmap", reason="needs pycolmap")
+    messages = [
+        (TOPIC, SECOND + n, image_bytes(SECOND + n, render(np.eye(3), place))) for n, place in enumerate(places()[:5])
+    ]
+    drive = make_bag("drive", {TOPIC: IMAGE}, messages)
+    said = run(drive, tmp_path / "out", "--colmap", tmp_path / "map", "--colmap-every", 2)
+    assert "map: 3 pictures, 3 pairs of them matched" in said
+    assert f"no CameraInfo on {INFO}; keypoints of {TOPIC} have a lens that COLMAP guesses" in said
+    with colmap.Database.open(tmp_path / "map" / "database.db") as database:
+        assert database.read_all_cameras()[0].model.name == "SIMPLE_RADIAL"
+    again = run(drive, tmp_path / "out", "--resume", "--colmap", tmp_path / "map", status=1)
+    assert "no COLMAP project" in again and "database.db: exists already" in again
+
+
+def test_what_makes_a_project_impossible_is_said_before_anything_is_extracted(bag, tmp_path, monkeypatch):
+    said = run(bag, tmp_path / "out", "--colmap", tmp_path / "map", "--set", "publish_features=false", status=1)
+    assert "--colmap needs publish_features" in said or "pip install pycolmap" in said
+    monkeypatch.setitem(sys.modules, "pycolmap", None)
+    assert "pip install pycolmap" in run(bag, tmp_path / "out", "--colmap", tmp_path / "map", status=1)
+    assert not (tmp_path / "out").exists()
