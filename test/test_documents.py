@@ -255,6 +255,8 @@ def test_a_command_of_ros2_names_what_is_there(line):
         ).read_text()
         for argument in re.findall(r"(\w+):=", line):
             assert f'"{argument}"' in text
+    elif match := re.search(r"run superpoint_ros_subscriber (\S+)", line):
+        assert f"add_executable({match.group(1)} " in (ROOT / "examples/subscriber_cpp/CMakeLists.txt").read_text()
     elif match := re.search(r"run superpoint_ros (\S+)", line):
         assert match.group(1).strip("`") in (ROOT / "CMakeLists.txt").read_text()
         assert {name for name in re.findall(r"-p (\w+):=", line)} <= TABLE.keys()
@@ -262,6 +264,12 @@ def test_a_command_of_ros2_names_what_is_there(line):
         assert match.group(1) in TABLE
     else:
         assert line.split()[1] in ("bag", "topic", "lifecycle", "param", "security"), line
+
+
+@pytest.mark.parametrize("line", commands(("python", "python3")))
+def test_a_script_that_the_documents_run_is_there(line):
+    script = shlex.split(line)[1]
+    assert not script.endswith(".py") or (ROOT / script).is_file()
 
 
 def slug(heading: str) -> str:
