@@ -4,6 +4,7 @@
 # make fuzz   damaged messages, bags, weights and parameter files; FUZZ_EXAMPLES of each kind, 5000 if left out
 # make soak   ten minutes of a real node while everything that can go wrong does
 # make bench  how fast weights and engines are on this machine, also in build/bench.json
+# make gpu    on a machine with a GPU: its tests, and docs/performance.md's table of it
 # make setup  only the set-up that the others need: .venv and the messages
 # make docs   the documentation site, in build/docs/index.html; a dead link in it is an error
 # make parameters  write the table of parameters into config/superpoint.yaml
@@ -18,8 +19,9 @@ SHELL := bash
 # PIP_EXTRA_INDEX_URL=...; the one that the system brings (with a sourced ROS 2 only): TORCH=torch.
 TORCH ?= torch==2.13.0
 PYTEST_ARGS ?=
-# As in SOAK_ARGS='--minutes 60 --seed 7'
+# As in SOAK_ARGS='--minutes 60 --seed 7' and GPU_ARGS='--minutes 60'
 SOAK_ARGS ?=
+GPU_ARGS ?=
 
 ROS ?= kilted
 ifeq ($(ROS)$(ROS_DISTRO),jazzy)
@@ -65,7 +67,7 @@ unexport LD_LIBRARY_PATH _ROS_WHEELS_BOOTSTRAP_COMPLETE
 endif
 endif
 
-.PHONY: setup demo fuzz test lint soak bench docs parameters clean FORCE
+.PHONY: setup demo fuzz test lint soak bench gpu docs parameters clean FORCE
 .DELETE_ON_ERROR:
 
 setup: $(BUILD)/installed
@@ -93,6 +95,9 @@ soak: setup
 
 bench: setup
 	$(WITH_ROS) $(VENV)/bin/superpoint bench --json build/bench.json
+
+gpu: setup
+	$(WITH_ROS) $(VENV)/bin/python docs/gpu_check.py $(GPU_ARGS)
 
 docs: $(VENV)/docs
 	rm -rf build/docs

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from superpoint_ros.features.image import (
     as_grey,
@@ -21,16 +20,14 @@ from superpoint_ros.features.image import (
 )
 from superpoint_ros.features.pyramid import Size, check_scales, level_sizes, share_out
 from superpoint_ros.network.checkpoint import Checkpoint, load_checkpoint
-from superpoint_ros.network.engines.choice import make_engine
-from superpoint_ros.network.engines.engine import (
-    ENGINES,
-    Extraction,
-    Masks,
-    Resident,
-    choose_device,
-    pad_to_cells,
-)
+from superpoint_ros.network.engines.choice import CUDA_ENGINES, make_engine
+from superpoint_ros.network.engines.devices import DeviceUnusable, choose_device
+from superpoint_ros.network.engines.engine import ENGINES, Extraction, Masks, pad_to_cells
+from superpoint_ros.network.engines.parity import Engine
 from superpoint_ros.network.heatmap import DetectionSettings
+from superpoint_ros.network.superpoint import CELL
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,6 @@ class Features:
     scores       (N,) float32, descending, the probability of a keypoint at that pixel
     descriptors  (N, D) float32, unit length
     size         (height, width) of the source image
-    resident     the descriptors on the GPU that made them, or None; see `on_device`
     scales       (N,) float32, above 0: source pixels to a network pixel where the keypoint was found,
                  so its position's error is in proportion; ones if they are not given
     """
@@ -51,7 +47,6 @@ class Features:
     scores: NDArray[np.float32]
     descriptors: NDArray[np.float32]
     size: tuple[int, int]
-    resident: Resident | None = field(default=None, repr=False, compare=False)
     scales: NDArray[np.float32] = field(default=None, kw_only=True)  # type: ignore[arg-type]
 
     def __post_init__(self) -> None:
@@ -67,12 +62,6 @@ class Features:
         """The keypoints of these rows, in this order."""
         parts = self.xy[chosen], self.scores[chosen], self.descriptors[chosen]
         return Features(*parts, self.size, scales=self.scales[chosen])
-
-    @property
-    def on_device(self) -> Tensor | None:
-        """The descriptors on their GPU, (N, D) float32; None where there is none, or these are others."""
-        resident = self.resident
-        return resident.tensor if resident is not None and resident.host is self.descriptors else None
 
 
 class Extractor:
@@ -95,8 +84,12 @@ class Extractor:
                          first, or a name in `pyramid.PRESETS`; `max_keypoints` is of all of them together,
                          `nms_radius` and `border` are pixels of each
 
-    Raises ValueError or FileNotFoundError for a bad argument or weights file, RuntimeError for a
-    missing device or an engine whose package is not installed. `settings`, `resize` and `scales` may be
+    A GPU that is there but cannot be used is left to "auto" with a line of warning, and the CPU used; one that lacks
+    memory is left for as long as it does. `trouble` says so.
+
+    Raises ValueError or FileNotFoundError for a bad argument or weights file, RuntimeError for an
+    engine whose package is not installed, DeviceUnusable for a device that is asked for by name and
+    is missing or cannot be used. `settings`, `resize` and `scales` may be
     replaced at any time, from any thread; the next call uses them.
     """
 
@@ -120,7 +113,15 @@ class Extractor:
         self.resize = check_resize(resize)
         self.scales = check_scales(scales)
         checkpoint = weights if isinstance(weights, Checkpoint) else load_checkpoint(weights)
-        self._engine = make_engine(checkpoint, choose_device(device), engine, precision)
+        self._unusable = ""
+        try:
+            self._engine = make_engine(checkpoint, choose_device(device), engine, precision)
+        except DeviceUnusable as error:
+            if device != "auto":
+                raise
+            self._unusable = str(error)
+            logger.warning("%s; the CPU is used.", error)
+            self._engine = _engine_for_cpu(checkpoint, engine)
         self.weights_id = checkpoint.weights_id
         self.descriptor_dim = checkpoint.architecture.descriptor_dim
 
@@ -135,6 +136,11 @@ class Extractor:
         return f"{self._engine.name} {self._engine.precision}"
 
     @property
+    def trouble(self) -> str:
+        """Why the CPU does a GPU's work, in words; empty where it does not."""
+        return self._unusable or getattr(self._engine, "trouble", "")
+
+    @property
     def batches(self) -> bool:
         """Whether a batch takes less time than its images one by one: on a GPU."""
         return str(self._engine.device) != "cpu"
@@ -145,6 +151,15 @@ class Extractor:
         Raises ValueError for any other, saying what was given.
         """
         return self.batch([image])[0]
+
+    def prepare(self, size: Size, count: int) -> float:
+        """Make what up to `count` images of (height, width) at a time need of a GPU, seconds of work that the first of
+        them would wait for; returns the seconds it took, 0 where there is nothing to do."""
+        prepare = getattr(self._engine, "prepare", None)
+        if prepare is None:
+            return 0.0
+        sizes = level_sizes(target_size(size, self.resize), self.scales)
+        return sum(prepare(_padded(each), count, self.settings) for each in sizes)
 
     def batch(self, images: Sequence[NDArray[np.uint8]], masks: Masks = None) -> list[Features]:
         """Extract from several images, of equal or unequal sizes; in one forward pass on a GPU.
@@ -182,11 +197,16 @@ class Extractor:
         return [_joined(*one, settings.max_keypoints) for one in zip(levels, sizes, strict=True)]
 
 
+def _engine_for_cpu(checkpoint: Checkpoint, engine: str) -> Engine:
+    """What comes closest to an engine that was meant for a GPU."""
+    return make_engine(checkpoint, choose_device("cpu"), "auto" if engine in CUDA_ENGINES else engine)
+
+
 def _features(found: Extraction, source: Size, size: Size) -> Features:
     """What was found in a picture of `size`, in pixels of the source."""
     scales = np.full(len(found.xy), pixel_scale(source, size), np.float32)
     xy = to_source_pixels(found.xy, source, size)
-    return Features(xy, found.scores, found.descriptors, source, found.resident, scales=scales)
+    return Features(xy, found.scores, found.descriptors, source, scales=scales)
 
 
 def _joined(levels: Sequence[Features], sizes: Sequence[Size], limit: int) -> Features:
@@ -201,13 +221,13 @@ def _joined(levels: Sequence[Features], sizes: Sequence[Size], limit: int) -> Fe
         parts = [getattr(level, name)[:count] for level, count in zip(levels, kept, strict=True)]
         return np.asarray(np.concatenate(parts)[order])
 
-    descriptors = together("descriptors")
-    there = [level.on_device[:count] for level, count in zip(levels, kept, strict=True) if level.on_device is not None]
-    resident = None
-    if len(there) == len(levels):
-        tensor = torch.cat(there)
-        resident = Resident(descriptors, tensor[torch.from_numpy(order).to(tensor.device)])
-    return Features(together("xy"), scores[order], descriptors, levels[0].size, resident, scales=together("scales"))
+    arrays = together("xy"), scores[order], together("descriptors")
+    return Features(*arrays, levels[0].size, scales=together("scales"))
+
+
+def _padded(size: Size) -> Size:
+    """Whole cells, as `pad_to_cells` makes them."""
+    return -(-size[0] // CELL) * CELL, -(-size[1] // CELL) * CELL
 
 
 def _fitted(mask: NDArray[np.bool_] | None, source: tuple[int, int], size: tuple[int, int]) -> NDArray[np.bool_] | None:

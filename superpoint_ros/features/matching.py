@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from superpoint_ros.features.extractor import Features
 
 Floats = NDArray[np.float32]
+Neighbours = tuple[NDArray[np.intp], NDArray[np.bool_], Floats, Floats]
+"""For each of (N, D) descriptors: the nearest of others, whether the two are each other's nearest, their similarity,
+and that to the second nearest, if it is asked for."""
+Nearest = Callable[[Floats, Floats, bool], Neighbours]
+"""(N, D), the (M, D) others, and whether the second nearest is asked for."""
 
 BLOCK = 2**24
 """Similarities that are held at a time, 64 MB: 4096 × 4096 in one piece, 65536 × 65536 in 256."""
 
 
 def match(
-    f0: Features, f1: Features, ratio: float | None = None, min_similarity: float | None = None
+    f0: Features,
+    f1: Features,
+    ratio: float | None = None,
+    min_similarity: float | None = None,
+    nearest: Nearest | None = None,
 ) -> NDArray[np.int32]:
     """Match features whose descriptors are each other's nearest.
 
     ratio           keep a match whose distance is below `ratio` times that to the second nearest
                     (Lowe 2004)
     min_similarity  keep a match whose cosine similarity is at least this
+    nearest         what compares descriptors, as `device_matching.NearestOnDevice` does on a GPU; None: the CPU
 
     Returns (M, 2) int32, rows of `f0` and of `f1`, ascending in the first; every row occurs at most
-    once, and of rows with equal descriptors the first. Descriptors that are still on the GPU they
-    were made on are compared there. Raises ValueError if the descriptors have different lengths or
-    an option is out of range.
+    once, and of rows with equal descriptors the first. Raises ValueError if the descriptors have
+    different lengths or an option is out of range.
     """
     if f0.descriptors.shape[1] != f1.descriptors.shape[1]:
         raise ValueError(
@@ -40,11 +50,8 @@ def match(
         raise ValueError(f"min_similarity must lie between -1 and 1, got {min_similarity!r}")
     if len(f0) == 0 or len(f1) == 0:
         return np.empty((0, 2), np.int32)
-    here, there = f0.on_device, f1.on_device
-    if here is not None and there is not None and here.device == there.device:
-        forward, mutual, best, second = _unpack(nearest_on_device(here, there).cpu().numpy())
-    else:
-        forward, mutual, best, second = _nearest(f0.descriptors, f1.descriptors, ratio is not None)
+    compare = nearest or nearest_on_cpu
+    forward, mutual, best, second = compare(f0.descriptors, f1.descriptors, ratio is not None)
     keep = mutual
     if min_similarity is not None:
         keep &= best >= min_similarity
@@ -60,34 +67,9 @@ def match_similarity(f0: Features, f1: Features, matches: NDArray[np.int32]) -> 
     return np.clip(np.einsum("md,md->m", *pairs), -1, 1).astype(np.float32)
 
 
-def nearest_on_device(d0: Tensor, d1: Tensor) -> Tensor:
-    """The nearest row of (M, D) `d1` to each row of (N, D) `d0`, without a step that waits for the device.
-
-    Returns (4, N) float32: the row, 1 if the two are each other's nearest, their similarity, and that
-    to the second nearest. At most BLOCK similarities are held at a time.
-    """
-    rows, step = torch.arange(len(d0), device=d0.device), _rows_at_a_time(len(d1))
-    forward, best, second = torch.empty_like(rows), d0.new_empty(len(d0)), d0.new_empty(len(d0))
-    backward, highest = rows.new_zeros(len(d1)), d0.new_full((len(d1),), -torch.inf)
-    for begin in range(0, len(d0), step):
-        some = slice(begin, begin + step)
-        similarity = d0[some] @ d1.T
-        best[some], forward[some] = similarity.max(dim=1)
-        above, row = similarity.max(dim=0)
-        backward = torch.where(above > highest, row + begin, backward)  # of equal ones the first
-        highest = torch.maximum(highest, above)
-        second[some] = similarity.scatter_(1, forward[some, None], -2.0).amax(dim=1)
-    return torch.stack([forward.float(), (backward[forward] == rows).float(), best, second])
-
-
-def _unpack(packed: Floats) -> tuple[NDArray[np.intp], NDArray[np.bool_], Floats, Floats]:
-    forward, mutual, best, second = packed
-    return forward.astype(np.intp), mutual > 0, best, second
-
-
-def _nearest(d0: Floats, d1: Floats, second: bool) -> tuple[NDArray[np.intp], NDArray[np.bool_], Floats, Floats]:
-    """What `nearest_on_device` packs; the similarity to the second nearest only if it is asked for."""
-    rows, step = np.arange(len(d0)), _rows_at_a_time(len(d1))
+def nearest_on_cpu(d0: Floats, d1: Floats, second: bool) -> Neighbours:
+    """The nearest row of (M, D) `d1` to each row of (N, D) `d0`; at most BLOCK similarities are held at a time."""
+    rows, step = np.arange(len(d0)), rows_at_a_time(len(d1))
     forward, best, runner_up = np.empty(len(d0), np.intp), np.empty(len(d0), np.float32), np.empty(len(d0), np.float32)
     highest = np.full(len(d1), -np.inf, np.float32)
     for begin in range(0, len(d0), step):
@@ -108,7 +90,8 @@ def _nearest(d0: Floats, d1: Floats, second: bool) -> tuple[NDArray[np.intp], ND
     return forward, mutual, best, runner_up if second else best
 
 
-def _rows_at_a_time(columns: int) -> int:
+def rows_at_a_time(columns: int) -> int:
+    """How many rows of similarities to so many others are held at a time."""
     return max(1, BLOCK // columns)
 
 

@@ -108,7 +108,7 @@ class Tracks:
         fresh = np.flatnonzero(ids < 0)
         ids[fresh] = (self._next + np.arange(len(fresh))) % IDS
         self._next = (self._next + len(fresh)) % IDS
-        self._current = _Known(replace(features, descriptors=looks, resident=None), ids, np.zeros(len(ids), np.int32))
+        self._current = _Known(replace(features, descriptors=looks), ids, np.zeros(len(ids), np.int32))
         self._dormant = dormant
         return ids
 

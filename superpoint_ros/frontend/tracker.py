@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from superpoint_ros.features.anchors import Anchors
+from superpoint_ros.features.device_matching import NearestOnDevice
 from superpoint_ros.features.extractor import Features
 from superpoint_ros.features.homography import (
     Homography,
@@ -16,7 +18,7 @@ from superpoint_ros.features.homography import (
     unknown_homography,
 )
 from superpoint_ros.features.levels import Levels, levels_for
-from superpoint_ros.features.matching import match, match_similarity
+from superpoint_ros.features.matching import Nearest, match, match_similarity
 from superpoint_ros.features.neighbours import local_motion
 from superpoint_ros.features.refinement import refine_matches
 from superpoint_ros.features.tracks import Tracks
@@ -69,9 +71,14 @@ class _Past:
 
 
 class Tracker:
-    """Remembers what the next frame of one camera is compared with."""
+    """Remembers what the next frame of one camera is compared with.
 
-    def __init__(self) -> None:
+    device  where descriptors are compared, "cpu" or "cuda:N"; on a GPU the tracker has copies of the few that it
+            needs there
+    """
+
+    def __init__(self, device: str = "cpu") -> None:
+        self._nearest: Nearest | None = None if device == "cpu" else NearestOnDevice(torch.device(device))
         self._previous: _Past | None = None
         self._keyframe: _Past | None = None
         self._tracks = Tracks()
@@ -123,7 +130,7 @@ class Tracker:
             return motion
 
         def compare(past: _Past) -> Motion:
-            return _compare(past, current, threshold, ratio, min_similarity)
+            return _compare(past, current, threshold, ratio, min_similarity, self._nearest)
 
         anchor = previous
         if reference == "keyframe" and self._keyframe is not None:
@@ -135,7 +142,7 @@ class Tracker:
                 motion, anchor = nearer, previous
         since_previous = motion.matches
         if anchor is not previous and track_max_gap is not None:
-            since_previous = match(previous.features, features, ratio, min_similarity)
+            since_previous = match(previous.features, features, ratio, min_similarity, self._nearest)
         if positions:
             motion = _refined(motion, anchor, current)
         measured = positions and reference == "previous"
@@ -186,10 +193,15 @@ class Tracker:
 
 
 def _compare(
-    past: _Past, current: _Past, threshold: float, ratio: float | None, min_similarity: float | None
+    past: _Past,
+    current: _Past,
+    threshold: float,
+    ratio: float | None,
+    min_similarity: float | None,
+    nearest: Nearest | None,
 ) -> Motion:
     before, now = past.features, current.features
-    matches = match(before, now, ratio, min_similarity)
+    matches = match(before, now, ratio, min_similarity, nearest)
     similarity = match_similarity(before, now, matches)
     homography = estimate_homography(before, now, matches, threshold, _pictures(past, current))
     places = before.xy[matches[:, 0]], now.xy[matches[:, 1]]

@@ -1,10 +1,13 @@
 """From a heatmap to its peaks by operations on whole maps, whose shapes depend on no picture.
 
 What a GPU runs, and a CUDA graph can hold: `peaks` gives the same keypoints faster on a CPU, but
-its arrays are as long as there are candidates, and its rounds as many as it takes.
+its arrays are as long as there are candidates, and its rounds as many as it takes. (A graph cannot
+hold `torch.where` with a number either, which is copied from the host: `masked_fill` takes one.)
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -12,21 +15,30 @@ from torch import Tensor
 
 from superpoint_ros.network.peaks import FLAT_RADIUS
 
-ROUNDS = 8
-"""Of suppression. As many as the longest chain of neighbours are needed: four or five on photographs."""
+ROUNDS = 5
+"""Of suppression; the strongest 1024 keypoints of 39 photographs took two to five. `Peaks.undecided` says where more
+are needed."""
 
-PIXEL_BITS = (1 << 29) - 1
-"""A float32 as float64 leaves so many bits of its mantissa unused: room for a pixel's number."""
+LOW_BITS = (1 << 32) - 1
 
 
-def suppress_dense(heatmap: Tensor, radius: int) -> Tensor:
-    """Greedy non-maximum suppression, as `heatmap.suppress`: (B, H, W), all others 0."""
-    keys, rounds = unique_keys(heatmap), ROUNDS
-    while True:
-        kept, unfinished = _suppressed(keys, radius, rounds)
-        if not bool(unfinished.any()):
-            return _scores(kept)
-        rounds *= 2
+@dataclass(frozen=True)
+class Peaks:
+    """The keypoints of a batch.
+
+    xy         (B, K, 2) int64, pixels
+    scores     (B, K) float32, descending, 0 where there is none; of equal ones the first in row order comes first
+    undecided  (B,) float32, the strongest pixel that may or may not be a keypoint after so many rounds; 0 if none is
+    """
+
+    xy: Tensor
+    scores: Tensor
+    undecided: Tensor
+
+    def unfinished(self, limit: int) -> bool:
+        """Whether more rounds could change the first `limit` keypoints of a picture. Waits for the device."""
+        weakest = self.scores[:, limit - 1] if limit <= self.scores.shape[1] else torch.zeros_like(self.undecided)
+        return bool(((self.undecided > 0) & (self.undecided >= weakest)).any())
 
 
 def strongest_dense(
@@ -37,33 +49,43 @@ def strongest_dense(
     heatmap (B, H, W) float32; sizes (B, 2) int64, height and width of each picture; others as in
     `heatmap.DetectionSettings`. K is the lower of `limit` and H·W.
     """
-    rounds = ROUNDS
-    while True:
-        xy, scores, unfinished = strongest_in_rounds(heatmap, sizes, threshold, radius, border, limit, rounds)
-        if not bool(unfinished.any()):
-            return xy, scores
+    scores = heatmap.masked_fill(~(inside(heatmap, sizes) & (heatmap > threshold)), 0)
+    dropped = ~inside(heatmap, sizes, border) if border else None
+    rounds, pixels = ROUNDS, heatmap[0].numel()
+    while (found := strongest_in_rounds(scores, dropped, radius, limit, rounds)).unfinished(limit):
         rounds *= 2
+    missing = min(limit, pixels) - found.scores.shape[1]
+    return F.pad(found.xy, [0, 0, 0, missing]), F.pad(found.scores, [0, missing])
 
 
-def strongest_in_rounds(
-    heatmap: Tensor, sizes: Tensor, threshold: float, radius: int, border: int, limit: int, rounds: int = ROUNDS
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The same without waiting for the device; the third result, (B,) bool, says where `rounds` were too few."""
-    candidates = inside(heatmap, sizes) & (heatmap > threshold)
-    kept, unfinished = _suppressed(unique_keys(heatmap.masked_fill(~candidates, 0)), radius, rounds)
-    if border:
-        kept = kept.masked_fill(~inside(heatmap, sizes, border), 0)
-    xy, scores = _strongest(kept, radius, limit)
-    return xy, scores, unfinished
+def strongest_in_rounds(scores: Tensor, dropped: Tensor | None, radius: int, limit: int, rounds: int = ROUNDS) -> Peaks:
+    """The same without waiting for the device.
+
+    scores   (B, H, W) float32, 0 where there is no candidate
+    dropped  (B, H, W) bool, where a keypoint suppresses others, but is none of the result. None: nowhere
+
+    K is the lower of `limit` and how many keypoints there can be.
+    """
+    kept, undecided = _suppressed(scores, radius, rounds)
+    if dropped is not None:
+        kept = kept.masked_fill(dropped, 0)
+    xy, strengths = _strongest(kept, radius, limit)
+    return Peaks(xy, strengths, undecided)
 
 
-def flat_dense(image: Tensor, sizes: Tensor | None = None) -> Tensor:
-    """As `heatmap.flat`: which pixels of (B, H, W) uint8 have a window of one single value."""
-    brightness = image.float()
-    darkness = -brightness
-    if sizes is not None:
-        darkness = darkness.masked_fill(~inside(image, sizes), -256)
-    return _window_max(brightness, FLAT_RADIUS) == -_window_max(darkness, FLAT_RADIUS)
+def room(shape: tuple[int, int], radius: int) -> int:
+    """How many keypoints there can be, no two within `radius`, in a map of (height, width)."""
+    side = radius + 1
+    return -(-shape[0] // side) * -(-shape[1] // side)
+
+
+def flat_dense(image: Tensor, within: Tensor) -> Tensor:
+    """As `heatmap.flat`: which pixels of (B, H, W) uint8 have a window of one single value.
+
+    within  (B, H, W) bool, what is of a picture, and may be looked at
+    """
+    extremes = torch.stack([image, 255 - image], dim=1).float() * within[:, None]
+    return _window_max(extremes, FLAT_RADIUS).sum(dim=1) == 255
 
 
 def inside(image: Tensor, sizes: Tensor, margin: int = 0) -> Tensor:
@@ -75,53 +97,48 @@ def inside(image: Tensor, sizes: Tensor, margin: int = 0) -> Tensor:
     return (y >= margin) & (x >= margin) & (y < bottom) & (x < right)
 
 
-def unique_keys(scores: Tensor) -> Tensor:
-    """(B, H, W) float32, none negative, to float64 that sort alike, and of equals the first in row order first.
+def _suppressed(scores: Tensor, radius: int, rounds: int) -> tuple[Tensor, Tensor]:
+    """Greedy suppression: the scores that survive, others 0, and (B,) the strongest that is still undecided.
 
-    0 stays 0. With no two alike, a pixel is a peak where it equals its window's maximum; and top-k,
-    which promises nothing about equals, has one result.
-    """
-    pixels = scores[0].numel()
-    later = torch.arange(pixels - 1, -1, -1, device=scores.device).view(scores.shape[1:])
-    keys = (scores.double().view(torch.int64) | later).view(torch.float64)
-    return keys.masked_fill(scores <= 0, 0)
-
-
-def _scores(keys: Tensor) -> Tensor:
-    return (keys.view(torch.int64) & ~PIXEL_BITS).view(torch.float64).float()
-
-
-def _suppressed(keys: Tensor, radius: int, rounds: int) -> tuple[Tensor, Tensor]:
-    """The keys that survive, others 0, and (B,) bool: whether some are still undecided.
-
-    A round keeps what is the highest of its window and takes that window out. The fixed point is
-    greedy suppression. A single max-pool is not: it lets pixels suppress that are suppressed.
+    A round keeps what is the highest of its window and takes the rest of that window out. The fixed
+    point is greedy suppression. A single max-pool is not: it lets pixels suppress that are suppressed.
     """
     if radius == 0:
-        return keys, torch.zeros(len(keys), dtype=torch.bool, device=keys.device)
-    kept = torch.zeros_like(keys)
+        return scores, scores.new_zeros(len(scores))
+    height, width = scores.shape[-2:]
+    own = torch.arange(height * width, device=scores.device).view(height, width)
+    kept = scores
     for _ in range(rounds):
-        peaks = keys * (keys == _window_max(keys, radius))
-        kept = kept + peaks
-        keys = keys * (_window_max(peaks, radius) == 0)
-    return kept, (keys > 0).flatten(1).any(dim=1)
+        kept = scores * (_highest(scores, radius) == own)
+        scores = torch.where(_window_max(kept[:, None], radius)[:, 0] > 0, kept, scores)
+    return kept, (scores - kept).amax(dim=(1, 2))
 
 
 def _strongest(kept: Tensor, radius: int, limit: int) -> tuple[Tensor, Tensor]:
-    """(B, K, 2) x and y, (B, K) scores: the highest keys, no two within `radius`."""
-    batch, height, width = kept.shape
-    pixels = height * width
+    """(B, K, 2) x and y, (B, K) scores: the highest values, no two within `radius`."""
+    height, width = kept.shape[-2:]
     # A square of this side has one survivor at most: a twenty-fifth of the values to sort.
-    if radius:
-        kept = F.max_pool2d(kept[:, None], radius + 1, ceil_mode=True)[:, 0]
-    kept = kept.flatten(1)
-    keys = kept.topk(min(limit, kept.shape[1]), dim=1).values
-    keys = F.pad(keys, [0, min(limit, pixels) - keys.shape[1]])
-    index = pixels - 1 - (keys.view(torch.int64) & PIXEL_BITS)
-    return torch.stack([index % width, index // width], dim=-1), _scores(keys)
+    values, index = F.max_pool2d(kept[:, None], radius + 1, ceil_mode=True, return_indices=True)
+    # As integers, floats that are not negative sort as they do; the place below them orders equals.
+    later = height * width - 1 - index.flatten(1)
+    keys = (values.flatten(1).view(torch.int32).long() << 32) | later
+    keys = keys.topk(min(limit, keys.shape[1]), dim=1).values
+    index = height * width - 1 - (keys & LOW_BITS)
+    scores = (keys >> 32).int().view(torch.float32)
+    return torch.stack([index % width, index // width], dim=-1), scores
+
+
+def _highest(scores: Tensor, radius: int) -> Tensor:
+    """(B, H, W) int64: where in the map the highest of each pixel's window is; of equals the first in row order."""
+    side = 2 * radius + 1
+    # A max-pool reads its window row by row, and only what is higher takes the place of what it has.
+    rows, column = F.max_pool2d(scores[:, None], (1, side), stride=1, padding=(0, radius), return_indices=True)
+    _, row = F.max_pool2d(rows, (side, 1), stride=1, padding=(radius, 0), return_indices=True)
+    return column.flatten(1).gather(1, row.flatten(1)).view(scores.shape)
 
 
 def _window_max(x: Tensor, radius: int) -> Tensor:
-    """Maximum over the (2·radius + 1)² window of each pixel, as far as it is inside."""
-    rows = F.max_pool2d(x[:, None], (1, 2 * radius + 1), stride=1, padding=(0, radius))
-    return F.max_pool2d(rows, (2 * radius + 1, 1), stride=1, padding=(radius, 0))[:, 0]
+    """Maximum of (B, C, H, W) over the (2·radius + 1)² window of each pixel, as far as it is inside."""
+    side = 2 * radius + 1
+    rows = F.max_pool2d(x, (1, side), stride=1, padding=(0, radius))
+    return F.max_pool2d(rows, (side, 1), stride=1, padding=(radius, 0))

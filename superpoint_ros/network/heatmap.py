@@ -9,11 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from superpoint_ros.network.dense_peaks import flat_dense, strongest_dense, suppress_dense
-from superpoint_ros.network.peaks import FLAT_RADIUS, blank, greedy_peaks, strongest_peaks
+from superpoint_ros.network.dense_peaks import flat_dense, inside, strongest_dense
+from superpoint_ros.network.peaks import FLAT_RADIUS, blank, strongest_peaks
 from superpoint_ros.network.superpoint import CELL
 
 
@@ -73,8 +72,10 @@ def heatmap_from_logits(logits: Tensor) -> Tensor:
 
     logits (B, 65, Hc, Wc); returns (B, 8·Hc, 8·Wc) float32, each pixel's keypoint probability.
     """
-    probability = logits.float().softmax(dim=1)[:, :-1]
-    return F.pixel_shuffle(probability, CELL)[:, 0]
+    batch, _, rows, columns = logits.shape
+    probability = logits.permute(0, 2, 3, 1).softmax(dim=-1, dtype=torch.float32)[..., :-1]
+    pixels = probability.view(batch, rows, columns, CELL, CELL).transpose(2, 3)
+    return pixels.reshape(batch, rows * CELL, columns * CELL)
 
 
 def detect(heatmap: Tensor, sizes: Tensor, settings: DetectionSettings) -> Detections:
@@ -107,29 +108,12 @@ def flat(image: Tensor, sizes: Tensor | None = None) -> Tensor:
     image.
     """
     if image.device.type != "cpu":
-        return flat_dense(image, sizes)
+        extents = torch.tensor([image.shape[1:]] * len(image)) if sizes is None else sizes
+        return flat_dense(image, inside(image, extents))
     result = torch.ones(image.shape, dtype=torch.bool)
     for row, picture, size in zip(result, image, _extents(image, sizes), strict=True):
-        inside = np.s_[: size[0], : size[1]]
-        row[inside] = torch.from_numpy(blank(picture[inside].numpy(), FLAT_RADIUS))
-    return result
-
-
-def suppress(heatmap: Tensor, radius: int) -> Tensor:
-    """Greedy non-maximum suppression: pixels as if visited from the strongest to the weakest.
-
-    A pixel survives if no survivor within `radius` (Chebyshev) comes before it; of equal scores the
-    first in row order comes before. heatmap (B, H, W), no value negative; returns the same shape
-    with all others 0.
-    """
-    if radius == 0:
-        return heatmap
-    if heatmap.device.type != "cpu":
-        return suppress_dense(heatmap, radius)
-    result = torch.zeros(heatmap.shape, dtype=heatmap.dtype)
-    for row, scores in zip(result, heatmap.detach(), strict=True):
-        index = torch.from_numpy(greedy_peaks(scores.float().contiguous().numpy(), 0, radius))
-        row.view(-1)[index] = scores.flatten()[index]
+        extent = np.s_[: size[0], : size[1]]
+        row[extent] = torch.from_numpy(blank(picture[extent].numpy(), FLAT_RADIUS))
     return result
 
 
@@ -158,7 +142,8 @@ def refine(heatmap: Tensor, xy: Tensor, sizes: Tensor) -> Tensor:
         slope = (after - before) / 2
         peaked = (curvature < -1e-6) & (before <= centre) & (after <= centre)
         peaked &= (position > 0) & (position < last)
-        offsets.append(torch.where(peaked, -slope / torch.where(peaked, curvature, -1.0), 0.0))
+        elsewhere = ~peaked
+        offsets.append((-slope / curvature.masked_fill(elsewhere, -1)).masked_fill(elsewhere, 0))
     return xy.float() + torch.stack(offsets, dim=-1).clamp(-0.5, 0.5)
 
 

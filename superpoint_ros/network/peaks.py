@@ -1,6 +1,6 @@
 """From what a network answers to keypoints and descriptors on the CPU: one picture, in numpy and OpenCV.
 
-The same rules as the tensor versions in `heatmap` and `descriptors`, which a GPU runs. Only pixels
+The same rules as the tensor versions in `dense_peaks` and `descriptors`, which a GPU runs. Only pixels
 that may be among the strongest keypoints are ever sorted or compared one by one; and nothing here
 starts threads: for a millisecond of work torch's would spin for ten.
 """
@@ -112,20 +112,12 @@ def _length(vectors: Map) -> Map:
     return np.maximum(np.sqrt(np.einsum("...d,...d->...", vectors, vectors)), np.float32(1e-12))
 
 
-def greedy_peaks(heatmap: Map, threshold: float, radius: int) -> NDArray[np.int64]:
-    """Pixels above `threshold` that survive greedy suppression, the strongest first.
-
-    heatmap (H, W) float32, contiguous; threshold 0 or more; returns (N,) flat indices. Of equal pixels the first in row
-    order comes first, here and in suppression.
-    """
-    return _greedy(heatmap, np.flatnonzero(heatmap.ravel() > threshold), radius)
-
-
 def _greedy(heatmap: Map, candidates: NDArray[np.int64], radius: int) -> NDArray[np.int64]:
     """Of some pixels, flat indices ascending, those that survive.
 
-    Every candidate gets a rank, so that no two are equal; each round keeps the pixels whose rank is
-    the highest of their window, and takes their windows out (see `heatmap.suppress`).
+    A pixel survives if no survivor within `radius` (Chebyshev) comes before it: the stronger, of equal ones the first
+    in row order. Every candidate gets a rank, so that no two are equal; each round keeps the pixels whose rank is the
+    highest of their window, and takes their windows out.
     """
     candidates = _in_order(heatmap, candidates)
     if radius == 0 or not len(candidates):

@@ -70,14 +70,10 @@ class SuperPoint(nn.Module):
             self._add_layer("Da", previous, architecture.head_channels, kernel=3)
             self._add_layer("Db", architecture.head_channels, architecture.descriptor_dim, kernel=1)
 
-    def forward(self, image: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
         """Run the network.
 
         image  (B, 1, H, W) float in [0, 1]; H and W multiples of 8
-        valid  (B, 1, H, W) of the same dtype, 1 inside each picture and 0 in the padding that a
-               batch of unequal sizes needs (each picture's extent a multiple of 8). With it a
-               picture's result does not depend on what it is batched with, since every layer then
-               sees the same zero border as it would alone.
 
         Returns cell logits (B, 65, H/8, W/8), the last channel the dustbin, and descriptors
         (B, D, H/8, W/8) float32 of unit length, or None without a descriptor head.
@@ -86,14 +82,11 @@ class SuperPoint(nn.Module):
         stem = self.architecture.stem
         if stem > 1:
             x = F.pixel_unshuffle(x, stem)
-            valid = None if valid is None else valid[..., ::stem, ::stem]
         for stage in (1, 2, 3, 4):
             if stage > stem:
                 x = F.max_pool2d(x, 2)
-                valid = None if valid is None else valid[..., ::2, ::2]
             for name in (f"{stage}a", f"{stage}b"):
                 x = self._layer(name, x)
-                x = x if valid is None else x * valid
         logits = self._head(DETECTOR_LAYERS, x)
         if not self.architecture.descriptor_dim:
             return logits, None
@@ -116,8 +109,6 @@ class SuperPoint(nn.Module):
         return x if norm is None else norm(x)
 
     def _head(self, names: tuple[str, str], x: Tensor) -> Tensor:
-        # The last layer of a head is 1×1: what lies in a batch's padding cannot reach the picture
-        # any more.
         return self._layer(names[1], self._layer(names[0], x), relu=False)
 
 
@@ -150,7 +141,7 @@ def _fold_after(model: SuperPoint, name: str) -> None:
     if norm is None:
         return
     conv = getattr(model, f"conv{name}")
-    scale, shift = _affine(norm)
+    scale, shift = affine(norm)
     conv.bias.copy_(conv.bias.double() * scale + shift)
     conv.weight.copy_(conv.weight.double() * scale[:, None, None, None])
     setattr(model, f"bn{name}", None)
@@ -162,14 +153,14 @@ def _fold_before(model: SuperPoint, first: str, last: str) -> None:
     if norm is None:
         return
     conv = getattr(model, f"conv{last}")
-    scale, shift = _affine(norm)
+    scale, shift = affine(norm)
     weight = conv.weight.double()
     conv.bias.copy_(conv.bias.double() + weight[:, :, 0, 0] @ shift)
     conv.weight.copy_(weight * scale[None, :, None, None])
     setattr(model, f"bn{first}", None)
 
 
-def _affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+def affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """The scale and shift, in float64, that a BatchNorm in eval mode applies."""
     assert norm.running_var is not None and norm.running_mean is not None
     scale = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)

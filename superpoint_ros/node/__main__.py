@@ -13,12 +13,13 @@ from superpoint_ros.node.transport import make_room
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the node until it is interrupted; 1 if it could not start."""
+    """Run the node until it is interrupted; 1 if it could not start or had to end."""
     # Torch's threads would spin after each piece of work, on cores that the rest of the robot needs: where all are
     # busy, matching takes twice as long. Read when torch is imported, so before the node is.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     with ending_at_once():
         from superpoint_ros.frontend.parameter_file import robot_wide_names
+        from superpoint_ros.network.engines.devices import DeviceLost
         from superpoint_ros.node.superpoint_node import SuperPointNode
 
     make_room()
@@ -33,6 +34,8 @@ def main(args: list[str] | None = None) -> int:
         # a parameter, before there is a node to log it
         print(f"superpoint_node: {error}", file=sys.stderr)
         return 1
+    except DeviceLost:
+        return 1  # the node has logged it
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except Exception:

@@ -39,15 +39,18 @@ class Camera:
     index       its place in `cameras`. The only camera of a node may have an empty name: its topics are `image`,
                 `~/features` …; those of "left" are `left/image`, `~/left/features` …
     on_matched  called when a subscriber of its outputs comes or goes, where rclpy tells
+    device      where its frames are matched, as `Tracker` has it
 
     Raises ValueError or RuntimeError with a sentence for a mask, topic or QoS override that is not allowed.
     """
 
-    def __init__(self, node: LifecycleNode, values: Parameters, index: int, on_matched: Callable[[], None]) -> None:
+    def __init__(
+        self, node: LifecycleNode, values: Parameters, index: int, on_matched: Callable[[], None], device: str = "cpu"
+    ) -> None:
         self._node = node
         self.name = values.cameras[index]
         self._frame_id = values.per_camera("frame_ids")[index]
-        self.tracker = Tracker()
+        self.tracker = Tracker(device)
         self.egomotion = Egomotion()
         self.statistics = Statistics()
         self.faults = Faults(lambda sentence: node.get_logger().warning(sentence))

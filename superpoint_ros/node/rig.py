@@ -14,6 +14,7 @@ from superpoint_ros.features.extractor import Extractor, Features
 from superpoint_ros.frontend.advice import Advice
 from superpoint_ros.frontend.parameters import Parameters
 from superpoint_ros.frontend.rate import RateLimit
+from superpoint_ros.network.engines.devices import DeviceLost
 from superpoint_ros.node.camera import AGAIN, Camera
 from superpoint_ros.node.health import SILENCE
 from superpoint_ros.node.mailbox import Frame, Mailbox, Worker
@@ -46,15 +47,22 @@ class Rig:
 
     values      the parameters; may be replaced at any time
     on_matched  called when a subscriber of an output comes or goes, where rclpy tells; `attend` is due then
+    on_lost     called, in the worker's thread, when the GPU answers no more
 
     Raises ValueError or RuntimeError with a sentence for a mask, topic name or QoS override that is not allowed,
     and if message_filters is needed and absent.
     """
 
     def __init__(
-        self, node: LifecycleNode, extractor: Extractor, values: Parameters, on_matched: Callable[[], None]
+        self,
+        node: LifecycleNode,
+        extractor: Extractor,
+        values: Parameters,
+        on_matched: Callable[[], None],
+        on_lost: Callable[[DeviceLost], None],
     ) -> None:
         self._node = node
+        self._on_lost = on_lost
         self._extractor = extractor
         self._worker: Worker | None = None
         self._abandoned: Worker | None = None
@@ -68,7 +76,7 @@ class Rig:
             message_filters()
         try:
             for index, name in enumerate(values.cameras):
-                self.cameras[name] = Camera(node, values, index, on_matched)
+                self.cameras[name] = Camera(node, values, index, on_matched, extractor.device)
             self._pairs = [
                 StereoPair(self.cameras[left], self.cameras[right], lambda text: node.get_logger().warning(text))
                 for left, right in values.pairs()
@@ -255,11 +263,12 @@ class Rig:
         """Extract frames that are alike, and publish their features; those of which that went well."""
         # Only here, in the worker's thread: a live change must not meet a batch half way.
         batch[0].values.apply(self._extractor)
+        self._prepare([one.picture for one in batch])
         try:
             results = self._extractor.batch([one.picture for one in batch], [one.mask for one in batch])
         except Exception as error:
-            if len(batch) == 1:
-                self._lose(error, [batch[0].frame])
+            if len(batch) == 1 or isinstance(error, DeviceLost):
+                self._lose(error, [one.frame for one in batch])
                 return []
             # Each alone: one that is too large must not cost the rest.
             return [sent for one in batch for sent in self._extract([one])]
@@ -286,6 +295,20 @@ class Rig:
             except Exception as error:  # the features of both are out
                 pair.left.fault("incomplete", f"a stereo pair is not matched ({type(error).__name__}: {error})")
 
+    def _prepare(self, pictures: Sequence[NDArray[np.uint8]]) -> None:
+        """Let a GPU prepare itself at the first picture of a size, and not when one more camera first joins in."""
+        for height, width in {picture.shape for picture in pictures}:
+            try:
+                seconds = self._extractor.prepare((height, width), len(self.cameras))
+            except Exception as error:
+                self._node.get_logger().warning(f"{self._extractor.device} is not prepared: {error}")
+                return  # the frames are tried all the same, and say what fails
+            if seconds:
+                self._node.get_logger().info(
+                    f"{self._extractor.device} was prepared for up to {len(self.cameras)} picture(s) of "
+                    f"{width}×{height} at a time in {seconds:.1f} s."
+                )
+
     def _advise(self, picture: NDArray[np.uint8], whole: float, extraction: float) -> None:
         """Say once what would help a CPU that is too slow; seconds for a picture."""
         try:
@@ -303,6 +326,8 @@ class Rig:
     def _lose(self, error: Exception, frames: list[Frame]) -> None:
         if not self._node.context.ok():
             return  # publishing fails once the process is asked to end
+        if isinstance(error, DeviceLost):
+            self._on_lost(error)
         for frame in frames:
             self.cameras[frame.camera].fault("failed", f"a frame is lost to {type(error).__name__}: {error}")
 

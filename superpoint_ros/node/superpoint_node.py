@@ -5,15 +5,11 @@ What happens to an image is in `rig.py` and `camera.py`.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import functools
-import gc
 import traceback
 from collections.abc import Callable, Collection
 from typing import Any
 
-import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -23,9 +19,11 @@ from std_srvs.srv import SetBool, Trigger
 from superpoint_ros.features.extractor import Extractor
 from superpoint_ros.frontend.parameter_rules import change
 from superpoint_ros.frontend.parameters import TABLE
+from superpoint_ros.network.engines.devices import DeviceLost
 from superpoint_ros.node.camera import Camera
 from superpoint_ros.node.clock import MISSING, PAUSED, ClockWatch
 from superpoint_ros.node.declaration import declare, follow_changes
+from superpoint_ros.node.network import give_back_memory, make_extractor, warm_up
 from superpoint_ros.node.qos import advertise, warn_of_ineffective_overrides
 from superpoint_ros.node.rig import Rig
 
@@ -36,13 +34,6 @@ SUCCESS, FAILURE, ERROR = (
     TransitionCallbackReturn.ERROR,
 )
 Transition = Callable[["SuperPointNode", LifecycleState], TransitionCallbackReturn]
-
-
-def give_back_memory() -> None:
-    """Return what a network has left to the system: glibc keeps a hundred megabytes for the next one otherwise."""
-    gc.collect()
-    with contextlib.suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def told(transition: Transition) -> Transition:
@@ -67,6 +58,8 @@ def told(transition: Transition) -> Transition:
 class SuperPointNode(LifecycleNode):
     """See docs/topics.md and docs/parameters.md; ValueError for a parameter that is not allowed.
 
+    Spinning it raises DeviceLost, which it has logged, when its GPU answers no more.
+
     robot_wide  names of parameters that a file gives to nodes of any name
     """
 
@@ -74,6 +67,9 @@ class SuperPointNode(LifecycleNode):
         super().__init__(NODE_NAME, **kwargs)
         self.rig: Rig | None = None
         self._extractor: Extractor | None = None
+        self._lost: DeviceLost | None = None
+        self._losing = self.create_guard_condition(self._raise_lost)
+        self._on_cpu = ""  # why, though a GPU was asked for
         self._state = "unconfigured"
         self._enabled = True
         self.parameters = declare(self, robot_wide)
@@ -101,21 +97,20 @@ class SuperPointNode(LifecycleNode):
         """Load the weights, warm the device up, and announce the topics."""
         values = self.parameters
         try:
-            self._extractor = Extractor(
-                weights=values.weights or None,
-                device=self._available_device(values.device),
-                engine=values.engine,
-                precision=values.precision,
-            )
+            self._extractor, self._on_cpu = make_extractor(values, self.get_logger().warning)
             values.apply(self._extractor)
             self._extractor.resize = None  # for cameras' images; this one may become too thin
-            self._extractor(np.zeros((480, 640), np.uint8))
+            warm_up(self._extractor)
+        except DeviceLost as error:
+            self._clean_up()
+            self._end(error)
+            return FAILURE
         except (ValueError, OSError, RuntimeError) as error:
             self._clean_up()
             self.get_logger().error(f"The network cannot be set up: {error}.")
             return FAILURE
         try:
-            self.rig = Rig(self, self._extractor, values, self._attend)
+            self.rig = Rig(self, self._extractor, values, self._attend, self._end)
         except (ValueError, RuntimeError) as error:
             self._clean_up()
             self.get_logger().error(f"The cameras cannot be set up: {error}")
@@ -205,16 +200,18 @@ class SuperPointNode(LifecycleNode):
         if rig is not None:
             rig.destroy()
             del rig
-            give_back_memory()
+        give_back_memory()
 
-    def _available_device(self, device: str) -> str:
-        """The device asked for; without CUDA the CPU, for a slow robot beats a blind one."""
-        import torch
+    def _end(self, error: DeviceLost) -> None:
+        """Stop spinning, from any thread: only another process, which a launch file may start, brings the GPU back."""
+        if self._lost is None:
+            self._lost = error
+            self.get_logger().fatal(f"The node ends: {error}.")
+            self._losing.trigger()
 
-        if device.startswith("cuda") and not torch.cuda.is_available():
-            self.get_logger().warning(f"Parameter device is '{device}', but there is no CUDA GPU; using the CPU.")
-            return "cpu"
-        return device
+    def _raise_lost(self) -> None:
+        assert self._lost is not None
+        raise self._lost
 
     # Services
 
@@ -269,8 +266,8 @@ class SuperPointNode(LifecycleNode):
             "weights_id": extractor.weights_id if extractor else "",
         }
         remarks = [clock] if clock == MISSING else []
-        if facts["device"] == "cpu" and self.parameters.device.startswith("cuda"):
-            remarks.append(f"runs on the CPU though device is '{self.parameters.device}'")
+        if extractor is not None and (why := self._on_cpu or extractor.trouble):
+            remarks.append(f"runs on the CPU though device is '{self.parameters.device}': {why}")
         if self.rig is not None and state == "active" and clock != PAUSED and (trouble := self.rig.trouble()):
             remarks.append(trouble)
         self._attend()  # where nobody tells of subscribers: on Humble, and with some middlewares

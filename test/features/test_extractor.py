@@ -1,8 +1,8 @@
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
-from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 import superpoint_ros
 from superpoint_ros.features.extractor import Extractor, Features
 from superpoint_ros.network.checkpoint import DEFAULT_WEIGHTS, load_checkpoint
-from superpoint_ros.network.engines.engine import Resident
+from superpoint_ros.network.engines import choice
+from superpoint_ros.network.engines.devices import DeviceUnusable
 from superpoint_ros.network.heatmap import DetectionSettings
 
 
@@ -278,7 +279,7 @@ def test_rows_are_chosen_of_every_array(tiny):
     chosen = f.rows(some)
     for name in ("xy", "scores", "descriptors", "scales"):
         np.testing.assert_array_equal(getattr(chosen, name), getattr(f, name)[some])
-    assert chosen.size == f.size and chosen.on_device is None
+    assert chosen.size == f.size
 
 
 def test_an_image_that_resizing_makes_too_thin_is_refused(tiny):
@@ -434,17 +435,67 @@ def test_scales_can_be_replaced_between_images(tiny_weights):
     assert len(set(extractor(noise(60, 80)).scales)) == 1
 
 
-def test_descriptors_of_levels_stay_on_their_device_in_the_order_of_the_keypoints(tiny_weights):
-    extractor = Extractor(tiny_weights, device="cpu", scales=(1.0, 0.5), max_keypoints=40)
-    engine = extractor._engine
+# A GPU in trouble
 
-    def resident(*arguments):
-        found = engine(*arguments)
-        return [replace(f, resident=Resident(f.descriptors, torch.from_numpy(f.descriptors.copy()))) for f in found]
 
-    extractor._engine = resident
-    f = extractor(noise(60, 80))
-    np.testing.assert_array_equal(f.on_device.numpy(), f.descriptors)
+def test_features_are_numpy_alone_and_pickle(tiny):
+    f = tiny(scales=(1.0, 0.5))(noise(60, 80))
+    for name, value in vars(f).items():
+        assert isinstance(value, (np.ndarray, tuple)), name
+    again = pickle.loads(pickle.dumps(f))
+    np.testing.assert_array_equal(again.descriptors, f.descriptors)
+    assert len(pickle.dumps(f)) < 1.2 * sum(array.nbytes for array in vars(f).values() if isinstance(array, np.ndarray))
+
+
+def unusable(device):
+    raise DeviceUnusable(f"GPU {device} cannot be used: CUDA error: no kernel image is available")
+
+
+@pytest.fixture
+def broken_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(choice, "require_usable", unusable)
+
+
+@pytest.mark.parametrize("engine", ["auto", "cudagraph", "torch"])
+def test_auto_leaves_a_gpu_that_is_there_but_cannot_be_used_and_says_why(tiny_weights, broken_gpu, caplog, engine):
+    extractor = Extractor(tiny_weights, engine=engine)
+    assert extractor.device == "cpu"
+    assert extractor.trouble == "GPU cuda:0 cannot be used: CUDA error: no kernel image is available"
+    assert f"{extractor.trouble}; the CPU is used." in [record.getMessage() for record in caplog.records]
+    assert len(extractor(noise(60, 80))) > 0
+
+
+def test_a_gpu_that_is_asked_for_by_name_and_cannot_be_used_is_an_error(tiny_weights, broken_gpu):
+    with pytest.raises(DeviceUnusable, match="no kernel image"):
+        Extractor(tiny_weights, device="cuda")
+
+
+def test_a_cpu_has_no_trouble_and_nothing_to_prepare(tiny_weights):
+    extractor = Extractor(tiny_weights, device="cpu")
+    assert (extractor.trouble, extractor.prepare((60, 80), 4)) == ("", 0)
+
+
+def test_every_level_is_prepared_at_the_size_at_which_it_goes_through_the_network(tiny_weights):
+    extractor, asked, run = Extractor(tiny_weights, device="cpu", scales=(1.0, 0.5), resize=(61, 83)), [], []
+
+    class Engine:
+        def prepare(self, shape, count, settings):
+            asked.append((shape, count))
+            return 0.5
+
+        def __call__(self, pictures, *rest):
+            run.extend((picture.shape, 3) for picture in pictures)
+            return engine(pictures, *rest)
+
+    engine, extractor._engine = extractor._engine, Engine()
+    assert extractor.prepare((480, 640), 3) == 1.0
+    extractor(noise(480, 640))
+    assert asked == run == [((64, 88), 3), ((32, 48), 3)]
+
+
+# Weights
 
 
 def test_weights_in_memory_serve_as_those_of_a_file_do(tiny_weights):

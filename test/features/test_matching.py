@@ -9,23 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from superpoint_ros.features import matching
+from superpoint_ros.features.device_matching import NearestOnDevice
 from superpoint_ros.features.extractor import Features
-from superpoint_ros.features.matching import match, match_similarity, nearest_on_device
-from superpoint_ros.network.engines.engine import Resident
+from superpoint_ros.features.matching import match, match_similarity
 
-BOTH_PLACES = pytest.mark.parametrize("place", [lambda f: f, lambda f: on_device(f)], ids=["here", "as on a GPU"])
+BOTH_PLACES = pytest.mark.parametrize(
+    "nearest", [None, NearestOnDevice(torch.device("cpu"))], ids=["numpy", "as on a GPU"]
+)
 
 
 def features(descriptors):
     count = len(descriptors)
     zeros = np.zeros((count, 2), np.float32), np.ones(count, np.float32)
     return Features(*zeros, np.asarray(descriptors, np.float32), (240, 320))
-
-
-def on_device(f):
-    """As they come from a GPU, only that the device is the CPU."""
-    tensor = torch.from_numpy(f.descriptors.copy())
-    return replace(f, resident=Resident(f.descriptors, tensor))
 
 
 def random_features(count, dim=16, seed=0):
@@ -63,54 +59,34 @@ def slow_match(f0, f1, ratio=None, min_similarity=None):
 @pytest.mark.parametrize("ratio", [None, 0.7, 0.95, 1.0])
 @pytest.mark.parametrize("min_similarity", [None, -1.0, 0.6, 0.9])
 @given(counts=st.tuples(st.integers(1, 20), st.integers(1, 20)), seed=st.integers(0, 999))
-def test_matches_equal_mutual_nearest_neighbours_found_by_loops(place, ratio, min_similarity, counts, seed):
+def test_matches_equal_mutual_nearest_neighbours_found_by_loops(nearest, ratio, min_similarity, counts, seed):
     f0, f1 = random_features(counts[0], 8, seed), random_features(counts[1], 8, seed + 1000)
     options = {"ratio": ratio, "min_similarity": min_similarity}
-    np.testing.assert_array_equal(match(place(f0), place(f1), **options), slow_match(f0, f1, **options))
+    np.testing.assert_array_equal(match(f0, f1, **options, nearest=nearest), slow_match(f0, f1, **options))
 
 
 @BOTH_PLACES
 @pytest.mark.parametrize("block", [1, 100, 170, 10**6])
 @pytest.mark.parametrize("ratio", [None, 0.95])
-def test_matches_in_blocks_equal_those_in_one_piece(monkeypatch, place, block, ratio):
+def test_matches_in_blocks_equal_those_in_one_piece(monkeypatch, nearest, block, ratio):
     f0, f1 = random_features(90, 8), random_features(70, 8, 1)
     f0 = features(np.concatenate([f0.descriptors, f0.descriptors[:20]]))  # equal ones, in other blocks
     expected = slow_match(f0, f1, ratio)
     monkeypatch.setattr(matching, "BLOCK", block)
-    np.testing.assert_array_equal(match(place(f0), place(f1), ratio), expected)
+    np.testing.assert_array_equal(match(f0, f1, ratio, nearest=nearest), expected)
 
 
-@pytest.mark.parametrize("on_a_device", [False, True])
-def test_no_block_of_similarities_is_larger_than_allowed(monkeypatch, on_a_device):
+@BOTH_PLACES
+def test_no_block_of_similarities_is_larger_than_allowed(monkeypatch, nearest):
     sizes = []
-    place = on_device if on_a_device else lambda f: f
-    f0, f1 = place(random_features(90, 8)), place(random_features(70, 8, 1))
+    f0, f1 = random_features(90, 8), random_features(70, 8, 1)
     monkeypatch.setattr(matching, "BLOCK", 10 * 70 + 1)
     product = matching._product
     monkeypatch.setattr(matching, "_product", lambda a, b: sizes.append(len(a) * len(b)) or product(a, b))
     multiply = torch.Tensor.__matmul__
     monkeypatch.setattr(torch.Tensor, "__matmul__", lambda a, b: sizes.append(len(a) * b.shape[1]) or multiply(a, b))
-    match(f0, f1)
+    match(f0, f1, nearest=nearest)
     assert sizes == [700] * 9
-
-
-def test_descriptors_on_one_device_are_compared_there(monkeypatch):
-    asked = []
-    monkeypatch.setattr(matching, "nearest_on_device", lambda *given: asked.append(given) or nearest_on_device(*given))
-    f0, f1 = on_device(random_features(9)), on_device(random_features(8, seed=1))
-    match(f0, f1)
-    [(d0, d1)] = asked
-    assert d0 is f0.resident.tensor
-    assert d1 is f1.resident.tensor
-
-
-def test_a_selection_of_features_is_not_compared_by_what_the_device_has():
-    f0, f1 = on_device(random_features(60)), on_device(random_features(60, seed=1))
-    rows = np.random.default_rng(0).permutation(60)
-    chosen = {name: getattr(f0, name)[rows] for name in ("xy", "scores", "descriptors", "scales")}
-    selected = replace(f0, **chosen)
-    assert selected.on_device is None
-    np.testing.assert_array_equal(match(selected, f1), slow_match(selected, f1))
 
 
 def read_only(array):
@@ -154,32 +130,32 @@ def test_matching_backwards_gives_the_same_pairs():
 
 
 @BOTH_PLACES
-def test_of_equal_descriptors_the_first_rows_are_matched(place):
-    f = place(features([[1, 0], [1, 0], [0, 1]]))
-    assert match(f, f).tolist() == [[0, 0], [2, 2]]
+def test_of_equal_descriptors_the_first_rows_are_matched(nearest):
+    f = features([[1, 0], [1, 0], [0, 1]])
+    assert match(f, f, nearest=nearest).tolist() == [[0, 0], [2, 2]]
 
 
 @BOTH_PLACES
-def test_of_many_equal_descriptors_each_row_is_matched_once(place):
+def test_of_many_equal_descriptors_each_row_is_matched_once(nearest):
     f = random_features(40)
     f0 = features(np.repeat(f.descriptors, 3, axis=0))
     f1 = features(np.tile(f.descriptors, (2, 1)))
-    assert match(place(f0), place(f1)).tolist() == [[3 * row, row] for row in range(40)]
+    assert match(f0, f1, nearest=nearest).tolist() == [[3 * row, row] for row in range(40)]
 
 
 @BOTH_PLACES
-def test_the_ratio_drops_what_is_ambiguous(place):
-    f0 = place(features([[1, 0], [0, 1]]))
-    f1 = place(features([[1, 0], [np.cos(0.01), np.sin(0.01)], [0, 1]]))
-    assert match(f0, f1).tolist() == [[0, 0], [1, 2]]
-    twins = place(features([[np.cos(0.02), -np.sin(0.02)], [0, 1]]))
-    assert match(twins, f1, ratio=0.6).tolist() == [[1, 2]]
-    assert match(place(features([[1, 0]])), place(features([[1, 0], [1, 0]])), ratio=1.0).tolist() == []
+def test_the_ratio_drops_what_is_ambiguous(nearest):
+    f0 = features([[1, 0], [0, 1]])
+    f1 = features([[1, 0], [np.cos(0.01), np.sin(0.01)], [0, 1]])
+    assert match(f0, f1, nearest=nearest).tolist() == [[0, 0], [1, 2]]
+    twins = features([[np.cos(0.02), -np.sin(0.02)], [0, 1]])
+    assert match(twins, f1, ratio=0.6, nearest=nearest).tolist() == [[1, 2]]
+    assert match(features([[1, 0]]), features([[1, 0], [1, 0]]), ratio=1.0, nearest=nearest).tolist() == []
 
 
 @BOTH_PLACES
-def test_a_single_candidate_passes_any_ratio(place):
-    assert match(place(features([[1, 0]])), place(features([[0, 1]])), ratio=0.1).tolist() == [[0, 0]]
+def test_a_single_candidate_passes_any_ratio(nearest):
+    assert match(features([[1, 0]]), features([[0, 1]]), ratio=0.1, nearest=nearest).tolist() == [[0, 0]]
 
 
 @pytest.mark.parametrize("counts", [(0, 5), (5, 0), (0, 0)])

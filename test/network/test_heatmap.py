@@ -12,14 +12,13 @@ from hypothesis.extra import numpy as hnp
 
 import slow
 from superpoint_ros.network import heatmap as module
-from superpoint_ros.network.dense_peaks import flat_dense, strongest_dense, suppress_dense
+from superpoint_ros.network.dense_peaks import flat_dense, inside, strongest_dense
 from superpoint_ros.network.heatmap import (
     DetectionSettings,
     detect,
     flat,
     heatmap_from_logits,
     refine,
-    suppress,
 )
 
 
@@ -36,8 +35,13 @@ def detect_dense(heatmap, sizes, settings):
 
 
 BOTH_DETECT = pytest.mark.parametrize("detect", [detect, detect_dense], ids=["CPU", "as on a GPU"])
-BOTH_SUPPRESS = pytest.mark.parametrize("suppress", [suppress, suppress_dense], ids=["CPU", "as on a GPU"])
-BOTH_FLAT = pytest.mark.parametrize("flat", [flat, flat_dense], ids=["CPU", "as on a GPU"])
+
+
+def flat_as_on_a_gpu(image, sizes=None):
+    return flat_dense(image, inside(image, torch.tensor([image.shape[1:]]) if sizes is None else sizes))
+
+
+BOTH_FLAT = pytest.mark.parametrize("flat", [flat, flat_as_on_a_gpu], ids=["CPU", "as on a GPU"])
 
 
 def found(heatmap, sizes=None, detect=detect, **changes):
@@ -50,6 +54,14 @@ def found(heatmap, sizes=None, detect=detect, **changes):
     assert (detections.scores[0, count:] == 0).all()
     xy, scores = detections.xy[0, :count].tolist(), detections.scores[0, :count].tolist()
     return [(x, y, score) for (x, y), score in zip(xy, scores, strict=True)]
+
+
+def suppressed(heatmap, radius, detect):
+    """A heatmap, (H, W), in which all pixels are 0 but those that are detected."""
+    kept = np.zeros_like(heatmap)
+    for x, y, score in found(heatmap, nms_radius=radius, detect=detect):
+        kept[int(y), int(x)] = score
+    return kept
 
 
 def random_heatmap(height, width, seed, levels=None):
@@ -82,32 +94,29 @@ def test_the_heatmap_of_half_precision_logits_is_float32():
 # Non-maximum suppression
 
 
-@BOTH_SUPPRESS
+@BOTH_DETECT
 @pytest.mark.parametrize("radius", [0, 1, 2, 4, 7])
 @pytest.mark.parametrize("levels", [None, 2, 5, 40], ids="levels={}".format)
-def test_suppression_equals_greedy_suppression_on_random_heatmaps(suppress, radius, levels):
-    for seed in range(5):
-        scores = np.stack([random_heatmap(31, 45, 2 * seed + b, levels) for b in range(2)])
-        kept = suppress(torch.from_numpy(scores), radius).numpy()
-        for b in range(2):
-            np.testing.assert_array_equal(kept[b], slow.suppress(scores[b], radius))
+def test_suppression_equals_greedy_suppression_on_random_heatmaps(detect, radius, levels):
+    for seed in range(10):
+        scores = random_heatmap(31, 45, seed, levels)
+        np.testing.assert_array_equal(suppressed(scores, radius, detect), slow.suppress(scores, radius))
 
 
-@BOTH_SUPPRESS
+@BOTH_DETECT
 @given(
     levels=hnp.arrays(np.uint8, st.tuples(st.integers(1, 14), st.integers(1, 14)), elements=st.integers(0, 4)),
     radius=st.integers(0, 5),
 )
-def test_suppression_equals_greedy_suppression_on_plateaus_and_ties(suppress, levels, radius):
+def test_suppression_equals_greedy_suppression_on_plateaus_and_ties(detect, levels, radius):
     scores = levels.astype(np.float32) / 4
-    kept = suppress(torch.from_numpy(scores)[None], radius)[0].numpy()
-    np.testing.assert_array_equal(kept, slow.suppress(scores, radius))
+    np.testing.assert_array_equal(suppressed(scores, radius, detect), slow.suppress(scores, radius))
 
 
 RAMP = np.arange(1, 26 * 26 + 1, dtype=np.float32).reshape(26, 26)
 
 
-@BOTH_SUPPRESS
+@BOTH_DETECT
 @pytest.mark.parametrize(
     "scores",
     [
@@ -120,22 +129,21 @@ RAMP = np.arange(1, 26 * 26 + 1, dtype=np.float32).reshape(26, 26)
     ],
     ids=["one plateau", "rising", "falling", "serpentine", "empty", "smallest floats"],
 )
-def test_suppression_equals_greedy_suppression_where_chains_are_longest(suppress, scores):
-    kept = suppress(torch.from_numpy(scores)[None], 3)[0].numpy()
-    np.testing.assert_array_equal(kept, slow.suppress(scores, 3))
+def test_suppression_equals_greedy_suppression_where_chains_are_longest(detect, scores):
+    np.testing.assert_array_equal(suppressed(scores, 3, detect), slow.suppress(scores, 3))
 
 
-@BOTH_SUPPRESS
-def test_a_suppressed_pixel_does_not_suppress(suppress):
+@BOTH_DETECT
+def test_a_suppressed_pixel_does_not_suppress(detect):
     # A single max-pool would lose the third: the second, which beats it, is itself beaten.
-    scores = torch.tensor([[[0.9, 0.0, 0.8, 0.0, 0.7]]])
-    assert suppress(scores, 2).tolist() == [[[pytest.approx(0.9), 0, 0, 0, pytest.approx(0.7)]]]
+    points = found([[0.9, 0.0, 0.8, 0.0, 0.7]], nms_radius=2, detect=detect)
+    assert points == [(0, 0, pytest.approx(0.9)), (4, 0, pytest.approx(0.7))]
 
 
-@BOTH_SUPPRESS
-def test_suppression_is_deterministic(suppress):
-    scores = torch.from_numpy(random_heatmap(120, 160, 0, levels=9))[None]
-    assert all(torch.equal(suppress(scores, 4), suppress(scores, 4)) for _ in range(5))
+@BOTH_DETECT
+def test_suppression_is_deterministic(detect):
+    scores = random_heatmap(120, 160, 0, levels=9)
+    assert all(found(scores, nms_radius=4, detect=detect) == found(scores, nms_radius=4, detect=detect) for _ in "123")
 
 
 @BOTH_DETECT

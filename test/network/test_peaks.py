@@ -10,15 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import slow
-from superpoint_ros.network.dense_peaks import (
-    flat_dense,
-    strongest_dense,
-    strongest_in_rounds,
-    suppress_dense,
-    unique_keys,
-)
+from superpoint_ros.network.dense_peaks import flat_dense, room, strongest_dense, strongest_in_rounds
 from superpoint_ros.network.descriptors import sample_descriptors
-from superpoint_ros.network.heatmap import DetectionSettings, flat, heatmap_from_logits, strongest_each, suppress
+from superpoint_ros.network.heatmap import DetectionSettings, flat, heatmap_from_logits, strongest_each
 from superpoint_ros.network.peaks import cells_of, heatmap_of, sample, strongest_peaks
 
 
@@ -27,19 +21,16 @@ def random_maps(levels, shape=(2, 40, 56)):
     return random if levels is None else (random * levels).floor() / levels
 
 
-@pytest.mark.parametrize("radius", [0, 1, 4, 7])
-@pytest.mark.parametrize("levels", [None, 2, 40])
-def test_rounds_over_whole_maps_suppress_as_sorting_does(radius, levels):
-    scores = random_maps(levels)
-    kept = suppress_dense(scores, radius)
-    assert torch.equal(kept, suppress(scores, radius))
-    np.testing.assert_array_equal(kept[0].numpy(), slow.suppress(scores[0].numpy(), radius))
-
-
 @pytest.mark.parametrize("side", [255, 257])
 def test_more_candidates_than_sixteen_bits_count_are_suppressed_alike(side):
     scores = random_maps(None, (1, side, side)) + 0.1
-    assert torch.equal(suppress_dense(scores, 4), suppress(scores, 4))
+    sizes, choice = torch.tensor([[side, side]]), (0.0, 4, 0, 5000)
+    (xy, strengths), (other_xy, others) = (
+        strongest_dense(scores, sizes, *choice),
+        strongest_each(scores, sizes, *choice),
+    )
+    assert torch.equal(strengths, others)
+    assert torch.equal(xy[strengths > 0], other_xy[others > 0])
 
 
 @pytest.mark.parametrize("border", [0, 5])
@@ -59,11 +50,30 @@ CHAIN = torch.arange(64, 0, -1).float()[None, None] / 64
 
 def test_rounds_that_do_not_suffice_are_reported_for_the_picture_that_needs_more():
     scores = torch.cat([CHAIN, (CHAIN > 0.99).float()])
-    sizes, choice = torch.tensor([[1, 64]] * 2), (0.0, 1, 0, 64)
-    for rounds, unfinished in ((8, [True, False]), (31, [True, False]), (32, [False, False])):
-        _, strengths, reported = strongest_in_rounds(scores, sizes, *choice, rounds)
-        assert reported.tolist() == unfinished
-        assert (strengths > 0).sum(dim=1).tolist() == [rounds, 1]
+    for rounds, undecided in ((8, [(64 - 16) / 64, 0]), (31, [2 / 64, 0]), (32, [0, 0])):
+        peaks = strongest_in_rounds(scores, None, 1, 64, rounds)
+        assert peaks.undecided.tolist() == undecided
+        assert (peaks.scores > 0).sum(dim=1).tolist() == [rounds, 1]
+        assert peaks.unfinished(64) == (rounds < 32)
+
+
+def test_what_is_undecided_does_not_matter_if_it_is_weaker_than_all_that_are_asked_for():
+    eight = strongest_in_rounds(CHAIN, None, 1, 64, rounds=8)
+    assert not eight.unfinished(8)
+    assert eight.unfinished(9)
+    assert eight.scores[0, :8].tolist() == CHAIN[0, 0, :16:2].tolist()
+
+
+def test_an_undecided_pixel_as_strong_as_the_weakest_keypoint_may_come_before_it():
+    # the second of the chain, in an earlier row, equals the last keypoint that is asked for
+    scores = torch.zeros(1, 9, 9)
+    scores[0, 0, :3] = torch.tensor([0.9, 0.8, 0.5])
+    scores[0, 8, 8] = 0.5
+    once = strongest_in_rounds(scores, None, 1, 2, rounds=1)
+    assert once.scores.tolist() == [[pytest.approx(0.9), 0.5]]
+    assert once.unfinished(2)
+    xy, _ = strongest_dense(scores, torch.tensor([[9, 9]]), 0.0, 1, 0, 2)
+    assert xy.tolist() == [[[0, 0], [2, 0]]]
 
 
 def test_more_rounds_are_gone_through_until_all_is_decided():
@@ -71,22 +81,20 @@ def test_more_rounds_are_gone_through_until_all_is_decided():
     assert xy[0, :32, 0].tolist() == list(range(0, 64, 2))
     assert scores[0, :32].tolist() == CHAIN[0, 0, ::2].tolist()
     assert not scores[0, 32:].any()
-    assert suppress_dense(CHAIN, 1)[0, 0].nonzero()[:, 0].tolist() == list(range(0, 64, 2))
 
 
-def test_keys_sort_as_the_scores_do_and_of_equals_the_first_pixel_first():
-    tiny = torch.finfo(torch.float32).tiny
-    scores = torch.tensor([0.5, 0.0, 0.5, tiny, 1.0, 0.5 + 2**-24, tiny / 4, 0.5]).reshape(1, 2, 4)
-    keys = unique_keys(scores).flatten()
-    assert keys.argsort(descending=True, stable=True).tolist() == [4, 5, 0, 2, 7, 3, 6, 1]
-    assert keys[1] == 0
-    assert len(set(keys.tolist())) == 8
+@pytest.mark.parametrize("shape", [(1, 1), (5, 16), (16, 24), (17, 41)])
+@pytest.mark.parametrize("radius", [0, 1, 4])
+def test_there_are_never_more_keypoints_than_there_is_room(shape, radius):
+    everything = strongest_in_rounds(torch.ones(1, *shape), None, radius, 10_000, rounds=50)
+    assert everything.scores.shape[1] == room(shape, radius)
+    assert (everything.scores > 0).all()  # on a plateau all are taken
 
 
 def test_both_find_the_same_blank_areas():
     image = torch.zeros((2, 40, 56), dtype=torch.uint8)
     image[0, 10, 20], image[1, 30:, 30:] = 9, 255
-    assert torch.equal(flat(image), flat_dense(image))
+    assert torch.equal(flat(image), flat_dense(image, torch.ones_like(image, dtype=torch.bool)))
 
 
 def slowly(heatmap, threshold, radius, border, limit):

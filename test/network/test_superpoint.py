@@ -76,23 +76,6 @@ def test_magicpoint_has_logits_and_no_descriptors(random_checkpoint, image):
     assert not any("D" in name for name in model.state_dict())
 
 
-@KINDS
-@torch.no_grad()
-def test_with_a_mask_a_picture_in_a_larger_batch_equals_itself_alone(random_checkpoint, image, options):
-    model = random_checkpoint(**options).build()
-    valid = torch.ones_like(image)
-    valid[1, :, 24:] = 0
-    valid[1, :, :, 32:] = 0
-    alone = model(image[1:, :, :24, :32])
-    masked = model(image * valid, valid)
-    unmasked = model(image * valid)
-    for got, without_mask, expected in zip(masked, unmasked, alone, strict=True):
-        torch.testing.assert_close(got[1:, :, :3, :4], expected, rtol=1e-4, atol=1e-5)
-        assert not torch.allclose(without_mask[1:, :, :3, :4], expected, rtol=1e-2, atol=1e-2)
-    for got, expected in zip(masked, model(image), strict=True):
-        torch.testing.assert_close(got[:1], expected[:1], rtol=1e-4, atol=1e-5)
-
-
 @torch.no_grad()
 def test_folding_the_head_norms_changes_outputs_by_rounding_only(random_checkpoint, image):
     checkpoint = random_checkpoint(batch_norm=True)

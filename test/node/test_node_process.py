@@ -20,7 +20,7 @@ def start_node(ros_domain, tmp_path):
     """Start the node with arguments; returns the process and the file its output goes to."""
     processes = []
 
-    def start(*arguments):
+    def start(*arguments, program=("-m", "superpoint_ros.node")):
         output = tmp_path / f"node{len(processes)}.txt"
         environment = {
             **os.environ,
@@ -29,7 +29,7 @@ def start_node(ros_domain, tmp_path):
         }
         with output.open("wb") as file:
             process = subprocess.Popen(
-                [sys.executable, "-m", "superpoint_ros.node", "--ros-args", *arguments],
+                [sys.executable, *program, "--ros-args", *arguments],
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 env=environment,
@@ -94,6 +94,33 @@ def test_a_node_that_cannot_start_says_why_and_exits_with_1(start_node, argument
     assert process.wait(timeout=300) == 1
     assert sentence in output.read_text()
     assert "Traceback" not in output.read_text()
+
+
+LOST = """
+import sys
+from superpoint_ros.features.extractor import Extractor
+from superpoint_ros.network.engines.devices import DeviceLost
+from superpoint_ros.node.__main__ import main
+
+def lost(self, pictures, masks):
+    raise DeviceLost("GPU cuda:0 answers no more after an error: CUDA error: an illegal memory access")
+
+Extractor.__call__ = lambda self, image, extract=Extractor.batch: extract(self, [image])[0]
+Extractor.batch = lost
+sys.exit(main())
+"""
+
+
+def test_a_gpu_that_answers_no_more_ends_the_process_with_a_sentence_and_1(robot, start_node):
+    process, output = start_node(program=("-c", LOST))
+    robot.spin_until(robot.camera.get_subscription_count, "the node to listen")
+    robot.spin_until(
+        lambda: robot.camera.publish(image_message(photograph())) or process.poll() is not None, "the process to end"
+    )
+    assert process.returncode == 1
+    said = output.read_text()
+    assert said.count("The node ends: GPU cuda:0 answers no more after an error: CUDA error: an illegal memory") == 1
+    assert "Traceback" not in said
 
 
 def test_without_autostart_a_lifecycle_manager_brings_the_node_up(robot, start_node):

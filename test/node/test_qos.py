@@ -185,7 +185,7 @@ def test_cuda_that_was_asked_for_and_is_not_there_is_in_the_diagnostics(robot, m
     node = robot.add_node(device="cuda")
     assert node.start()
     robot.spin_until(lambda: robot.diagnostics and robot.diagnostics[-1].status[0].level == b"\x01", "a warning")
-    assert robot.diagnostics[-1].status[0].message == "runs on the CPU though device is 'cuda'"
+    assert robot.diagnostics[-1].status[0].message == ("runs on the CPU though device is 'cuda': there is no CUDA GPU")
 
 
 # The clock

@@ -506,6 +506,47 @@ def test_cuda_that_is_not_there_falls_back_to_the_cpu(robot, monkeypatch):
     assert node._extractor.device == "cpu"
 
 
+@pytest.mark.parametrize("device, engine", [("auto", "auto"), ("cuda:0", "cudagraph")])
+def test_a_gpu_that_cannot_be_used_falls_back_to_the_cpu_and_the_diagnostics_say_why(
+    robot, monkeypatch, device, engine
+):
+    import torch
+
+    from superpoint_ros.network.engines import choice
+    from superpoint_ros.network.engines.devices import DeviceUnusable
+
+    def unusable(device):
+        raise DeviceUnusable(f"GPU {device} cannot be used: CUDA error: no kernel image is available")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(choice, "require_usable", unusable)
+    node = robot.add_node(device=device, engine=engine)
+    assert node.start()
+    assert node._extractor.device == "cpu"
+    expected = f"runs on the CPU though device is '{device}': GPU cuda:0 cannot be used: CUDA error: no kernel image"
+    robot.spin_until(
+        lambda: robot.diagnostics and robot.diagnostics[-1].status[0].message.startswith(expected), "the warning"
+    )
+    assert robot.diagnostics[-1].status[0].level == b"\x01"
+
+
+def test_a_gpu_prepares_for_all_cameras_at_the_first_image_of_a_size_and_says_how_long_it_took(
+    robot, active, monkeypatch
+):
+    from rclpy.impl.rcutils_logger import RcutilsLogger
+
+    asked, said = [], []
+    monkeypatch.setattr(RcutilsLogger, "info", lambda self, sentence, **_: said.append(sentence))
+    active._extractor.prepare = lambda size, count: asked.append((size, count)) or 2.5 * (len(asked) == 1)
+    for stamp in (1, 2):
+        robot.show(image_message(photograph(), stamp=stamp))
+    assert asked == [((240, 320), 1)] * 2
+    assert [sentence for sentence in said if "prepared" in sentence] == [
+        "cpu was prepared for up to 1 picture(s) of 320×240 at a time in 2.5 s."
+    ]
+
+
 def call(robot, service_type, name, **request):
     """Call a service of the node; returns its response."""
     client = robot.client.create_client(service_type, name)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from superpoint_ros.network.peaks import greedy_peaks
+from superpoint_ros.network.peaks import strongest_peaks
 from superpoint_ros.network.superpoint import CELL
 
 DUSTBIN = CELL * CELL
@@ -61,7 +61,8 @@ def uncrowded(
     owner = np.full(size[0] * size[1], -1, np.intp)
     owner[pixels[order]] = order
     strongest.ravel()[pixels[order]] = np.maximum(scores[order], np.finfo(np.float32).tiny)
-    return np.sort(owner[greedy_peaks(strongest, 0, radius)])
+    kept, _ = strongest_peaks(strongest, 0.0, radius, 0, max(len(points), 1))
+    return np.sort(owner[kept[:, 1] * size[1] + kept[:, 0]])
 
 
 def cell_mask(valid: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -2,24 +2,30 @@
 
 "auto" on the CPU takes the first that is installed of ncnn, OpenVINO and ONNX Runtime, in the order
 of their measured speed, else torch. On CUDA it takes the CUDA graph in half precision, then in
-float32; TensorRT, which takes minutes to prepare for each new picture size, only if it is asked for.
-Whatever is taken must first agree with torch in float32 on a built-in picture; one that does not, or
-fails to load, is left with one line of warning, and the next is tried.
+float32; TensorRT, which takes minutes to prepare for each new picture size, only if it is asked for;
+and the CPU for as long as the GPU lacks memory. Whatever is taken must first agree with torch in
+float32 on a built-in picture; one that does not, or fails to load, is left with one line of warning,
+and the next is tried.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 
 import torch
 
 from superpoint_ros.network.checkpoint import Checkpoint
 from superpoint_ros.network.engines.cpu_engine import PACKAGES, CpuEngine
-from superpoint_ros.network.engines.cuda_engine import CudaEngine, load_tensorrt
-from superpoint_ros.network.engines.engine import PRECISIONS, TorchEngine, require_descriptors
-from superpoint_ros.network.engines.parity import Engine, check
+from superpoint_ros.network.engines.devices import DeviceUnusable, first_line, require_usable
+from superpoint_ros.network.engines.engine import PRECISIONS, require_descriptors
+from superpoint_ros.network.engines.graphs import GraphCapture
+from superpoint_ros.network.engines.onnx_networks import load_tensorrt
+from superpoint_ros.network.engines.parity import Engine, built_in_extraction, check
+from superpoint_ros.network.engines.shelter import ShelteredEngine
+from superpoint_ros.network.engines.torch_engine import TorchEngine
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +43,7 @@ def make_engine(checkpoint: Checkpoint, device: torch.device, engine: str = "aut
     precision  "auto", "float32", or "float16" (CUDA only)
 
     Raises ValueError for a combination that cannot be, RuntimeError naming the package that an
-    engine asked for needs.
+    engine asked for needs, DeviceUnusable with the reason for a GPU that does not run the network.
     """
     require_descriptors(checkpoint)
     if precision not in PRECISIONS:
@@ -48,13 +54,13 @@ def make_engine(checkpoint: Checkpoint, device: torch.device, engine: str = "aut
         raise ValueError(f"engine '{engine}' needs a CUDA device; the CPU has auto, torch and {', '.join(PACKAGES)}")
     if precision == "float16":
         raise ValueError("precision 'float16' needs a CUDA device; the CPU runs float32")
+    reference = CpuEngine("torch", checkpoint)
     if engine == "torch":
-        return TorchEngine(checkpoint, device)
+        return reference
     if engine != "auto":
         _require(engine)
     names = [name for name in PACKAGES if installed(name)] if engine == "auto" else [engine]
-    candidates = [_maker(name, checkpoint) for name in names]
-    return agreeing(candidates, TorchEngine(checkpoint, device))
+    return agreeing([partial(CpuEngine, name, checkpoint) for name in names], reference)
 
 
 def agreeing(candidates: list[Callable[[], Engine]], reference: Engine) -> Engine:
@@ -98,11 +104,19 @@ def _make_on_cuda(checkpoint: Checkpoint, device: torch.device, engine: str, pre
         if engine == "torch":
             return lambda: TorchEngine(checkpoint, device, name)
         if engine == "tensorrt":
-            return lambda: CudaEngine(checkpoint, device, name, engine, network=load_tensorrt(checkpoint, device, name))
-        return lambda: CudaEngine(checkpoint, device, name)
+            return lambda: TorchEngine(checkpoint, device, name, engine, load_tensorrt(checkpoint, device, name))
+        return lambda: TorchEngine(checkpoint, device, name, "cudagraph", captures=partial(GraphCapture, device))
 
     names = ("float16", "float32") if precision == "auto" else (precision,)
-    return agreeing([maker(name) for name in names], TorchEngine(checkpoint, device, "float32"))
+    require_usable(device)
+    reference = TorchEngine(checkpoint, device, "float32")
+    try:
+        built_in_extraction(reference)
+    except Exception as error:  # a library that does not load, or was not built for this GPU
+        raise DeviceUnusable(f"GPU {device} does not run the network: {first_line(error)}") from error
+    made = agreeing([maker(name) for name in names], reference)
+    assert isinstance(made, TorchEngine)
+    return ShelteredEngine(made, lambda: make_engine(checkpoint, torch.device("cpu")))
 
 
 def _require(name: str) -> None:
@@ -127,7 +141,3 @@ def _require_tensorrt() -> None:
             "engine 'tensorrt' needs the packages onnx and onnxruntime-gpu and the TensorRT libraries: "
             f"ONNX Runtime has {', '.join(providers) or 'not been installed'}"
         )
-
-
-def _maker(name: str, checkpoint: Checkpoint) -> Callable[[], Engine]:
-    return lambda: CpuEngine(name, checkpoint)

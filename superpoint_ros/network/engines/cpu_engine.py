@@ -1,4 +1,4 @@
-"""Engines that run the network on the CPU outside of torch, and everything after it in numpy."""
+"""Engines that run the network on the CPU, one picture at a time, and everything after it in numpy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from superpoint_ros.network.checkpoint import Checkpoint
 from superpoint_ros.network.engines.engine import Extraction, Masks, require_descriptors
 from superpoint_ros.network.engines.onnx_file import cached_onnx
 from superpoint_ros.network.heatmap import DetectionSettings, refine
-from superpoint_ros.network.peaks import FLAT_RADIUS, blank, sample, strongest_peaks
+from superpoint_ros.network.peaks import FLAT_RADIUS, blank, cells_of, heatmap_of, sample, strongest_peaks
+from superpoint_ros.network.superpoint import fold_norms
 
 Map = NDArray[np.float32]
 Network = Callable[[NDArray[np.uint8]], tuple[Map, Map]]
@@ -29,7 +30,7 @@ PACKAGES = {
 class CpuEngine:
     """A network that takes a picture at a time, and its outputs made keypoints.
 
-    name        one of `PACKAGES`
+    name        one of `PACKAGES`, or "torch"
     checkpoint  the weights
 
     Raises ImportError naming the package that is missing.
@@ -51,7 +52,7 @@ class CpuEngine:
         settings: DetectionSettings,
         masks: Masks = None,
     ) -> list[Extraction]:
-        """As `TorchEngine.__call__`; a picture's result never depends on the others'."""
+        """As `torch_engine.TorchEngine.__call__`; a picture's result never depends on the others'."""
         masks = [None] * len(pictures) if masks is None else masks
         return [self._extract(*one, settings) for one in zip(pictures, sizes, masks, strict=True)]
 
@@ -92,6 +93,8 @@ class CpuEngine:
 
 def load_network(name: str, checkpoint: Checkpoint, threads: int) -> Network:
     """The bare network of an engine. Raises ImportError where a package is missing."""
+    if name == "torch":
+        return _TorchOnCpu(checkpoint)
     if name == "ncnn":
         from superpoint_ros.network.engines.ncnn_network import NcnnNetwork
 
@@ -102,3 +105,16 @@ def load_network(name: str, checkpoint: Checkpoint, threads: int) -> Network:
     if name == "onnxruntime":
         return onnx_networks.OnnxRuntimeNetwork(content, threads)
     return onnx_networks.OpenVinoNetwork(content, threads)
+
+
+class _TorchOnCpu:
+    """`SuperPoint` itself, where nothing faster is installed, and as what the others must agree with."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        # channels_last: 117 ms instead of 161 at 320×240 on two CPU cores
+        self._model = fold_norms(checkpoint.build()).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def __call__(self, picture: NDArray[np.uint8]) -> tuple[Map, Map]:
+        image = torch.from_numpy(picture)[None, None].float().contiguous(memory_format=torch.channels_last) / 255
+        logits, dense = self._model(image)
+        return heatmap_of(logits[0].contiguous().numpy()), cells_of(dense[0].contiguous().numpy())

@@ -13,6 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from superpoint_ros.network.checkpoint import Checkpoint
+from superpoint_ros.network.engines.cache import cache_folder, checkpoint_key
+from superpoint_ros.network.engines.onnx_file import cached_onnx
 from superpoint_ros.network.peaks import cells_of, heatmap_of
 from superpoint_ros.network.superpoint import CELL
 
@@ -52,10 +55,9 @@ class OnnxRuntimeOnDevice:
     device     where the pictures are
     providers  as `onnxruntime.InferenceSession` takes them; see `tensorrt_providers`
 
-    `CudaEngine`'s network: (B, 1, H, W) float32 in [0, 1] to logits and descriptors.
+    `dense_plan.Network`: (B, H, W) uint8 to logits and descriptors.
     """
 
-    dtype = torch.float32
     capturable = False
 
     def __init__(self, content: bytes, device: torch.device, providers: Sequence[Any]) -> None:
@@ -71,8 +73,8 @@ class OnnxRuntimeOnDevice:
             raise RuntimeError(f"ONNX Runtime does not load {names[0]}, only {self._session.get_providers()}")
         self._channels = {output.name: int(output.shape[1]) for output in self._session.get_outputs()}
 
-    def __call__(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        image = image.contiguous()
+    def __call__(self, grey: Tensor) -> tuple[Tensor, Tensor]:
+        image = grey[:, None].float() / 255
         batch, _, height, width = image.shape
         outputs = [
             torch.empty((batch, self._channels[name], height // CELL, width // CELL), device=self._device)
@@ -88,6 +90,15 @@ class OnnxRuntimeOnDevice:
         self._session.run_with_iobinding(binding)
         binding.synchronize_outputs()
         return outputs[0], outputs[1]
+
+
+def load_tensorrt(checkpoint: Checkpoint, device: torch.device, precision: str) -> OnnxRuntimeOnDevice:
+    """The network in TensorRT by ONNX Runtime, which builds an engine, in minutes, at each new shape's first run."""
+    folder = cache_folder() / "tensorrt" / checkpoint_key(checkpoint)
+    folder.mkdir(parents=True, exist_ok=True)
+    return OnnxRuntimeOnDevice(
+        cached_onnx(checkpoint), device, tensorrt_providers(device, precision == "float16", folder)
+    )
 
 
 def tensorrt_providers(device: torch.device, half: bool, folder: Path) -> list[Any]:

@@ -17,11 +17,16 @@ SETTINGS = DetectionSettings(max_keypoints=512)
 
 
 class Engine(Protocol):
-    """What runs the network: `TorchEngine` and its like."""
+    """What runs the network: `TorchEngine`, `CpuEngine` and their like."""
 
-    name: str
-    precision: str
-    device: torch.device
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def precision(self) -> str: ...
+
+    @property
+    def device(self) -> torch.device: ...
 
     def __call__(
         self,
@@ -65,10 +70,14 @@ def compare(reference: Extraction, found: Extraction, radius: float) -> Parity:
 
 def check(engine: Engine, reference: Engine, radius: float) -> Parity:
     """Compare two engines on the built-in picture."""
+    return compare(built_in_extraction(reference), built_in_extraction(engine), radius)
+
+
+def built_in_extraction(engine: Engine) -> Extraction:
+    """What an engine finds in the built-in picture."""
     picture = built_in_picture()
-    arguments = ([picture], [picture.shape], SETTINGS)
-    [expected], [found] = reference(*arguments), engine(*arguments)
-    return compare(expected, found, radius)
+    [found] = engine([picture], [(picture.shape[0], picture.shape[1])], SETTINGS)
+    return found
 
 
 def built_in_picture(size: tuple[int, int] = (120, 160), seed: int = 0) -> NDArray[np.uint8]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import platform
@@ -82,11 +81,11 @@ def measure_all(
     from superpoint_ros.network.checkpoint import load_checkpoint
     from superpoint_ros.network.engines.choice import installed, make_engine
     from superpoint_ros.network.engines.cpu_engine import PACKAGES
-    from superpoint_ros.network.engines.engine import choose_device
+    from superpoint_ros.network.engines.devices import choose_device
     from superpoint_ros.network.engines.parity import Engine
+    from superpoint_ros.network.engines.torch_network import TorchNetwork
     from superpoint_ros.network.heatmap import DetectionSettings
     from superpoint_ros.network.named_weights import SHORT_NAMES, packaged_weights
-    from superpoint_ros.network.superpoint import fold_norms
     from superpoint_ros.tools.bench import measure
     from superpoint_ros.tools.bench.reference import Reference
 
@@ -131,15 +130,15 @@ def measure_all(
                 )
             click.echo(f"{'floor':22}{_name(size):>10}{batch:6}{floor * batch:9.1f}")
             report["whole"].append({"engine": "floor", "size": size, "batch": batch, "wall": floor})
-    single = fold_norms(checkpoint.build()).to(device)
-    single = single.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    half = copy.deepcopy(single).half()
+    networks: dict[str, TorchNetwork] = {}
+    if device.type != "cpu":
+        precisions = {"float32": torch.float32, "float16": torch.float16}
+        networks = {name: TorchNetwork(checkpoint, device, dtype) for name, dtype in precisions.items()}
     click.echo(f"\n{'stages, wall ms':22}{'size':>10}")
     everyone: list[Engine | Reference] = [reference, *engines]
     for size in sizes:
         for engine in everyone:
-            model = half if engine.precision == "float16" else single
-            taken = measure.stages(engine, model, size, rounds, settings)
+            taken = measure.stages(engine, networks.get(engine.precision), size, rounds, settings)
             name = f"{engine.name} {engine.precision}"
             report["stages"].append({"engine": name, "size": size, **taken})
             parts = "  ".join(f"{stage} {value:.2f}" for stage, value in taken.items())

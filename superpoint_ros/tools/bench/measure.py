@@ -22,9 +22,10 @@ from superpoint_ros.network.checkpoint import Checkpoint
 from superpoint_ros.network.descriptors import sample_descriptors
 from superpoint_ros.network.engines.cpu_engine import CpuEngine
 from superpoint_ros.network.engines.parity import Engine, built_in_picture, compare
+from superpoint_ros.network.engines.torch_network import TorchNetwork
 from superpoint_ros.network.heatmap import DetectionSettings, detect, flat, heatmap_from_logits
 from superpoint_ros.network.peaks import sample
-from superpoint_ros.network.superpoint import CELL, SuperPoint
+from superpoint_ros.network.superpoint import CELL
 from superpoint_ros.tools.bench.reference import Reference
 
 SETTLED = 0.02
@@ -88,14 +89,14 @@ def compare_engines(
 
 def stages(
     engine: Engine | Reference,
-    model: SuperPoint,
+    network: TorchNetwork | None,
     size: tuple[int, int],
     rounds: int,
     settings: DetectionSettings,
 ) -> dict[str, float]:
     """Median milliseconds of each step on one picture, synchronised between steps.
 
-    model  the network of a torch engine, on its device
+    network  of an engine on a GPU, whose steps are run one by one
     """
     picture = built_in_picture(size)
     taken: dict[str, list[float]] = {}
@@ -106,8 +107,8 @@ def stages(
                 _reference_stages(engine, picture, settings, watch)
             elif isinstance(engine, CpuEngine):
                 _cpu_stages(engine, picture, settings, watch)
-            else:
-                _our_stages(engine, model, picture, settings, watch)
+            elif network is not None:
+                _gpu_stages(engine.device, network, picture, settings, watch)
     return {name: float(np.median(values[1:]) * 1e3) for name, values in taken.items()}
 
 
@@ -156,18 +157,17 @@ def _cpu_stages(
     watch("sampling")
 
 
-def _our_stages(
-    engine: Engine,
-    model: SuperPoint,
+def _gpu_stages(
+    device: torch.device,
+    network: TorchNetwork,
     picture: NDArray[np.uint8],
     settings: DetectionSettings,
     watch: _Stopwatch,
 ) -> None:
-    grey = torch.from_numpy(picture)[None].to(engine.device)
-    extent = torch.tensor([picture.shape], device=engine.device)
+    grey = torch.from_numpy(picture)[None].to(device)
+    extent = torch.tensor([picture.shape], device=device)
     watch("upload")
-    image = (grey[:, None].to(next(model.parameters()).dtype) / 255).contiguous(memory_format=torch.channels_last)
-    logits, dense = model(image)
+    logits, dense = network(grey)
     watch("network")
     heatmap = heatmap_from_logits(logits).masked_fill_(flat(grey, extent), 0)
     found = detect(heatmap, extent, settings)
@@ -191,7 +191,7 @@ def matching_times(engine: Engine, count: int, rounds: int) -> dict[str, float]:
     second = cv2.warpPerspective(first, MOTION, (size[1], size[0])).astype(np.uint8)
     settings = DetectionSettings(max_keypoints=count, detection_threshold=0.0005)
     found = engine([first, second], [size, size], settings)
-    f0, f1 = (Features(one.xy, one.scores, one.descriptors, size, one.resident) for one in found)
+    f0, f1 = (Features(one.xy, one.scores, one.descriptors, size) for one in found)
     matches = match(f0, f1)
     d0, d1 = (torch.from_numpy(f.descriptors) for f in (f0, f1))
     product, levels = torch.empty(len(f0), len(f1)), levels_for(f0, first)

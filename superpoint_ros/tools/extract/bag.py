@@ -19,6 +19,7 @@ from superpoint_ros.bags.reader import BagReader
 from superpoint_ros.features.extractor import Extractor, Features
 from superpoint_ros.features.rectification import rectify
 from superpoint_ros.frontend.tracker import Motion
+from superpoint_ros.network.engines.devices import DeviceLost
 from superpoint_ros.tools.extract.background import Behind, ahead
 from superpoint_ros.tools.extract.input import Camera, Images, Picture, choose_cameras
 from superpoint_ros.tools.extract.motion import Motions
@@ -102,7 +103,7 @@ class Work:
         self._batch = batch
         self._past = past
         self._progress = progress
-        self._motions = Motions(cameras, self._values)
+        self._motions = Motions(cameras, self._values, extractor.device)
         self._seen: Counter[Camera] = Counter()
         self._faults: dict[tuple[str, str], tuple[int, str]] = {}
         self._last = 0.0
@@ -245,6 +246,8 @@ class Work:
         try:
             results = self._extractor.batch([each.pixels for each in pictures], [each.mask for each in pictures])
             return {index: found for (index, _), found in zip(frames, results, strict=True)}
+        except DeviceLost:
+            raise  # so would all others
         except Exception as error:
             # one that is too large must not cost the rest
             if len(frames) > 1:
@@ -289,6 +292,8 @@ class Work:
         """What comes beside the features, which are kept if it fails."""
         try:
             return work()
+        except DeviceLost:
+            raise
         except Exception as error:
             self._fault(kind, frame.camera.topic, f"{type(error).__name__}: {sentence(error)}")
             return None

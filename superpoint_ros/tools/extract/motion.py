@@ -21,13 +21,16 @@ class Motions:
     """What happened from image to image: many at a time where each depends on two images only, within a `with` block.
 
     With keyframes or tracks it depends on all that went before, so one comes after the other.
+
+    device  as `Tracker` has it
     """
 
-    def __init__(self, cameras: Sequence[Camera], values: Parameters) -> None:
+    def __init__(self, cameras: Sequence[Camera], values: Parameters, device: str = "cpu") -> None:
+        self._device = device
         self._arguments = values.tracking()
         self._wanted = values.publish_matches or values.publish_homography or values.tracks
         self._independent = values.reference == "previous" and not values.tracks
-        self._trackers = {camera: Tracker() for camera in cameras}
+        self._trackers = {camera: Tracker(device) for camera in cameras}
         self._refine, self._positions = values.refine, values.publish_matches
         self._previous: dict[Camera, Frame] = {}
         threads = max(1, min(MATCHERS, torch.get_num_threads() - 1)) if self._independent else 1
@@ -49,7 +52,7 @@ class Motions:
         return self._pool.submit(self._between, previous, frame)
 
     def _between(self, previous: Frame | None, current: Frame) -> Motion:
-        tracker = Tracker()
+        tracker = Tracker(self._device)
         if previous is not None:
             self._advance(tracker, previous)
         return self._advance(tracker, current)

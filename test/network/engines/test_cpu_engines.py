@@ -13,7 +13,6 @@ from superpoint_ros.network.checkpoint import DEFAULT_WEIGHTS, load_checkpoint
 from superpoint_ros.network.engines import cache, choice
 from superpoint_ros.network.engines.choice import agreeing, installed, make_engine
 from superpoint_ros.network.engines.cpu_engine import PACKAGES, CpuEngine, load_network
-from superpoint_ros.network.engines.engine import TorchEngine
 from superpoint_ros.network.engines.parity import built_in_picture, check, compare
 from superpoint_ros.network.heatmap import DetectionSettings, heatmap_from_logits
 
@@ -80,7 +79,7 @@ def test_keypoints_are_those_of_torch(name, weights, changes):
     pictures = [built_in_picture((120, 160)), built_in_picture((96, 104), seed=1)]
     sizes = [(120, 160), (90, 99)]
     found = CpuEngine(name, checkpoint)(pictures, sizes, settings)
-    for one, expected in zip(found, TorchEngine(checkpoint, CPU)(pictures, sizes, settings), strict=True):
+    for one, expected in zip(found, CpuEngine("torch", checkpoint)(pictures, sizes, settings), strict=True):
         parity = compare(expected, one, 0 if not settings.subpixel else 0.01)
         assert parity.holds(same=0.995, cosine=0.999)
         assert (np.diff(one.scores) <= 0).all()
@@ -151,7 +150,7 @@ class Failing:
 
 @pytest.fixture(scope="module")
 def reference():
-    return TorchEngine(load_checkpoint(DEFAULT_WEIGHTS), CPU)
+    return CpuEngine("torch", load_checkpoint(DEFAULT_WEIGHTS))
 
 
 def test_half_precision_that_agrees_is_used(reference):

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from superpoint_ros.features.extractor import Extractor, Features
 from superpoint_ros.network.checkpoint import Checkpoint, load_checkpoint
-from superpoint_ros.network.engines.engine import choose_device, pad_to_cells
+from superpoint_ros.network.engines.devices import choose_device
+from superpoint_ros.network.engines.engine import pad_to_cells
 from superpoint_ros.network.heatmap import DetectionSettings, detect, flat, heatmap_from_logits
 from superpoint_ros.network.named_weights import find_weights
 from superpoint_ros.network.superpoint import SuperPoint
@@ -205,7 +206,7 @@ def _suppress(
 ) -> NDArray[np.intp]:
     """Visit points best first, keep those that no kept one is near; in the border they don't count.
 
-    The same as `network.heatmap.suppress` on a picture of scores, but done as soon as enough are
+    The same as `network.heatmap.detect` on a picture of scores, but done as soon as enough are
     kept.
     """
     radius, kept = settings.nms_radius, list[int]()
