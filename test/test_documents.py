@@ -131,7 +131,8 @@ def place(tmp_path, monkeypatch):
     ):
         (folder / bag).parent.mkdir(exist_ok=True)
         write_bag(folder / bag, topics)
-    return folder
+    yield folder
+    shutil.rmtree(folder)  # 150 MB
 
 
 def write_bag(path: Path, topics: tuple[str, ...]) -> None:
