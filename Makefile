@@ -6,7 +6,8 @@
 # make bench  how fast weights and engines are on this machine, also in build/bench.json
 # make gpu    on a machine with a GPU: its tests, and docs/performance.md's table of it
 # make setup  only the set-up that the others need: .venv and the messages
-# make parameters  write the table of parameters into README.md and config/superpoint.yaml
+# make docs   the documentation site, in build/docs/index.html; a dead link in it is an error
+# make parameters  write the table of parameters into config/superpoint.yaml
 # make clean  remove everything that these made
 #
 # With a sourced ROS 2 (ROS_DISTRO is set) its packages are used and colcon builds ours; without,
@@ -66,7 +67,7 @@ unexport LD_LIBRARY_PATH _ROS_WHEELS_BOOTSTRAP_COMPLETE
 endif
 endif
 
-.PHONY: setup demo fuzz test lint soak bench gpu parameters clean FORCE
+.PHONY: setup demo fuzz test lint soak bench gpu docs parameters clean FORCE
 .DELETE_ON_ERROR:
 
 setup: $(BUILD)/installed
@@ -97,6 +98,11 @@ bench: setup
 
 gpu: setup
 	$(WITH_ROS) $(VENV)/bin/python docs/gpu_check.py $(GPU_ARGS)
+
+docs: $(VENV)/docs
+	rm -rf build/docs
+	$(VENV)/bin/python -m sphinx --quiet --fail-on-warning --keep-going docs build/docs
+	@echo 'build/docs/index.html'
 
 parameters: setup
 	$(WITH_ROS) $(VENV)/bin/python docs/write_parameters.py
@@ -132,6 +138,11 @@ $(VENV)/packages: pyproject.toml setup.py package.xml
 	    echo 'make setup: pip failed, its message is above; is the package index within reach?' >&2; \
 	    exit 1; }
 	@echo '$(PACKAGES_KEY)' > $@
+
+$(VENV)/docs: $(VENV)/packages
+	@echo 'Installing Sphinx into $(VENV).'
+	@$(PIP) install --quiet --no-build-isolation --editable '.[docs]'
+	@touch $@
 
 # Installed as links, so an edit is live; only a file that came or went needs another install.
 FILES := $(sort $(shell find superpoint_ros training launch config include \

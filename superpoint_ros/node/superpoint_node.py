@@ -56,7 +56,7 @@ def told(transition: Transition) -> Transition:
 
 
 class SuperPointNode(LifecycleNode):
-    """See README.md for topics and parameters; ValueError for a parameter that is not allowed.
+    """See docs/topics.md and docs/parameters.md; ValueError for a parameter that is not allowed.
 
     Spinning it raises DeviceLost, which it has logged, when its GPU answers no more.
 

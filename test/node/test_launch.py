@@ -25,7 +25,7 @@ from installation import program
 from robot import Robot, image_message, photograph, shifted
 
 LAUNCH = Path(__file__).parents[2] / "launch"
-README = LAUNCH.parent / "README.md"
+QUICK_START = LAUNCH.parent / "docs" / "quick_start.md"
 DOMAIN = 1 + (os.getpid() + 50) % 100
 OK = 0
 
@@ -45,13 +45,13 @@ def parameter_file(tmp_path_factory):
 
 @pytest.mark.parametrize("place", ["checkout", "installation"])
 @pytest.mark.parametrize("name", ["superpoint", "rig", "replay"])
-def test_the_arguments_are_described_and_those_that_readme_lists(name, place):
+def test_the_arguments_are_described_and_those_that_the_quick_start_lists(name, place):
     pytest.importorskip("ros2launch", reason="needs ROS 2's ros2launch")
     installed = ("superpoint_ros", f"{name}.launch.py")
     file = [LAUNCH / f"{name}.launch.py"] if place == "checkout" else installed
     command = [program("ros2"), "launch", *file, "--show-args"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
-    (row,) = (line for line in README.read_text().splitlines() if line.startswith(f"| `{name}.launch.py`"))
+    (row,) = (line for line in QUICK_START.read_text().splitlines() if line.startswith(f"| `{name}.launch.py`"))
     assert re.findall("^    '(.+)':$", shown, re.MULTILINE) == re.findall("`([a-z_]+)`", row)
     assert "no description given" not in shown
 

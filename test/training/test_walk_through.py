@@ -1,4 +1,4 @@
-"""docs/training.md's "Record a bag, adapt, deploy", word for word, on a small drive with a thermal camera."""
+"""docs/recipes/train_on_your_bags.md, word for word, on a small drive with a thermal camera."""
 
 import json
 import re
@@ -46,7 +46,7 @@ SMALL = {
 
 def commands() -> list[list[str]]:
     """The walk-through's own commands, without those of ROS."""
-    text = (ROOT / "docs" / "training.md").read_text().partition("## Record a bag, adapt, deploy")[2]
+    text = (ROOT / "docs" / "recipes" / "train_on_your_bags.md").read_text()
     block = re.search(r"^```sh\n(.*?)^```", text, re.M | re.S)
     assert block
     lines = block.group(1).replace("\\\n", " ").splitlines()
