@@ -12,7 +12,8 @@ import torch
 
 from superpoint_ros import Extractor, Features, match
 from superpoint_ros.network.checkpoint import Checkpoint, save_checkpoint
-from superpoint_ros.network.heatmap import DetectionSettings, suppress
+from superpoint_ros.network.heatmap import DetectionSettings
+from superpoint_ros.network.peaks import strongest_peaks
 from superpoint_ros.network.superpoint import Architecture, SuperPoint
 from superpoint_training.evaluation.detectors import (
     CLASSIC,
@@ -98,13 +99,9 @@ def test_suppression_of_points_is_the_definition_and_the_networks(radius: int, b
 
     slow = xy[greedy(xy, scores, radius)]
     np.testing.assert_array_equal(found.xy, slow[inside(slow)][:count])
-    heatmap = torch.zeros(1, *size)
-    heatmap[0, xy[:, 1].astype(int), xy[:, 0].astype(int)] = torch.from_numpy(scores)
-    kept = suppress(heatmap, radius)[0].numpy()
-    rows, columns = np.nonzero(kept)
-    order = np.argsort(-kept[rows, columns])
-    network = np.column_stack([columns, rows])[order]
-    np.testing.assert_array_equal(found.xy, network[inside(network)][:count])
+    heatmap = np.zeros(size, np.float32)
+    heatmap[xy[:, 1].astype(int), xy[:, 0].astype(int)] = scores
+    np.testing.assert_array_equal(found.xy, strongest_peaks(heatmap, 0.0, radius, border, count)[0])
 
 
 def test_a_radius_of_0_keeps_the_detectors_own_choice() -> None:
