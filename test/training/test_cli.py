@@ -1,6 +1,7 @@
 """The command as a user runs it, on small pictures and few steps."""
 
 import json
+import re
 from pathlib import Path
 
 import cv2
@@ -227,8 +228,14 @@ def test_a_chain_that_goes_on_neither_adapts_again_nor_with_another_recipe(tmp_p
     again = superpoint_train(*arguments, "--resume")
     assert again.exit_code == 0, again.output
     assert done.stat().st_mtime_ns == before
-    changed = superpoint_train(*arguments, "--resume", "magicpoint.learning_rate=0.5")
-    assert changed.exit_code == 1 and "magicpoint.learning_rate was" in changed.output
+    for change, told in (
+        ("magicpoint.learning_rate=0.5", "magicpoint.learning_rate was"),
+        ("adaptation.threshold=0.5", "made otherwise, adaptation.threshold was"),
+        ("inputs.held_out=0.5", "pictures.txt: has 3 pictures, .* and these are 2 pictures"),
+    ):
+        changed = superpoint_train(*arguments, "--resume", change)
+        assert changed.exit_code == 1 and re.search(told, " ".join(changed.output.split())), changed.output
+    assert done.stat().st_mtime_ns == before
 
 
 def test_what_an_interrupted_adaptation_took_is_taken_off_its_budget(tmp_path, monkeypatch) -> None:
