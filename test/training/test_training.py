@@ -244,6 +244,15 @@ def test_a_run_that_was_stopped_remembers_its_best(tmp_path) -> None:
     assert (outcome.step, outcome.exported, outcome.figures) == (2, 1, {"map": 0.9})
 
 
+def test_a_run_that_ended_for_lack_of_patience_does_not_go_on(tmp_path) -> None:
+    figures = iter([0.9, 0.1, 0.2])
+    task = replace(slim_task(), validate=lambda _: {"map": next(figures)})
+    settings, run = replace(SETTINGS, best="map", patience=2), replace(RUN, validate_minutes=0.0)
+    first = train(task, settings, run, tmp_path, ALONE)
+    again = train(task, settings, run, tmp_path, ALONE, resume=True)
+    assert (first.why, first.step, again.why, again.step, again.exported) == ("patience", 2, "patience", 2, 0)
+
+
 def test_without_pictures_to_judge_by_no_best_is_promised(tmp_path) -> None:
     task = replace(slim_task(), validate=lambda _: {})
     with pytest.raises(ValueError, match="it has none, as no picture is held out"):
