@@ -131,6 +131,14 @@ def relocated(paths: Iterable[Path], pictures: Sequence[Path]) -> list[Path]:
     return found
 
 
+def facts(training: Sequence[Path], held_out: Sequence[Path], best: str) -> dict[str, object]:
+    """What a run must find the same when it is resumed: its pictures, and where `best` weights are chosen those that
+    they are chosen by.
+    """
+    judges = {"held_out": names_digest(held_out)} if best else {}
+    return {"pictures": names_digest(training), **judges}
+
+
 def names_digest(paths: Sequence[Path]) -> str:
     """How many, and a digest of their names in order."""
     digest = hashlib.sha256("\n".join(path.name for path in paths).encode()).hexdigest()[:12]

@@ -75,7 +75,8 @@ def stage_recipe(config: Config, stage: str, *more: str) -> dict[str, Any]:
     """
     tree = _plain(config)
     chosen = {name: tree[name] for name in (*SECTIONS[stage], *more, stage)}
-    return {"run.seed": config.run.seed, **flat(chosen)}
+    judged = {"run.validation_samples": config.run.validation_samples} if tree[stage]["best"] else {}
+    return {"run.seed": config.run.seed, **judged, **flat(chosen)}
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
