@@ -459,6 +459,26 @@ def test_deactivate_gives_up_on_a_frame_that_hangs_and_its_result_is_thrown_away
     assert len(robot.homographies) == 1 and active.cameras[""].faults.count("failed") == 1
 
 
+def test_cleanup_does_not_wait_for_a_gpu_that_hangs(robot, active, monkeypatch):
+    from superpoint_ros.node import network, rig
+
+    freed, begun, go_on = [], threading.Event(), threading.Event()
+    monkeypatch.setattr(rig, "STOP_LIMIT", 0.1)
+    monkeypatch.setattr(network.torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(network.torch.cuda, "empty_cache", lambda: freed.append(begun.is_set()))
+    monkeypatch.setattr(active._extractor, "batch", lambda *_: begun.set() or go_on.wait(120))
+    robot.camera.publish(image_message(photograph(), stamp=1))
+    robot.spin_until(begun.is_set, "the frame to be in work")
+    active.trigger_deactivate()
+    active.trigger_cleanup()
+    assert not freed
+    go_on.set()
+    assert active.start()
+    active.trigger_deactivate()
+    active.trigger_cleanup()
+    assert freed == [True]
+
+
 def warned(robot, sentence):
     """Whether diagnostics have warned with this in the message."""
     return any(s.level == b"\x01" and sentence in s.message for report in robot.diagnostics for s in report.status)
