@@ -27,6 +27,7 @@ class NearestOnDevice:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._copies: list[tuple[Floats, Tensor]] = []
+        self._lacking = False
 
     @torch.inference_mode()
     def __call__(self, d0: Floats, d1: Floats, second: bool) -> Neighbours:
@@ -34,12 +35,19 @@ class NearestOnDevice:
         try:
             with plain_float32():
                 forward, mutual, best, runner_up = nearest_on_device(self._there(d0), self._there(d1)).cpu().numpy()
+            if self._lacking:
+                logger.warning("%s has memory again, and matches again.", self._device)
+                self._lacking = False
             return forward.astype(np.intp), mutual > 0, best, runner_up
         except Exception as error:
             if not out_of_memory(error):
                 require_alive(self._device, error)
                 raise
-            logger.warning("%s lacks memory (%s): the CPU matches.", self._device, first_line(error))
+            if not self._lacking:
+                logger.warning(
+                    "%s lacks memory (%s): the CPU matches until it has some.", self._device, first_line(error)
+                )
+            self._lacking = True
         self._copies.clear()
         give_back(self._device)
         return nearest_on_cpu(d0, d1, second)

@@ -50,10 +50,15 @@ def warm_up(extractor: Extractor) -> None:
         tracker.advance(stamp, found, threshold=3.0)
 
 
-def give_back_memory() -> None:
-    """Return what a network has left: glibc keeps a hundred megabytes for the next one, and torch the GPU's memory."""
+def give_back_memory(gpu: bool = True) -> None:
+    """Return what a network has left: glibc keeps a hundred megabytes for the next one, and torch the GPU's memory.
+
+    glibc keeps the ends of threads' heaps all the same, 44 MB of one in a test; the next network takes them.
+
+    gpu  False where work hangs on it: it would be waited for
+    """
     gc.collect()
-    if torch.cuda.is_initialized():
+    if gpu and torch.cuda.is_initialized():
         with contextlib.suppress(RuntimeError):  # a GPU that answers no more
             torch.cuda.empty_cache()
     with contextlib.suppress(OSError, AttributeError):  # another C library

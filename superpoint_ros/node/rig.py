@@ -90,9 +90,14 @@ class Rig:
         """Whether it is started."""
         return self._worker is not None
 
+    @property
+    def hangs(self) -> bool:
+        """Whether a frame that it did not wait for is in work still."""
+        return self._abandoned is not None and self._abandoned.busy
+
     def start(self) -> None:
         """Be ready to work, and listen to the cameras; RuntimeError with a sentence if that cannot be."""
-        if self._abandoned is not None and self._abandoned.busy:
+        if self.hangs:
             raise RuntimeError("The frame that was in work when the node stopped is so still; try again later.")
         slots = [SET] if self._synchronised else list(self.cameras)
         # Where a batch is no faster than its images one by one, none waits for another's.

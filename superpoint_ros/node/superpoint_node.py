@@ -197,10 +197,12 @@ class SuperPointNode(LifecycleNode):
 
     def _clean_up(self) -> None:
         rig, self.rig, self._extractor = self.rig, None, None
+        hangs = False
         if rig is not None:
             rig.destroy()
+            hangs = rig.hangs
             del rig
-        give_back_memory()
+        give_back_memory(gpu=not hangs)
 
     def _end(self, error: DeviceLost) -> None:
         """Stop spinning, from any thread: only another process, which a launch file may start, brings the GPU back."""

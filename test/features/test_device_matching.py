@@ -71,12 +71,17 @@ def test_where_the_device_lacks_memory_the_cpu_matches(monkeypatch, caplog):
     def lacking(*_):
         raise torch.cuda.OutOfMemoryError("Tried to allocate 2 GiB")
 
-    monkeypatch.setattr(device_matching, "nearest_on_device", lacking)
     with caplog.at_level(logging.WARNING, "superpoint_ros"):
-        assert_equal(nearest(d0, d1, True), nearest_on_cpu(d0, d1, True))
-    assert not nearest._copies
+        with monkeypatch.context() as patch:
+            patch.setattr(device_matching, "nearest_on_device", lacking)
+            for _ in range(3):
+                assert_equal(nearest(d0, d1, True), nearest_on_cpu(d0, d1, True))
+        assert not nearest._copies
+        for _ in range(2):
+            assert_equal(nearest(d0, d1, True), nearest_on_cpu(d0, d1, True))
     assert [record.getMessage() for record in caplog.records] == [
-        "cpu lacks memory (Tried to allocate 2 GiB): the CPU matches."
+        "cpu lacks memory (Tried to allocate 2 GiB): the CPU matches until it has some.",
+        "cpu has memory again, and matches again.",
     ]
 
 

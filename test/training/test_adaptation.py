@@ -170,7 +170,7 @@ def test_a_second_run_labels_only_what_is_missing(tmp_path) -> None:
 def test_labels_of_another_network_are_not_mixed_in(tmp_path) -> None:
     pictures = write_scenes(tmp_path / "pictures", 1)
     adapt(slim_network(), "first", pictures, tmp_path / "labels", SETTINGS, 0, ALONE)
-    with pytest.raises(ValueError, match='"first" instead of "weights_id": "second"'):
+    with pytest.raises(ValueError, match='made otherwise, weights_id was "first", not "second"; choose'):
         adapt(slim_network(), "second", pictures, tmp_path / "labels", SETTINGS, 0, ALONE)
 
 

@@ -1,6 +1,7 @@
 """The command as a user runs it, on small pictures and few steps."""
 
 import json
+import re
 from pathlib import Path
 
 import cv2
@@ -205,6 +206,18 @@ def test_what_a_run_was_made_with_may_not_change_silently(detector, tmp_path) ->
     assert (out / "config.yaml").read_text() == before
 
 
+def test_what_the_best_weights_are_chosen_by_may_not_change_silently(detector, tmp_path) -> None:
+    write_scenes(tmp_path / "pictures", 5)
+    labels, out = adapted(detector, tmp_path / "pictures", tmp_path / "adapted"), tmp_path / "out"
+    arguments = ["superpoint", "--labels", labels, "--out", out, *TINY, "superpoint.best=repeatability_nms4"]
+    assert superpoint_train(*arguments).exit_code == 0
+    result = superpoint_train(*arguments, "--resume", "run.validation_samples=4")
+    assert result.exit_code == 1 and "run.validation_samples was 3 and is 4" in result.output
+    (labels / "held_out.txt").write_text((labels / "pictures.txt").read_text().partition("\n")[0] + "\n")
+    result = superpoint_train(*arguments, "--resume")
+    assert result.exit_code == 1 and "held_out was" in result.output
+
+
 def test_a_refused_command_leaves_the_lists_alone(detector, tmp_path) -> None:
     images = write_scenes(tmp_path / "pictures", 5)[0].parent
     out = adapted(detector, images, tmp_path / "adapted")
@@ -227,8 +240,14 @@ def test_a_chain_that_goes_on_neither_adapts_again_nor_with_another_recipe(tmp_p
     again = superpoint_train(*arguments, "--resume")
     assert again.exit_code == 0, again.output
     assert done.stat().st_mtime_ns == before
-    changed = superpoint_train(*arguments, "--resume", "magicpoint.learning_rate=0.5")
-    assert changed.exit_code == 1 and "magicpoint.learning_rate was" in changed.output
+    for change, told in (
+        ("magicpoint.learning_rate=0.5", "magicpoint.learning_rate was"),
+        ("adaptation.threshold=0.5", "made otherwise, adaptation.threshold was"),
+        ("inputs.held_out=0.5", "pictures.txt: has 3 pictures, .* and these are 2 pictures"),
+    ):
+        changed = superpoint_train(*arguments, "--resume", change)
+        assert changed.exit_code == 1 and re.search(told, " ".join(changed.output.split())), changed.output
+    assert done.stat().st_mtime_ns == before
 
 
 def test_what_an_interrupted_adaptation_took_is_taken_off_its_budget(tmp_path, monkeypatch) -> None:

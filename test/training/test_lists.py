@@ -29,6 +29,35 @@ def test_of_a_bag_a_stretch_of_time_is_held_out_and_its_neighbours_are_in_neithe
     assert len(trained) >= 13
 
 
+def test_of_topics_with_unequal_rates_the_frames_next_to_the_stretch_are_left_out_of_each(tmp_path) -> None:
+    frames = [*((f"fast/{n:03}.png") for n in range(0, 400, 10)), *((f"slow/{n:03}.png") for n in range(0, 400, 100))]
+    folder = tmp_path / "bag-1"
+    folder.mkdir()
+    (folder / "frames.json").write_text("{}")
+    paths = [folder / frame for frame in frames]
+    for seed in range(20):
+        training, held_out = split(paths, 0.25, seed)
+        kept = [int(path.stem) for path in held_out]
+        assert len(held_out) == 11
+        for topic, step in (("fast", 10), ("slow", 100)):
+            near = {int(path.stem) for path in training if path.parent.name == topic}
+            assert not near & {*range(min(kept), max(kept) + 1)}
+            between = [n for n in range(0, 400, step) if min(kept) - step <= n <= max(kept) + step]
+            assert not near & {*between}, (seed, topic)
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_of_a_bag_of_a_few_frames_some_are_left_to_train_with(tmp_path, count) -> None:
+    folder = tmp_path / "bag-1"
+    folder.mkdir()
+    (folder / "frames.json").write_text("{}")
+    for topics in ("a", "ab"):
+        paths = [folder / topic / f"{n}.png" for topic in topics for n in range(count)]
+        for seed in range(20):
+            training, held_out = split(paths, 0.1, seed)
+            assert len(held_out) == 1 and training and held_out[0] not in training
+
+
 def test_every_bag_and_the_single_pictures_give_their_share(tmp_path) -> None:
     pictures = write_scenes(tmp_path / "single", 10)
     bags = [

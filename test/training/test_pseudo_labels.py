@@ -32,6 +32,19 @@ def test_another_picture_of_the_same_name_has_no_labels(tmp_path) -> None:
         labelled_pictures([picture], tmp_path / "labels")
 
 
+def test_labels_that_were_made_otherwise_are_refused_by_the_setting_that_differs(tmp_path) -> None:
+    folder = LabelFolder(tmp_path)
+    folder.open({"seed": 0, "adaptation": {"threshold": 0.1, "views": 3}})  # as an earlier version, without scales
+    folder.open({"adaptation": {"views": 3, "threshold": 0.1}, "seed": 0})
+    for settings, told in (
+        ({"threshold": 0.1, "views": 4}, "adaptation.views was 3, not 4"),
+        ({"threshold": 0.1, "scales": [1.0], "views": 3}, r"adaptation.scales was nothing, not \[1.0\]"),
+        ({"views": 3}, "adaptation.threshold was 0.1, not nothing"),
+    ):
+        with pytest.raises(ValueError, match=f"labels.json: these labels were made otherwise, {told}; choose another"):
+            folder.open({"seed": 0, "adaptation": settings})
+
+
 def test_labels_of_another_size_are_refused(tmp_path) -> None:
     (picture,) = write_scenes(tmp_path, 1)
     folder = LabelFolder(tmp_path / "labels")

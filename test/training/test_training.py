@@ -94,11 +94,12 @@ def test_one_batch_is_overfitted_to_a_map_above_095(tmp_path) -> None:
     assert np.mean(precisions) > 0.95
 
 
-def test_a_resumed_run_ends_bit_for_bit_like_one_that_was_never_stopped(tmp_path) -> None:
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_resumed_run_ends_bit_for_bit_like_one_that_was_never_stopped(tmp_path, precision) -> None:
+    whole, parts, run = tmp_path / "whole", tmp_path / "parts", replace(RUN, precision=precision)
     for folder in (whole, parts):
         folder.mkdir()
-    train(slim_task(), SETTINGS, RUN, whole, ALONE)
+    train(slim_task(), SETTINGS, run, whole, ALONE)
 
     def stop_after_three(forward: Forward, batch: Batch) -> dict[str, tuple[float, Share]]:
         stop_after_three.calls += 1
@@ -107,10 +108,10 @@ def test_a_resumed_run_ends_bit_for_bit_like_one_that_was_never_stopped(tmp_path
         return magicpoint_loss(forward, batch)
 
     stop_after_three.calls = 0
-    stopped = train(slim_task(stop_after_three), SETTINGS, RUN, parts, ALONE)
+    stopped = train(slim_task(stop_after_three), SETTINGS, run, parts, ALONE)
     assert stopped.why == "signal" and stopped.step == 3
     torch.rand(5)  # whatever else happens to torch's random numbers
-    resumed = train(slim_task(), SETTINGS, RUN, parts, ALONE, resume=True)
+    resumed = train(slim_task(), SETTINGS, run, parts, ALONE, resume=True)
     assert resumed.why == "finished" and resumed.step == 6
     expected, found = tensors_of(whole), tensors_of(parts)
     assert expected.keys() == found.keys()
@@ -242,6 +243,15 @@ def test_a_run_that_was_stopped_remembers_its_best(tmp_path) -> None:
     train(task, settings, RUN, tmp_path, ALONE)
     outcome = train(task, replace(settings, steps=2), RUN, tmp_path, ALONE, resume=True)
     assert (outcome.step, outcome.exported, outcome.figures) == (2, 1, {"map": 0.9})
+
+
+def test_a_run_that_ended_for_lack_of_patience_does_not_go_on(tmp_path) -> None:
+    figures = iter([0.9, 0.1, 0.2])
+    task = replace(slim_task(), validate=lambda _: {"map": next(figures)})
+    settings, run = replace(SETTINGS, best="map", patience=2), replace(RUN, validate_minutes=0.0)
+    first = train(task, settings, run, tmp_path, ALONE)
+    again = train(task, settings, run, tmp_path, ALONE, resume=True)
+    assert (first.why, first.step, again.why, again.step, again.exported) == ("patience", 2, "patience", 2, 0)
 
 
 def test_without_pictures_to_judge_by_no_best_is_promised(tmp_path) -> None:

@@ -36,6 +36,7 @@ SMALL = {
         "superpoint.best=repeatability_nms4",
         "run.workers=0",
         "run.validation_samples=12",
+        "run.validate_minutes=1000",  # the first and the last weights, whatever else keeps the machine busy
     ],
     "evaluate": shlex.split(
         "--pairs 14 --baselines none --rotation none --nms 4 --keypoints 150 --size 96 --device cpu"

@@ -13,7 +13,7 @@ from superpoint_training.evaluation.run import ANGLES, Request, run_evaluation
 from superpoint_training.lists import HELD_OUT, read_list
 from superpoint_training.processes import Processes
 from superpoint_training.recipe import stage_recipe
-from superpoint_training.stages import Budget, adapted, run_adapt, run_magicpoint, run_superpoint
+from superpoint_training.stages import Budget, adapted, check_adapted, run_adapt, run_magicpoint, run_superpoint
 from superpoint_training.state import STATE_FILE, check_recipe, load_state
 
 SHARES = {"magicpoint": 0.3, "adapt": 0.2, "superpoint": 0.4}
@@ -33,7 +33,7 @@ def run_all(
     weights file.
 
     With `resume`, finished stages are left alone and an unfinished one goes on, in what is left of its budget.
-    Raises ValueError where one was begun with another recipe.
+    Raises ValueError where one was begun with another recipe or other pictures.
     """
     weights = out / "magicpoint" / "magicpoint.safetensors"
     if not (resume and _finished(weights, config, "magicpoint")):
@@ -43,8 +43,10 @@ def run_all(
     for number in range(1, rounds + 1):
         folder = out / f"round{number}"
         final = folder / "superpoint" / "superpoint.safetensors"
+        spent, complete = adapted(folder) if resume else (0.0, False)
+        if complete:
+            check_adapted(config, weights, sources, folder, here, held_out)
         if not (resume and _finished(final, config, "superpoint")):
-            spent, complete = adapted(folder) if resume else (0.0, False)
             if not complete:
                 left = budget.share(SHARES["adapt"] / rounds).less(spent)
                 run_adapt(config, weights, sources, folder, here, left, held_out)

@@ -29,7 +29,7 @@ from superpoint_training.config import Config, DistillationConfig
 from superpoint_training.homography import Array, HomographyRange, sample_homography
 from superpoint_training.initial import initial_network
 from superpoint_training.labels import cell_mask
-from superpoint_training.lists import names_digest
+from superpoint_training.lists import facts
 from superpoint_training.losses import Share
 from superpoint_training.pairs import turn, view
 from superpoint_training.pictures import PictureFolder
@@ -138,7 +138,9 @@ def distillation_task(
         pictures=lambda student: {
             "detections": detections_sheet(student, [views[i]["image"][:1] for i in range(SHOWN)])
         },
-        recipe=stage_recipe(config, "distill") | {"pictures": names_digest(pictures), "teacher": teacher.weights_id},
+        recipe=stage_recipe(config, "distill")
+        | facts(pictures, held_out, config.distill.best)
+        | {"teacher": teacher.weights_id},
     )
 
 

@@ -63,7 +63,8 @@ def split(paths: Sequence[Path], held_out: float, seed: int) -> tuple[list[Path]
     """Pictures to train with, and a share kept for validation (at least one if there are more than one).
 
     Single pictures are drawn at random. Of a bag a stretch of time is kept, of all topics alike, as the frames around
-    one look like it; those next to the stretch, of each topic on either side, are in neither list.
+    one look like it; those next to the stretch, of each topic on either side, are in neither list, as long as others
+    are left to train with.
     """
     groups: dict[Path | None, list[int]] = {}
     for number, path in enumerate(paths):
@@ -81,12 +82,10 @@ def split(paths: Sequence[Path], held_out: float, seed: int) -> tuple[list[Path]
             continue
         in_time = sorted(numbers, key=lambda number: (paths[number].name, number))
         first = int(rng.integers(len(numbers) - count + 1))
-        # Of n topics that take turns, at most n - 1 frames of the same moment and n of the next one.
-        margin = 2 * len({paths[number].parent for number in numbers}) - 1
-        around = in_time[max(first - margin, 0) : first + count + margin]
         kept |= set(in_time[first : first + count])
-        if len(around) < len(numbers):
-            left_out |= set(around)
+        near = {in_time[place] for place in _next_to([paths[number] for number in in_time], first, first + count)}
+        if len(near) + count < len(numbers):
+            left_out |= near
     training = [path for i, path in enumerate(paths) if i not in kept | left_out]
     return training, [path for i, path in enumerate(paths) if i in kept]
 
@@ -132,10 +131,33 @@ def relocated(paths: Iterable[Path], pictures: Sequence[Path]) -> list[Path]:
     return found
 
 
+def facts(training: Sequence[Path], held_out: Sequence[Path], best: str) -> dict[str, object]:
+    """What a run must find the same when it is resumed: its pictures, and where `best` weights are chosen those that
+    they are chosen by.
+    """
+    judges = {"held_out": names_digest(held_out)} if best else {}
+    return {"pictures": names_digest(training), **judges}
+
+
 def names_digest(paths: Sequence[Path]) -> str:
     """How many, and a digest of their names in order."""
     digest = hashlib.sha256("\n".join(path.name for path in paths).encode()).hexdigest()[:12]
     return f"{len(paths)} pictures, {digest}"
+
+
+def _next_to(frames: Sequence[Path], begin: int, end: int) -> set[int]:
+    """Which of a bag's frames, in order of time, are next to those from `begin` to before `end`: all of the same
+    moment, and of each topic, as they may differ in rate, the one before and the one after.
+    """
+    moments = {frames[begin].name, frames[end - 1].name}
+    found = {place for place, frame in enumerate(frames) if frame.name in moments} - {*range(begin, end)}
+    for side in (range(begin - 1, -1, -1), range(end, len(frames))):
+        nearest: dict[Path, int] = {}
+        for place in side:
+            if place not in found:
+                nearest.setdefault(frames[place].parent, place)
+        found |= set(nearest.values())
+    return found
 
 
 def _common_end(one: Path, other: Path) -> int:

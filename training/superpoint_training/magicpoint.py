@@ -15,13 +15,15 @@ from superpoint_training.config import Config
 from superpoint_training.evaluation.corners import CornerProtocol, evaluate_corners
 from superpoint_training.evaluation.detectors import HeatmapDetector
 from superpoint_training.initial import initial_network
+from superpoint_training.lists import facts
 from superpoint_training.losses import Share, detector_loss
 from superpoint_training.pairs import LabelledSamples
+from superpoint_training.pseudo_labels import LabelFolder
 from superpoint_training.recipe import stage_recipe
 from superpoint_training.samples import VALIDATION, Batch, ShapeSamples
 from superpoint_training.shapes import SHAPES
 from superpoint_training.sheet import detections_sheet
-from superpoint_training.superpoint import labelled_facts, pair_validation, validation_size
+from superpoint_training.superpoint import pair_validation, validation_size
 from superpoint_training.task import Forward, Task
 
 
@@ -71,7 +73,9 @@ def labelled_task(
         loss=lambda forward, batch, _: magicpoint_loss(forward, batch),
         validate=pair_validation(held_out, validation_size(settings), config.run),
         pictures=lambda network: {"detections": detections_sheet(network, [shown[i]["image"] for i in range(8)])},
-        recipe=stage_recipe(config, "magicpoint", "pairs") | labelled_facts(pictures, labels),
+        recipe=stage_recipe(config, "magicpoint", "pairs")
+        | facts(pictures, held_out, config.magicpoint.best)
+        | {"labels": LabelFolder(labels).note()},
     )
 
 

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from superpoint_training.recipe import flat
+
 NOTE = "labels.json"
 
 
@@ -43,12 +45,10 @@ class LabelFolder:
         self.folder.mkdir(parents=True, exist_ok=True)
         note = self.folder / NOTE
         text = json.dumps(made_by, indent=1, sort_keys=True)
-        if note.exists():
-            if json.loads(note.read_text()) != json.loads(text):
-                difference = _difference(note.read_text(), text)
-                raise ValueError(f"{note}: these labels were made otherwise, {difference}")
-        else:
+        if not note.exists():
             note.write_text(text)
+        elif difference := _difference(flat(json.loads(note.read_text())), flat(json.loads(text))):
+            raise ValueError(f"{note}: these labels were made otherwise, {difference}; choose another folder")
 
     def note(self) -> str:
         """Who made the labels and how, as JSON; "" where nothing says so."""
@@ -103,10 +103,10 @@ def labelled_pictures(pictures: Sequence[Path], labels: Path) -> list[Path]:
     return found
 
 
-def _difference(before: str, now: str) -> str:
-    changed = [
-        f"{old.strip(' ,')} instead of {new.strip(' ,')}"
-        for old, new in zip(before.splitlines(), now.splitlines(), strict=False)
-        if old != new
-    ]
-    return f"{changed[0]}; choose another folder" if changed else "choose another folder"
+def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """The first setting that differs, in words; "" if none does. One that either does not know is named."""
+    for key in sorted({*before, *now}):
+        was, wanted = (json.dumps(each[key]) if key in each else "nothing" for each in (before, now))
+        if was != wanted:
+            return f"{key} was {was}, not {wanted}"
+    return ""

@@ -75,7 +75,16 @@ def stage_recipe(config: Config, stage: str, *more: str) -> dict[str, Any]:
     """
     tree = _plain(config)
     chosen = {name: tree[name] for name in (*SECTIONS[stage], *more, stage)}
-    return {"run.seed": config.run.seed, **_flat(chosen)}
+    judged = {"run.validation_samples": config.run.validation_samples} if tree[stage]["best"] else {}
+    return {"run.seed": config.run.seed, **judged, **flat(chosen)}
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} to {"a.b": 1}."""
+    found: dict[str, Any] = {}
+    for name, value in tree.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return found
 
 
 _ADAPTER = TypeAdapter(Config)
@@ -136,10 +145,3 @@ def _plain(config: Config) -> dict[str, Any]:
     """Nested dicts, and lists for tuples."""
     tree: dict[str, Any] = json.loads(json.dumps(asdict(config)))
     return tree
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat

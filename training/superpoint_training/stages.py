@@ -19,7 +19,7 @@ from superpoint_training.config import Config, InputConfig
 from superpoint_training.distillation import distillation_task
 from superpoint_training.export import export_weights
 from superpoint_training.initial import adoptable
-from superpoint_training.lists import HELD_OUT, PICTURES, Lists, divide, read_list, relocated
+from superpoint_training.lists import HELD_OUT, PICTURES, Lists, divide, names_digest, read_list, relocated
 from superpoint_training.magicpoint import labelled_task, magicpoint_task
 from superpoint_training.optimisation import Optimisation
 from superpoint_training.pictures import find_pictures
@@ -109,6 +109,23 @@ def run_adapt(
             done = {"weights_id": checkpoint.weights_id, "complete": bool(figures), "minutes": took, **figures}
             (out / ADAPTATION).write_text(json.dumps(done, indent=1))
     return figures
+
+
+def check_adapted(
+    config: Config, weights: Path, sources: Sequence[Path], out: Path, here: Processes, held_out: Path | None = None
+) -> None:
+    """Raise ValueError, naming what differs, unless `run_adapt` with these arguments left what is in `out`."""
+    if not here.leads:
+        return
+    claim(out / LABELS, load_checkpoint(weights).weights_id, config.adaptation, config.run.seed)
+    lists = divide(sources, out, config.inputs, config.run.seed, held_out)
+    for name, now in ((PICTURES, lists.training), (HELD_OUT, lists.held_out)):
+        before = read_list(out / name)
+        if (was := names_digest(before)) != names_digest(now):
+            raise ValueError(
+                f"{out / name}: has {was}, and these are {names_digest(now)}; a run goes on with what it began with, "
+                "or begins in another folder"
+            )
 
 
 def run_superpoint(

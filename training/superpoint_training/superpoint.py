@@ -17,7 +17,7 @@ from superpoint_training.evaluation.benchmark import PairProtocol, evaluate_pair
 from superpoint_training.evaluation.detectors import network_detector
 from superpoint_training.evaluation.warps import warped_pairs
 from superpoint_training.initial import initial_network
-from superpoint_training.lists import names_digest
+from superpoint_training.lists import facts
 from superpoint_training.losses import LossConfig, Share, detector_loss, hinge_loss, info_nce_loss
 from superpoint_training.pairs import PairSamples
 from superpoint_training.pseudo_labels import LabelFolder
@@ -52,14 +52,11 @@ def superpoint_task(
         loss=lambda forward, batch, progress: superpoint_loss(forward, batch, config.loss, progress),
         validate=pair_validation(held_out, validation_size(config.pairs), config.run),
         unit="pairs",
-        recipe=stage_recipe(config, "superpoint") | labelled_facts(pictures, labels),
+        recipe=stage_recipe(config, "superpoint")
+        | facts(pictures, held_out, config.superpoint.best)
+        | {"labels": LabelFolder(labels).note()},
         pictures=lambda network: {"detections": detections_sheet(network, [shown[i]["image"][:1] for i in range(8)])},
     )
-
-
-def labelled_facts(pictures: Sequence[Path], labels: Path) -> dict[str, object]:
-    """What a run must find the same when it is resumed: the pictures, and how they were labelled."""
-    return {"pictures": names_digest(pictures), "labels": LabelFolder(labels).note()}
 
 
 def validation_size(pairs: PairsConfig) -> int | None:

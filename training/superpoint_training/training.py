@@ -241,9 +241,14 @@ class _Loop:
             progress.validation(self.step, self.seconds, self.figures, pictures)
             if self.best:
                 self.best.offer(self.step, self.figures, model.state_dict())
-        patience = self.settings.patience
         # What the leading process knows; the others wait here until it has validated.
-        self.enough = self.here.broadcast(bool(self.best and patience and self.best.waited >= patience))
+        self.enough = self.here.broadcast(self.exhausted)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether `patience` validations in a row were no better."""
+        patience = self.settings.patience
+        return bool(self.best and patience and self.best.waited >= patience)
 
     def save(self) -> None:
         if not self.here.leads:
@@ -282,6 +287,7 @@ class _Loop:
             self.scaler.load_state_dict(scaler)
         if self.best and (best := state.get("best")):
             self.best.load_state_dict(best)
+            self.enough = self.exhausted
         torch.set_rng_state(state["random"])
         self.step, self.seconds = state["step"], state["seconds"]
         self.usual_loss = state["usual_loss"]

@@ -116,6 +116,7 @@ def _make_on_cuda(checkpoint: Checkpoint, device: torch.device, engine: str, pre
         raise DeviceUnusable(f"GPU {device} does not run the network: {first_line(error)}") from error
     made = agreeing([maker(name) for name in names], reference)
     assert isinstance(made, TorchEngine)
+    made.free()  # what the built-in picture needed
     return ShelteredEngine(made, lambda: make_engine(checkpoint, torch.device("cpu")))
 
 

@@ -133,10 +133,11 @@ class Plan:
         self._pinned = device.type == "cuda"
         self._grey_here = torch.zeros((batch, *kind.shape), dtype=torch.uint8, pin_memory=self._pinned)
         self._packed_here: Tensor | None = None
-        self._inputs = Inputs.zeros(batch, kind.shape, device)
+        self._inputs = inputs = Inputs.zeros(batch, kind.shape, device)
         self._threshold = 0.0
         self._places: list[tuple[tuple[int, int], int, NDArray[np.bool_] | None] | None] = [None] * batch
-        self.work: Callable[[], Result] = lambda: extract(network, self._inputs, kind, dtype)
+        # not of `self`: a plan that refers to itself keeps its memory until Python looks for cycles
+        self.work: Callable[[], Result] = lambda: extract(network, inputs, kind, dtype)
 
     def run(
         self,

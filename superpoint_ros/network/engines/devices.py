@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
 import torch
 
-OUT_OF_MEMORY = re.compile(r"out of memory|ALLOC_FAILED", re.IGNORECASE)
+OUT_OF_MEMORY = re.compile(r"out of memory|ALLOC_FAILED|unable to find an engine", re.IGNORECASE)
+"""The last is what torch says where memory lacks for the work space of each of cuDNN's algorithms."""
+
+_entering = threading.Lock()
+_found: list[tuple[bool, bool]] = []
+"""The settings of TF32 that each thread in `plain_float32` found, the first one first."""
 
 
 class DeviceUnusable(RuntimeError):
@@ -76,14 +82,22 @@ def give_back(device: torch.device) -> None:
 
 @contextmanager
 def plain_float32() -> Iterator[None]:
-    """Convolutions and products of float32 in float32: cuDNN rounds to TF32's eleven bits unless it is told not to."""
+    """Convolutions and products of float32 in float32: cuDNN rounds to TF32's eleven bits unless it is told not to.
+
+    That is told to the process: of several threads inside, the last to leave sets it as the first found it.
+    """
     cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = cudnn.allow_tf32, products.allow_tf32
-    cudnn.allow_tf32 = products.allow_tf32 = False
+    with _entering:
+        _found.append((cudnn.allow_tf32, products.allow_tf32))
+        cudnn.allow_tf32 = products.allow_tf32 = False
     try:
         yield
     finally:
-        cudnn.allow_tf32, products.allow_tf32 = before
+        with _entering:
+            first = _found[0]
+            _found.pop()
+            if not _found:
+                cudnn.allow_tf32, products.allow_tf32 = first
 
 
 def _add(device: torch.device) -> None:

@@ -30,17 +30,22 @@ logger = logging.getLogger(__name__)
 
 BATCHES = (1, 2, 4, 8)
 KINDS = 8
-"""Sizes and settings whose graphs are kept: two cameras' sizes, each at four scales."""
+"""Sizes and settings whose graphs are kept: two cameras' sizes, each at four scales. One that was used in the last
+`AGAIN` calls makes no room for another, whose steps then run one by one: where more than so many take turns, or each
+picture of a folder has a size of its own, every call would capture."""
 
 Work = Callable[[], Result]
 Capture = Callable[[Work], Work]
 
 
 class _Plans:
-    """Those of one kind by batch, their graphs in one pool of memory, which goes when they go."""
+    """Those of one kind by batch, their graphs in one pool of memory, which goes when they go.
+
+    used  the last call that did
+    """
 
     def __init__(self, capture: Capture | None) -> None:
-        self.capture = capture
+        self.capture, self.used = capture, 0
         self.by_batch: dict[int, Plan] = {}
 
 
@@ -72,8 +77,8 @@ class TorchEngine:
         self._network = network or TorchNetwork(checkpoint, device, self._dtype)
         self._captures = captures
         self._kinds: dict[Kind, _Plans] = {}
-        self._most = BATCHES[-1]
-        self._calls = self._retry_batch = 0
+        self._most, self._lacking, self._retries = BATCHES[-1], 0, 0
+        self._calls = self._retry_batch = self._say_full = 0
         self._lock = threading.Lock()
 
     @torch.inference_mode()
@@ -101,6 +106,7 @@ class TorchEngine:
             self._calls += 1
             if self._most < BATCHES[-1] and self._calls >= self._retry_batch:
                 self._most = BATCHES[-1]
+                self._retries += 1
             for shape in dict.fromkeys(shapes):
                 rows = [row for row, other in enumerate(shapes) if other == shape]
                 while rows:
@@ -123,6 +129,8 @@ class TorchEngine:
         """
         with self._lock, plain_float32():
             kind, begun = Kind.of(shape, settings), time.monotonic()
+            if not self._has_room(kind):
+                return 0.0
             most = min(_padded(count), self._most)
             missing = [batch for batch in BATCHES if batch <= most and not self._has(kind, batch)]
             for batch in missing:
@@ -154,44 +162,70 @@ class TorchEngine:
         count, lacking = len(pictures), ""
         for last in (False, True):
             try:
-                return self._plan(kind, _padded(count)).run(pictures, sizes, settings, masks)
+                found = self._plan(kind, _padded(count)).run(pictures, sizes, settings, masks)
+                if 0 < self._lacking <= _padded(count):
+                    self._lacking = self._retries = 0
+                return found
             except Exception as error:
                 if not out_of_memory(error) or (last and count == 1):
                     raise
                 lacking = first_line(error)
             # only here, where the error and all that it holds are gone
             self._free()
-        self._most, self._retry_batch = _padded(count) // 2, self._calls + AGAIN
+        self._lacking = _padded(count)
+        patience = AGAIN << self._retries  # one in vain costs all graphs
+        self._most, self._retry_batch = self._lacking // 2, self._calls + patience
         height, width = kind.shape
         logger.warning(
             "%s lacks memory for %d pictures of %d×%d at a time (%s); it takes %d for the next %d calls.",
             self.device,
-            _padded(count),
+            self._lacking,
             width,
             height,
             lacking,
             self._most,
-            AGAIN,
+            patience,
         )
         return None
 
     def _has(self, kind: Kind, batch: int) -> bool:
         return kind in self._kinds and batch in self._kinds[kind].by_batch
 
+    def _has_room(self, kind: Kind) -> bool:
+        """Whether a kind has a place, or may take that of the one that was used longest ago."""
+        if kind in self._kinds or len(self._kinds) < KINDS:
+            return True
+        return self._calls - next(iter(self._kinds.values())).used >= AGAIN
+
     def _plan(self, kind: Kind, batch: int) -> Plan:
+        if not self._has_room(kind):
+            self._tell_full()
+            return Plan(self._network, batch, kind, self.device, self._dtype)
         plans = self._kinds.pop(kind, None)
         if plans is None:
             while len(self._kinds) >= KINDS:
                 del self._kinds[next(iter(self._kinds))]
                 give_back(self.device)
             plans = _Plans(self._captures() if self._captures is not None and self._network.capturable else None)
-        self._kinds[kind] = plans  # the last used comes last
+        self._kinds[kind], plans.used = plans, self._calls  # the last used comes last
         plan = plans.by_batch.get(batch)
         if plan is None:
             plan = plans.by_batch[batch] = Plan(self._network, batch, kind, self.device, self._dtype)
         if plans.capture is not None and not plan.captured and self._calls >= plan.next_try:
             self._capture(plan, kind, plans)
         return plan
+
+    def _tell_full(self) -> None:
+        if self._captures is None or self._calls < self._say_full:
+            return
+        logger.warning(
+            "More than %d sizes or settings of pictures take turns on %s: those beyond have no CUDA graph, and their "
+            "steps run one by one, until one of the others was not used for %d calls.",
+            KINDS,
+            self.device,
+            AGAIN,
+        )
+        self._say_full = self._calls + 10 * AGAIN
 
     def _capture(self, plan: Plan, kind: Kind, plans: _Plans) -> None:
         """Make a plan's work a graph, if need be with the memory of all other kinds; else leave it as it is."""

@@ -93,7 +93,8 @@ class TorchNetwork:
         try:
             return self._convolve(x, layer.weight, layer.bias)
         except RuntimeError as error:
-            if self._convolve is _stepwise or out_of_memory(error):
+            none = "unable to find an engine" in str(error)  # cuDNN has none, or lacks memory for all: the steps show
+            if self._convolve is _stepwise or (out_of_memory(error) and not none):
                 raise
             logger.warning(
                 "Convolution %s has no bias and ReLU in one kernel (%s); they are steps of their own.",

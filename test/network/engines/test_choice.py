@@ -64,6 +64,13 @@ def test_auto_on_cuda_is_the_fastest_graph_that_agrees(gpu, checkpoint, fail, ex
     assert len(caplog.records) == len(fail)
 
 
+def test_what_the_check_needed_of_the_gpu_is_given_back(gpu, checkpoint):
+    freed = []
+    gpu.setattr(Gpu, "free", lambda self: freed.append(f"{self.name} {self.precision}"), raising=False)
+    made = make_engine(checkpoint, CUDA)
+    assert freed == [f"{made.name} {made.precision}"] == ["cudagraph float16"]
+
+
 def test_a_precision_or_engine_that_is_asked_for_on_cuda_is_taken(gpu, checkpoint):
     for engine, precision, expected in (
         ("cudagraph", "float32", "cudagraph float32"),

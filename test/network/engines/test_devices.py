@@ -75,6 +75,7 @@ def test_a_gpu_that_is_not_there_cannot_be_used():
         (torch.cuda.OutOfMemoryError("Tried to allocate 2 GiB"), True),
         (RuntimeError("CUDA error: out of memory"), True),
         (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("GET was unable to find an engine to execute this computation"), True),
         (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
         (ValueError("operands could not be broadcast"), False),
     ],
@@ -86,6 +87,18 @@ def test_a_lack_of_memory_is_told_from_other_errors(error, lacks):
 
 def test_an_error_without_a_word_is_told_by_its_type():
     assert [first_line(error) for error in (RuntimeError(), RuntimeError(" a.\nb"))] == ["RuntimeError", "a"]
+
+
+def test_tf32_stays_off_until_the_last_of_several_threads_leaves():
+    cudnn = torch.backends.cudnn
+    before = cudnn.allow_tf32
+    first, second = plain_float32(), plain_float32()  # as two threads that take turns
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert not cudnn.allow_tf32
+    second.__exit__(None, None, None)
+    assert cudnn.allow_tf32 == before
 
 
 def test_tf32_is_off_within_and_as_it_was_behind_even_after_an_error():

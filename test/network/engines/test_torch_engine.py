@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import weakref
 
 import numpy as np
 import pytest
@@ -313,15 +315,34 @@ def test_what_is_prepared_needs_no_capture_later(small, graphs):
     assert graphs.captures == 3
 
 
-def test_only_the_kinds_used_last_are_kept(small, graphs):
+def test_a_kind_that_was_not_used_for_long_makes_room_for_another(small, graphs, again):
     sizes = [(16, 16 + 8 * number) for number in range(KINDS + 1)]
-    for size in (*sizes[:-1], sizes[0], sizes[-1]):  # the second goes
+    for size in sizes[:KINDS]:
+        run(small, size=size)
+    for _ in range(again):
+        run(small, size=sizes[0])
+    run(small, size=sizes[-1])  # the second goes
+    assert graphs.captures == KINDS + 1
+    for size in (sizes[0], *sizes[2:]):
         run(small, size=size)
     assert graphs.captures == KINDS + 1
-    run(small, size=sizes[0])
-    assert graphs.captures == KINDS + 1
-    run(small, size=sizes[1])
-    assert graphs.captures == KINDS + 2
+
+
+def test_more_kinds_than_are_kept_do_not_capture_in_turn(random_checkpoint, graphs, caplog):
+    engine, sizes = TorchEngine(random_checkpoint(), CPU, captures=graphs), [(16, 16 + 8 * n) for n in range(KINDS + 2)]
+    step_by_step = TorchEngine(random_checkpoint(), CPU)
+    with caplog.at_level(logging.WARNING, LOGGER):
+        for _ in range(4):
+            for size in sizes:
+                seconds = engine.prepare(size, 1, DetectionSettings())
+                [found], [expected] = run(engine, size=size), run(step_by_step, size=size)
+                np.testing.assert_array_equal(found.xy, expected.xy)
+        assert seconds == 0
+    assert graphs.captures == KINDS
+    assert [record.getMessage() for record in caplog.records] == [
+        "More than 8 sizes or settings of pictures take turns on cpu: those beyond have no CUDA graph, and their steps "
+        "run one by one, until one of the others was not used for 300 calls."
+    ]
 
 
 def test_freed_plans_are_made_again(small, graphs):
@@ -330,6 +351,20 @@ def test_freed_plans_are_made_again(small, graphs):
     [after] = run(small)
     assert (graphs.captures, graphs.pools) == (2, 2)
     np.testing.assert_array_equal(before.xy, after.xy)
+
+
+def test_what_is_freed_is_gone_at_once(random_checkpoint):
+    engine = TorchEngine(random_checkpoint(), CPU)
+    run(engine)
+    [plans] = engine._kinds.values()
+    grey = weakref.ref(plans.by_batch[1]._inputs.grey)
+    del plans
+    gc.disable()
+    try:
+        engine.free()
+        assert grey() is None
+    finally:
+        gc.enable()
 
 
 def test_results_stay_what_they_were_when_the_buffers_are_used_again(small):
@@ -433,6 +468,26 @@ def test_what_memory_lacks_for_goes_through_with_fewer_at_a_time_and_later_whole
     for _ in range(again):
         run(engine, 5)
     assert set(batches) == {1, 2, 8}
+
+
+def test_the_longer_memory_lacks_the_more_seldom_all_graphs_are_given_up_to_try_again(hungry, again, caplog):
+    network, engine = hungry
+
+    def tries(calls):
+        found = []
+        for call in range(calls):
+            caplog.clear()
+            run(engine, 5)
+            found += [call] * len(caplog.records)
+        return found
+
+    network.room = 4
+    with caplog.at_level(logging.WARNING, LOGGER):
+        assert tries(8 * again) == [0, again, 3 * again, 7 * again]
+        network.room = 8
+        assert tries(8 * again) == []
+        network.room = 4
+        assert tries(2 * again) == [0, again]
 
 
 def test_memory_that_lacks_for_a_single_picture_is_said(hungry):
