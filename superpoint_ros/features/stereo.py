@@ -155,20 +155,23 @@ def match_stereo(
 def points(rig: StereoRig, found: StereoMatches) -> StereoPoints:
     """The matches' points in space: depth is baseline over disparity.
 
+    A match whose disparity is not above its deviation has none: it may as well be infinitely far away.
+
     The covariance is that of a keypoint whose disparity has its `deviation`, and whose place in the left picture is by
     1/√2 as exact along x and y: the errors of both pictures are the disparity's.
     """
-    x, y = found.sight.T
-    depth = rig.baseline / found.disparity
+    near = found.disparity > found.deviation
+    (x, y), disparity, deviation = found.sight[near].T, found.disparity[near], found.deviation[near]
+    depth = rig.baseline / disparity
     xyz = np.stack([x, y, np.ones(len(x))], axis=1) * depth[:, None]
     along = np.zeros((len(x), 3, 3))  # derivatives by x, y and the disparity
     along[:, 0, 0] = along[:, 1, 1] = depth
-    along[:, :, 2] = -xyz / found.disparity[:, None]
-    variances = np.stack([found.deviation**2 / 2, found.deviation**2 / 2, found.deviation**2], axis=1)
+    along[:, :, 2] = -xyz / disparity[:, None]
+    variances = np.stack([deviation**2 / 2, deviation**2 / 2, deviation**2], axis=1)
     # x is in the disparity, too: they vary together
     middle = variances[:, :, None] * np.eye(3)
     middle[:, 0, 2] = middle[:, 2, 0] = variances[:, 0]
-    return StereoPoints(found.matches[:, 0], xyz, along @ middle @ along.transpose(0, 2, 1))
+    return StereoPoints(found.matches[near, 0], xyz, along @ middle @ along.transpose(0, 2, 1))
 
 
 def pixel_of(camera: Calibration) -> float:

@@ -111,6 +111,19 @@ def test_points_and_their_covariances_are_those_of_disturbed_pictures(scene):
     np.testing.assert_allclose(seen.covariance[0], np.cov(disturbed.T), rtol=0.05, atol=1e-6)
 
 
+def test_what_is_too_far_away_for_its_disparity_to_be_told_from_none_has_no_point():
+    """Two lenses may leave 1e-17 of a disparity of 0, and its covariance is beyond float32."""
+    pixel = 1 / K[0, 0]
+    disparity = np.array([20, 0.05, 1e-15, 0.3]) * pixel
+    sight = np.array([[0.3, -0.2], [0, 0], [0, 0], [0.1, 0.1]])
+    rows, deviation = np.int32([[2, 0], [3, 1], [5, 2], [9, 3]]), np.full(4, 0.1 * pixel)
+    found = StereoMatches(rows, np.ones(4, np.float32), np.zeros((4, 2), np.float32), sight, disparity, deviation)
+    seen = points(rig(), found)
+    np.testing.assert_array_equal(seen.rows, [2, 9])
+    np.testing.assert_allclose(seen.xyz[:, 2], BASELINE / disparity[[0, 3]])
+    assert np.isfinite(seen.covariance.astype(np.float32)).all()
+
+
 def test_lenses_and_mounting_are_undone_before_rows_are_compared(scene, extractor):
     """The raw pictures have no common rows: a lens bends them, and the cameras are turned."""
     pictures = scene[0]
