@@ -228,11 +228,12 @@ def test_a_bad_camera_and_one_that_breaks_the_batch_cost_the_other_nothing(robot
         return extract(pictures, masks)
 
     monkeypatch.setattr(rig.node._extractor, "batch", out_of_memory)
-    rig.node.rig._process(
+    rig.node.rig._pipeline.process(
         [
             Frame("left", image_message(photograph((64, 64))), 0.0),
             Frame("right", image_message(photograph()), 0.0),
-        ]
+        ],
+        rig.node.parameters,
     )
     rig.await_counts(right=1)
     assert rig.node.cameras["left"].faults.count("failed") == 1
