@@ -29,6 +29,8 @@ REFINED_ROW = 1.0
 scikit-image's motorcycle are within 2 px of the truth; of those that could not be refined half are."""
 LEAST_DEVIATION = 0.1, 0.7
 """Pixels: no disparity is trusted more than this, if it is refined and if it is that of two keypoints."""
+LEVEL = 0.01
+"""Of the baseline, up to which one camera may be above the other: rows are compared."""
 MINIMUM_MATCHES = 15
 """For a fundamental matrix; seven determine one, and a few more agree by chance."""
 
@@ -88,6 +90,12 @@ class StereoPoints:
 def stereo_rig(left: Calibration, right: Calibration) -> StereoRig:
     """Raises Uncalibrated with a sentence for two calibrations that are not of one pair."""
     baseline = left.shift / left.p[0, 0] - right.shift / right.p[0, 0]
+    below = left.drop / left.p[1, 1] - right.drop / right.p[1, 1]
+    if abs(below) > LEVEL * abs(baseline):
+        raise Uncalibrated(
+            f"P[7] of the CameraInfos says that the right camera is {abs(below):.3g} m {'below' if below > 0 else 'above'} "
+            f"the left one, and P[3] {abs(baseline):.3g} m beside it: only cameras side by side have common rows"
+        )
     if baseline == 0:
         raise Uncalibrated(
             "P[3] of both CameraInfos is the same, so that there is no baseline: not calibrated as a pair"

@@ -15,9 +15,9 @@ from superpoint_ros.features.stereo import StereoMatches, match_stereo, points, 
 BASELINE = 0.12
 
 
-def camera(shift=0.0, p=K, size=SIZE, **lens):
+def camera(shift=0.0, p=K, size=SIZE, drop=0.0, **lens):
     values = {"model": "plumb_bob", "k": p, "d": np.zeros(0), "r": np.eye(3), "binning": (1, 1), "offset": (0, 0)}
-    return Calibration(**{**values, **lens}, p=p, size=size, shift=shift)
+    return Calibration(**{**values, **lens}, p=p, size=size, shift=shift, drop=drop)
 
 
 def rig(**lens):
@@ -182,3 +182,5 @@ def test_calibrations_that_are_not_of_one_pair_are_refused():
         stereo_rig(camera(), camera())
     with pytest.raises(Uncalibrated, match=r"0\.12 m to the left of the left one"):
         stereo_rig(camera(-K[0, 0] * BASELINE), camera())
+    with pytest.raises(Uncalibrated, match=r"the right camera is 0\.12 m below the left one, and P\[3\] 0 m beside it"):
+        stereo_rig(camera(), camera(drop=-K[1, 1] * BASELINE))
