@@ -92,9 +92,10 @@ def stereo_rig(left: Calibration, right: Calibration) -> StereoRig:
     baseline = left.shift / left.p[0, 0] - right.shift / right.p[0, 0]
     below = left.drop / left.p[1, 1] - right.drop / right.p[1, 1]
     if abs(below) > LEVEL * abs(baseline):
+        word = "below" if below > 0 else "above"
         raise Uncalibrated(
-            f"P[7] of the CameraInfos says that the right camera is {abs(below):.3g} m {'below' if below > 0 else 'above'} "
-            f"the left one, and P[3] {abs(baseline):.3g} m beside it: only cameras side by side have common rows"
+            f"P[7] of the CameraInfos says that the right camera is {abs(below):.3g} m {word} the left one, "
+            f"and P[3] {abs(baseline):.3g} m beside it: only cameras side by side have common rows"
         )
     if baseline == 0:
         raise Uncalibrated(
