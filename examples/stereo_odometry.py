@@ -34,6 +34,8 @@ FEWEST = 15
 """Tracked points, of which so many must agree about a pose."""
 FORGOTTEN = 60
 """Clouds without a point after which its place is forgotten: its track has ended."""
+GIVEN_UP = 5
+"""Clouds in a row of unknown pose after which odometry begins anew: tracks outlive as many (`track_max_gap`)."""
 
 
 @dataclass
@@ -77,7 +79,7 @@ class Chain:
     def __init__(self, threshold: float) -> None:
         self._threshold = threshold
         self._landmarks: dict[int, Landmark] = {}
-        self._clouds = 0
+        self._clouds = self._lost = 0
         self.pose = Pose(np.eye(3), np.zeros(3))
 
     def advance(self, records: np.ndarray) -> bool:
@@ -87,13 +89,17 @@ class Chain:
         ids = records["track_id"].tolist()
         known = np.array([row for row, track in enumerate(ids) if track in self._landmarks], int)
         pose = self._located([self._landmarks[ids[row]].place for row in known], xyz[known])
-        if pose is None and self._clouds:
+        first = not self._clouds
+        self._clouds += 1
+        self._lost = 0 if pose or first else self._lost + 1
+        if 0 < self._lost < GIVEN_UP:
+            return False
+        if self._lost:
             self._landmarks.clear()  # what was seen from the pose before cannot be told from what is seen now
         self.pose = pose or self.pose
-        self._clouds += 1
         variances = sum(records[f"cov_{name}"].astype(float) for name in ("xx", "yy", "zz"))
         self._remember(ids, self.pose.to_world(xyz), 1 / variances)
-        return pose is not None or self._clouds == 1
+        return pose is not None or first
 
     def _located(self, places: list[np.ndarray], seen: np.ndarray) -> Pose | None:
         if len(places) < FEWEST:

@@ -98,3 +98,28 @@ def test_stereo_odometry_drifts_by_less_than_2_percent_of_a_rendered_path(ros_do
 
 def test_the_example_is_as_short_as_it_is_said_to_be():
     assert len((ROOT / "examples" / "stereo_odometry.py").read_text().splitlines()) <= 200
+
+
+@pytest.mark.parametrize(("dark", "found_again"), [(1, True), (4, True), (5, False)])
+def test_after_a_few_clouds_without_points_stereo_odometry_knows_where_it_is_and_after_more_it_begins_anew(
+    dark, found_again
+):
+    pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
+    pytest.importorskip("nav_msgs", reason="needs ROS 2's nav_msgs")
+    from superpoint_ros.node.point_cloud import POINT
+
+    chain = load("stereo_odometry").Chain(0.005)
+    world = np.random.default_rng(0).uniform([-2, -2, 4], [2, 2, 8], (60, 3))
+
+    def seen(x, count=60):
+        records = np.zeros(count, POINT)
+        records["x"], records["y"], records["z"] = (world[:count] - [x, 0, 0]).T
+        records["track_id"] = np.arange(count)
+        for name in ("xx", "yy", "zz"):
+            records[f"cov_{name}"] = 1e-4
+        return records
+
+    assert chain.advance(seen(0.0)) and chain.advance(seen(0.1))
+    assert [chain.advance(seen(0.0, 0)) for _ in range(dark)] == [False] * dark
+    assert chain.advance(seen(0.3)) is found_again
+    assert chain.pose.place[0] == pytest.approx(0.3 if found_again else 0.1, abs=1e-3)

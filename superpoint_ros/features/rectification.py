@@ -58,6 +58,7 @@ class Calibration:
     size     (height, width) of the image that this belongs to
     shift    P[0, 3], pixels of the full sensor times metres: −fx times how far this camera is to the right of the first
              of a stereo pair; 0 in the first
+    drop     P[1, 3], the same of how far it is below the first
     """
 
     model: str
@@ -69,13 +70,14 @@ class Calibration:
     offset: tuple[int, int]
     size: tuple[int, int]
     shift: float = 0.0
+    drop: float = 0.0
 
 
 def calibration(info: Any) -> Calibration:
     """Read a sensor_msgs/CameraInfo. Raises Uncalibrated with a sentence."""
     k, r = (np.array(matrix, np.float64).reshape(3, 3) for matrix in (info.k, info.r))
     whole = np.array(info.p, np.float64).reshape(3, 4)
-    p, shift = whole[:, :3], float(whole[0, 3])
+    p = whole[:, :3]
     d = np.array(info.d, np.float64)
     values = np.concatenate([k.ravel(), r.ravel(), whole.ravel(), d])
     if not k[0, 0]:
@@ -100,7 +102,8 @@ def calibration(info: Any) -> Calibration:
         binning=binning,
         offset=(roi.x_offset, roi.y_offset),
         size=(height // binning[1], width // binning[0]),
-        shift=shift,
+        shift=float(whole[0, 3]),
+        drop=float(whole[1, 3]),
     )
 
 

@@ -29,6 +29,8 @@ REFINED_ROW = 1.0
 scikit-image's motorcycle are within 2 px of the truth; of those that could not be refined half are."""
 LEAST_DEVIATION = 0.1, 0.7
 """Pixels: no disparity is trusted more than this, if it is refined and if it is that of two keypoints."""
+LEVEL = 0.01
+"""Of the baseline, up to which one camera may be above the other: rows are compared."""
 MINIMUM_MATCHES = 15
 """For a fundamental matrix; seven determine one, and a few more agree by chance."""
 
@@ -88,6 +90,13 @@ class StereoPoints:
 def stereo_rig(left: Calibration, right: Calibration) -> StereoRig:
     """Raises Uncalibrated with a sentence for two calibrations that are not of one pair."""
     baseline = left.shift / left.p[0, 0] - right.shift / right.p[0, 0]
+    below = left.drop / left.p[1, 1] - right.drop / right.p[1, 1]
+    if abs(below) > LEVEL * abs(baseline):
+        word = "below" if below > 0 else "above"
+        raise Uncalibrated(
+            f"P[7] of the CameraInfos says that the right camera is {abs(below):.3g} m {word} the left one, "
+            f"and P[3] {abs(baseline):.3g} m beside it: only cameras side by side have common rows"
+        )
     if baseline == 0:
         raise Uncalibrated(
             "P[3] of both CameraInfos is the same, so that there is no baseline: not calibrated as a pair"
@@ -155,20 +164,23 @@ def match_stereo(
 def points(rig: StereoRig, found: StereoMatches) -> StereoPoints:
     """The matches' points in space: depth is baseline over disparity.
 
+    A match whose disparity is not above its deviation has none: it may as well be infinitely far away.
+
     The covariance is that of a keypoint whose disparity has its `deviation`, and whose place in the left picture is by
     1/√2 as exact along x and y: the errors of both pictures are the disparity's.
     """
-    x, y = found.sight.T
-    depth = rig.baseline / found.disparity
+    near = found.disparity > found.deviation
+    (x, y), disparity, deviation = found.sight[near].T, found.disparity[near], found.deviation[near]
+    depth = rig.baseline / disparity
     xyz = np.stack([x, y, np.ones(len(x))], axis=1) * depth[:, None]
     along = np.zeros((len(x), 3, 3))  # derivatives by x, y and the disparity
     along[:, 0, 0] = along[:, 1, 1] = depth
-    along[:, :, 2] = -xyz / found.disparity[:, None]
-    variances = np.stack([found.deviation**2 / 2, found.deviation**2 / 2, found.deviation**2], axis=1)
+    along[:, :, 2] = -xyz / disparity[:, None]
+    variances = np.stack([deviation**2 / 2, deviation**2 / 2, deviation**2], axis=1)
     # x is in the disparity, too: they vary together
     middle = variances[:, :, None] * np.eye(3)
     middle[:, 0, 2] = middle[:, 2, 0] = variances[:, 0]
-    return StereoPoints(found.matches[:, 0], xyz, along @ middle @ along.transpose(0, 2, 1))
+    return StereoPoints(found.matches[near, 0], xyz, along @ middle @ along.transpose(0, 2, 1))
 
 
 def pixel_of(camera: Calibration) -> float:

@@ -22,6 +22,8 @@ class Calibrations:
         self._read: tuple[Any, Calibration | Uncalibrated] | None = None
         self._newest = 0
         self._in_a_row = 0
+        self._asked: int | None = None  # stamp of the image that was asked about last
+        self._paired = False  # whether it is taken to have a CameraInfo of its own
 
     def add(self, info: Any) -> None:
         """Take a sensor_msgs/CameraInfo. One that cannot be used is told of when an image wants it."""
@@ -46,18 +48,22 @@ class Calibrations:
 
         wait  seconds for one that is still to come, if images have had one of their own lately
 
-        None before the first. Raises Uncalibrated with a sentence for one that cannot be used.
+        However often an image is asked about, it counts and waits once. None before the first. Raises Uncalibrated with
+        a sentence for one that cannot be used.
         """
         with self._changed:
             if not self._by_stamp:
                 return None
-            if self._in_a_row >= SURE and self._newest < stamp:
-                self._changed.wait_for(lambda: self._newest >= stamp, wait)
-            paired = self._in_a_row >= SURE
+            again, self._asked = stamp == self._asked, stamp
+            if not again:
+                self._paired = self._in_a_row >= SURE
+                if self._paired and self._newest < stamp:
+                    self._changed.wait_for(lambda: self._newest >= stamp, wait)
             found = self._by_stamp.get(stamp)
-            self._in_a_row = 0 if found is None else self._in_a_row + 1
+            if not again:
+                self._in_a_row = 0 if found is None else self._in_a_row + 1
             newest = self._by_stamp[self._newest]
-            if found is None and paired and any(each is not newest for each in self._by_stamp.values()):
+            if found is None and self._paired and any(each is not newest for each in self._by_stamp.values()):
                 raise Uncalibrated("an image came without its CameraInfo, which differs from image to image")
             if found is None:
                 before = [each for each in self._by_stamp if each <= stamp]

@@ -87,8 +87,8 @@ def checked(current: Parameters, values: Mapping[str, Any]) -> Parameters:
     by_camera = {**current.by_camera, **{name: value for name, value in held.items() if name not in TABLE}}
     by_camera = {name: value for name, value in by_camera.items() if value is not None}
     result = replace(current, **general, by_camera=by_camera)
-    for name in held:
-        if (sentence := without_camera(name, result.cameras)) and name in by_camera:
+    for name in by_camera:  # those set before, too: they would have no effect any more
+        if sentence := without_camera(name, result.cameras):
             raise ValueError(sentence)
     if result.track_cloud != "none" and not result.tracks:
         raise ValueError(f"parameter 'track_cloud' must be none without tracks, got '{result.track_cloud}'")

@@ -164,7 +164,8 @@ class Camera:
         keyframe, extracted = motion.reference_stamp, self._previous
         if keyframe is None:
             keyframe, extracted = stamp, self._extracted
-        if values.reference == "keyframe" and keyframe != self._keyframe and extracted is not None:
+        anew = motion.reference_stamp is None or keyframe != self._keyframe  # a bag that loops has equal stamps
+        if values.reference == "keyframe" and anew and extracted is not None:
             self.outputs.publish_keyframe(extracted, values)
             self._keyframe = keyframe
         self._previous = self._extracted
@@ -226,7 +227,7 @@ class Camera:
             period,
             snapshot.silence_s,
             new,
-            [*remarks, *self._remarks(period, values)],
+            remarks if idle else [*remarks, *self._remarks(period)],
             values.max_age,
             values.overload_drops,
         )
@@ -247,7 +248,7 @@ class Camera:
             values=[KeyValue(key=k, value=v) for k, v in diagnostic_values(snapshot, counts, facts).items()],
         )
 
-    def _remarks(self, period: Period, values: Parameters) -> list[str]:
+    def _remarks(self, period: Period) -> list[str]:
         """What is wrong with this camera's inputs or pictures."""
         remarks, calibration = [], self.inputs.calibration
         if calibration and calibration not in COEFFICIENTS:

@@ -82,9 +82,13 @@ def follow_changes(node: Node, change: Callable[[list[Parameter]], None]) -> Non
                 node.describe_parameter(each.name).read_only = False  # the node's own, not a copy: `judge` refuses
             elif row is not None and each.name not in TABLE:
                 new.append(each.name)
+                without_range = _descriptor(row)  # what is out of it rclpy would raise here; `judge` has a sentence
+                without_range.floating_point_range, without_range.integer_range = [], []
                 declaring = True  # which asks `judge`, too
-                node.declare_parameter(each.name, each.value, _descriptor(row))
-                declaring = False
+                try:
+                    node.declare_parameter(each.name, each.value, without_range)
+                finally:
+                    declaring = False
         return [_as_doubles(each) for each in proposals]
 
     def judge(proposals: list[Parameter]) -> SetParametersResult:

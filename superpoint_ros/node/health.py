@@ -32,11 +32,12 @@ def assess(
     period   what happened since the last report
     silence  seconds since the last image; 0 where none is to be expected
     faults   frames of each kind ("failed", "bad") since the last report
-    remarks  what is wrong with the set-up, such as running on the CPU though CUDA was asked for
+    remarks  what is wrong with the set-up, such as running on the CPU though CUDA was asked for; of an idle camera they
+             count, too
     max_age, overload_drops  the parameters of these names
     """
     if state == IDLE:
-        return OK, IDLE
+        return WARN if remarks else OK, "; ".join([*remarks, IDLE])
     if state != "active":
         return OK, f"node is {state}"
     reasons: list[tuple[int, str]] = []

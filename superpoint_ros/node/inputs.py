@@ -136,7 +136,8 @@ class Inputs:
 
     def calibration_of(self, size: tuple[int, int], stamp: int) -> Calibration | None:
         """That of an image of this size and stamp; None unless one is asked for and there is one."""
-        return self._camera_info.of(size, stamp) if self._camera_info else None
+        listener = self._camera_info
+        return listener.of(size, stamp) if listener else None
 
     def rays(self, xy: NDArray[np.float32], size: tuple[int, int], stamp: int) -> NDArray[np.float64] | None:
         """Directions of pixels in the camera's frame; None without a calibration, or if none is asked for."""

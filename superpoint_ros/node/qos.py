@@ -17,8 +17,7 @@ from rclpy.qos import (
     qos_check_compatible,
     qos_policy_name_from_kind,
 )
-from rclpy.qos_overriding_options import QoSOverridingOptions, _declare_qos_parameters
-from rclpy.subscription import Subscription
+from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from superpoint_ros.node.declaration import started_with
 from superpoint_ros.node.names import resolved
@@ -85,11 +84,22 @@ def subscribe(
 def prepare_to_subscribe(node: LifecycleNode, topic: str, depth: int) -> str:
     """Declare the overrides of a subscription that is made later, and raise now what it would raise then.
 
-    Returns the full name of the topic.
+    Under the names that ROS documents: rclpy, which has no public word for it, takes what it finds there. Anew each
+    time, as `depth` may be another than when the node was last configured. Returns the full name of the topic.
     """
-    name = resolved(node, topic)
+    name, profile = resolved(node, topic), _asked_for(depth, False)
     try:
-        _declare_qos_parameters(Subscription, node, name, _asked_for(depth, False), QoSOverridingOptions(OVERRIDABLE))
+        for policy in OVERRIDABLE:
+            word = policy.name.lower()
+            parameter, default = f"{OVERRIDES}{name}.subscription.{word}", getattr(profile, word)
+            if node.has_parameter(parameter):
+                node.undeclare_parameter(parameter)
+            if policy == QoSPolicyKind.DEPTH:
+                node.declare_parameter(parameter, default)
+                continue
+            given = node.declare_parameter(parameter, default.name.lower()).value
+            if given.upper() not in type(default).__members__:
+                raise ValueError(f"unexpected override of {word}: '{given}'")
     except Exception as error:
         raise RuntimeError(f"The subscription to {name} cannot be made: {error}") from None
     return name

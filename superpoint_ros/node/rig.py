@@ -1,24 +1,23 @@
-"""The cameras of a configured node, and the one worker that serves them all while it is active."""
+"""The cameras of a configured node, and the one worker that serves them all while it is active.
+
+What the worker does with frames is in `pipeline.py`.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
 from rclpy.lifecycle import LifecycleNode
 
-from superpoint_ros.features.extractor import Extractor, Features
-from superpoint_ros.frontend.advice import Advice
+from superpoint_ros.features.extractor import Extractor
 from superpoint_ros.frontend.parameters import Parameters
 from superpoint_ros.frontend.rate import RateLimit
 from superpoint_ros.network.engines.devices import DeviceLost
 from superpoint_ros.node.camera import AGAIN, Camera
 from superpoint_ros.node.health import SILENCE
 from superpoint_ros.node.mailbox import Frame, Mailbox, Worker
-from superpoint_ros.node.stereo import Seen, StereoPair
+from superpoint_ros.node.pipeline import Pipeline
 from superpoint_ros.node.synchroniser import Synchroniser, message_filters
 
 SET = "set"
@@ -27,23 +26,8 @@ STOP_LIMIT = 10.0
 """Seconds that stopping waits for the frames in work: a GPU may hang."""
 
 
-@dataclass(frozen=True)
-class Decoded:
-    """A frame that can be extracted.
-
-    picture  (H, W) uint8
-    mask     (H, W) bool, or None: keypoints may be anywhere
-    values   the parameters of its camera
-    """
-
-    frame: Frame
-    picture: NDArray[np.uint8]
-    mask: NDArray[np.bool_] | None
-    values: Parameters
-
-
 class Rig:
-    """image callback (→ synchroniser) → mailbox, newest wins → worker: decode → extract → publish.
+    """image callback (→ synchroniser) → mailbox, newest wins → worker: pipeline.
 
     values      the parameters; may be replaced at any time
     on_matched  called when a subscriber of an output comes or goes, where rclpy tells; `attend` is due then
@@ -62,14 +46,12 @@ class Rig:
         on_lost: Callable[[DeviceLost], None],
     ) -> None:
         self._node = node
-        self._on_lost = on_lost
         self._extractor = extractor
         self._worker: Worker | None = None
         self._abandoned: Worker | None = None
         self._synchroniser: Synchroniser | None = None
         self._post: Callable[[str, Sequence[Frame]], None] = lambda slot, frames: None
         self._complained: float | None = None
-        self._advice = Advice(values.weights, self._counts)
         self.values = values
         self.cameras: dict[str, Camera] = {}
         if values.synchronise != "none":
@@ -77,10 +59,7 @@ class Rig:
         try:
             for index, name in enumerate(values.cameras):
                 self.cameras[name] = Camera(node, values, index, on_matched, extractor.device)
-            self._pairs = [
-                StereoPair(self.cameras[left], self.cameras[right], lambda text: node.get_logger().warning(text))
-                for left, right in values.pairs()
-            ]
+            self._pipeline = Pipeline(node, extractor, self.cameras, values, lambda: self.running, on_lost)
         except Exception:
             self.destroy()
             raise
@@ -115,7 +94,7 @@ class Rig:
         self._post = post
         # The newest frame wins; but of a set none may be overtaken before it found its partners.
         depth = self.values.sync_queue if self._synchronised else 1
-        self._worker = Worker(mailbox, self._process, self._lose)
+        self._worker = Worker(mailbox, lambda frames: self._pipeline.process(frames, self.values), self._pipeline.lose)
         try:
             for camera in self.cameras.values():
                 camera.inputs.open(self.values, depth)
@@ -160,19 +139,12 @@ class Rig:
     def stop(self) -> None:
         """Stop listening, and finish the frames in work; those that take longer than STOP_LIMIT are thrown away."""
         for camera in self.cameras.values():
-            camera.inputs.close()
+            camera.inputs.ignore()
         self._end_synchroniser()
-        worker = self._worker
-        if worker is None:
-            return
-        for dropped in worker.stop(STOP_LIMIT):
-            self.cameras[dropped.camera].statistics.dropped()
-        if worker.busy:
-            self._abandoned = worker
-            self._node.get_logger().warning(
-                f"The frame in work is not done after {STOP_LIMIT:.0f} s; the node stops without it."
-            )
-        self._worker = None
+        if self._worker is not None:
+            self._end_worker(self._worker)
+        for camera in self.cameras.values():  # the frames in work needed masks and calibrations
+            camera.inputs.close()
 
     def trouble(self) -> str:
         """Why a synchronised rig makes no sets, for the diagnostics; logged, too, once in a while."""
@@ -227,114 +199,15 @@ class Rig:
             self._synchroniser.end()
             self._synchroniser, self._complained = None, None
 
-    # In the worker's thread
-
-    def _process(self, frames: list[Frame]) -> None:
-        values, begun = self.values, time.monotonic()
-        # What goes through the network in another size or yields another number of keypoints is a batch of its own.
-        batches: dict[tuple[int, int], list[Decoded]] = {}
-        for frame in frames:
-            camera, own = self.cameras[frame.camera], values.of(frame.camera)
-            try:
-                picture, mask = camera.inputs.decode(frame.message, own)
-            except ValueError as error:
-                camera.fault("bad", f"{error}; the frame is skipped")
-                continue
-            except Exception as error:  # it must not cost the other cameras' frames, whatever is wrong with it
-                self._lose(error, [frame])
-                continue
-            batches.setdefault((own.resize, own.max_keypoints), []).append(Decoded(frame, picture, mask, own))
-        extraction, sent = 0.0, []
-        for batch in batches.values():
-            extracting = time.monotonic()
-            sent += self._extract(batch)
-            extraction += time.monotonic() - extracting
-        # Matching takes many times as long as publishing: the features of all cameras come first.
-        seen = {}
-        for one, found in sent:
-            frame = one.frame
-            try:
-                camera = self.cameras[frame.camera]
-                tracks = camera.publish_motion(frame, one.picture, one.mask, found, values, self._extractor.weights_id)
-                seen[frame.camera] = Seen(frame, one.picture, one.mask, found, tracks)
-            except Exception as error:
-                self._lose(error, [frame])
-        self._publish_pairs(seen, values)
-        if sent:
-            whole = time.monotonic() - begun
-            self._advise(sent[0][0].picture, whole / len(frames), extraction / len(frames))
-
-    def _extract(self, batch: list[Decoded]) -> list[tuple[Decoded, Features]]:
-        """Extract frames that are alike, and publish their features; those of which that went well."""
-        # Only here, in the worker's thread: a live change must not meet a batch half way.
-        batch[0].values.apply(self._extractor)
-        self._prepare([one.picture for one in batch])
-        try:
-            results = self._extractor.batch([one.picture for one in batch], [one.mask for one in batch])
-        except Exception as error:
-            if len(batch) == 1 or isinstance(error, DeviceLost):
-                self._lose(error, [one.frame for one in batch])
-                return []
-            # Each alone: one that is too large must not cost the rest.
-            return [sent for one in batch for sent in self._extract([one])]
-        sent = []
-        for one, found in zip(batch, results, strict=True):
-            camera = self.cameras[one.frame.camera]
-            if self._worker is None:
-                camera.fault("failed", "a frame is thrown away, as it was not done in time")
-                continue
-            try:
-                camera.publish_features(one.frame, found, one.values, self._extractor.weights_id)
-                sent.append((one, found))
-            except Exception as error:
-                self._lose(error, [one.frame])
-        return sent
-
-    def _publish_pairs(self, seen: dict[str, Seen], values: Parameters) -> None:
-        for pair in self._pairs:
-            left, right = seen.get(pair.left.name), seen.get(pair.right.name)
-            if left is None or right is None:
-                continue
-            try:
-                pair.publish(left, right, values)
-            except Exception as error:  # the features of both are out
-                pair.left.fault("incomplete", f"a stereo pair is not matched ({type(error).__name__}: {error})")
-
-    def _prepare(self, pictures: Sequence[NDArray[np.uint8]]) -> None:
-        """Let a GPU prepare itself at the first picture of a size, and not when one more camera first joins in."""
-        for height, width in {picture.shape for picture in pictures}:
-            try:
-                seconds = self._extractor.prepare((height, width), len(self.cameras))
-            except Exception as error:
-                self._node.get_logger().warning(f"{self._extractor.device} is not prepared: {error}")
-                return  # the frames are tried all the same, and say what fails
-            if seconds:
-                self._node.get_logger().info(
-                    f"{self._extractor.device} was prepared for up to {len(self.cameras)} picture(s) of "
-                    f"{width}×{height} at a time in {seconds:.1f} s."
-                )
-
-    def _advise(self, picture: NDArray[np.uint8], whole: float, extraction: float) -> None:
-        """Say once what would help a CPU that is too slow; seconds for a picture."""
-        try:
-            sentence = self._advice.after(self._extractor, picture, whole, extraction)
-        except Exception as error:  # the frames are out: it must not make them count as lost
-            sentence = f"What would help a CPU that is slower than its camera cannot be measured: {error}."
-        if sentence:
-            self._node.get_logger().warning(sentence)
-
-    def _counts(self) -> tuple[int, int]:
-        """Images of all cameras that came in, and that were dropped."""
-        frames_in, dropped = zip(*(camera.statistics.counts() for camera in self.cameras.values()), strict=True)
-        return sum(frames_in), sum(dropped)
-
-    def _lose(self, error: Exception, frames: list[Frame]) -> None:
-        if not self._node.context.ok():
-            return  # publishing fails once the process is asked to end
-        if isinstance(error, DeviceLost):
-            self._on_lost(error)
-        for frame in frames:
-            self.cameras[frame.camera].fault("failed", f"a frame is lost to {type(error).__name__}: {error}")
+    def _end_worker(self, worker: Worker) -> None:
+        for dropped in worker.stop(STOP_LIMIT):
+            self.cameras[dropped.camera].statistics.dropped()
+        if worker.busy:
+            self._abandoned = worker
+            self._node.get_logger().warning(
+                f"The frame in work is not done after {STOP_LIMIT:.0f} s; the node stops without it."
+            )
+        self._worker = None
 
 
 def _topics(cameras: Sequence[Camera]) -> str:

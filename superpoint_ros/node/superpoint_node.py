@@ -1,6 +1,6 @@
 """The lifecycle node: images in; keypoints, matches, homographies and diagnostics out.
 
-What happens to an image is in `rig.py` and `camera.py`.
+What happens to an image is in `pipeline.py` and `camera.py`, whether it comes in at all in `rig.py`.
 """
 
 from __future__ import annotations

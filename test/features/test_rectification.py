@@ -155,3 +155,8 @@ def test_padding_and_spelling_change_nothing(model, d, same, as_d):
     found = calibration(info(d=d, distortion_model=model))
     assert found.model in (same, model)
     np.testing.assert_array_equal(rectify(found, xy), rectify(calibration(info(same, d=as_d)), xy))
+
+
+def test_p_says_where_a_camera_of_a_pair_is():
+    camera = calibration(info(p=np.array([200.0, 0, 320, -24, 0, 200, 240, 5, 0, 0, 1, 0])))
+    assert (camera.shift, camera.drop) == (-24, 5)

@@ -15,9 +15,9 @@ from superpoint_ros.features.stereo import StereoMatches, match_stereo, points, 
 BASELINE = 0.12
 
 
-def camera(shift=0.0, p=K, size=SIZE, **lens):
+def camera(shift=0.0, p=K, size=SIZE, drop=0.0, **lens):
     values = {"model": "plumb_bob", "k": p, "d": np.zeros(0), "r": np.eye(3), "binning": (1, 1), "offset": (0, 0)}
-    return Calibration(**{**values, **lens}, p=p, size=size, shift=shift)
+    return Calibration(**{**values, **lens}, p=p, size=size, shift=shift, drop=drop)
 
 
 def rig(**lens):
@@ -111,6 +111,19 @@ def test_points_and_their_covariances_are_those_of_disturbed_pictures(scene):
     np.testing.assert_allclose(seen.covariance[0], np.cov(disturbed.T), rtol=0.05, atol=1e-6)
 
 
+def test_what_is_too_far_away_for_its_disparity_to_be_told_from_none_has_no_point():
+    """Two lenses may leave 1e-17 of a disparity of 0, and its covariance is beyond float32."""
+    pixel = 1 / K[0, 0]
+    disparity = np.array([20, 0.05, 1e-15, 0.3]) * pixel
+    sight = np.array([[0.3, -0.2], [0, 0], [0, 0], [0.1, 0.1]])
+    rows, deviation = np.int32([[2, 0], [3, 1], [5, 2], [9, 3]]), np.full(4, 0.1 * pixel)
+    found = StereoMatches(rows, np.ones(4, np.float32), np.zeros((4, 2), np.float32), sight, disparity, deviation)
+    seen = points(rig(), found)
+    np.testing.assert_array_equal(seen.rows, [2, 9])
+    np.testing.assert_allclose(seen.xyz[:, 2], BASELINE / disparity[[0, 3]])
+    assert np.isfinite(seen.covariance.astype(np.float32)).all()
+
+
 def test_lenses_and_mounting_are_undone_before_rows_are_compared(scene, extractor):
     """The raw pictures have no common rows: a lens bends them, and the cameras are turned."""
     pictures = scene[0]
@@ -169,3 +182,5 @@ def test_calibrations_that_are_not_of_one_pair_are_refused():
         stereo_rig(camera(), camera())
     with pytest.raises(Uncalibrated, match=r"0\.12 m to the left of the left one"):
         stereo_rig(camera(-K[0, 0] * BASELINE), camera())
+    with pytest.raises(Uncalibrated, match=r"the right camera is 0\.12 m below the left one, and P\[3\] 0 m beside it"):
+        stereo_rig(camera(), camera(drop=-K[1, 1] * BASELINE))

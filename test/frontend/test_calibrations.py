@@ -8,7 +8,7 @@ import pytest
 
 from superpoint_ros.features.rectification import Uncalibrated
 from superpoint_ros.frontend import calibrations
-from superpoint_ros.frontend.calibrations import KEPT, Calibrations
+from superpoint_ros.frontend.calibrations import KEPT, SURE, Calibrations
 
 
 class Info(SimpleNamespace):
@@ -66,8 +66,18 @@ def test_an_image_whose_calibration_is_lost_is_not_given_another():
     for index in range(5):
         known.add(info(index, x_offset=index))
         known.of(index)
-    with pytest.raises(Uncalibrated, match="without its CameraInfo"):
-        known.of(5)
+    for _ in range(3):  # however many of its outputs want to know
+        with pytest.raises(Uncalibrated, match="without its CameraInfo"):
+            known.of(5)
+
+
+def test_one_image_that_is_asked_about_often_does_not_show_that_each_has_a_calibration_of_its_own():
+    known = Calibrations()
+    known.add(info(0, x_offset=0))
+    for _ in range(2 * SURE):
+        known.of(0)
+    known.add(info(1, x_offset=1))
+    assert known.of(2, wait=30.0).offset == (1, 0)
 
 
 def test_an_image_whose_calibration_is_lost_has_the_one_that_all_have():

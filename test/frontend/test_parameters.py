@@ -108,3 +108,13 @@ def test_stereo_pairs_are_read_with_and_without_spaces():
     current = Parameters(cameras=("left", "right", "back"), synchronise="exact")
     proposal = SimpleNamespace(name="stereo_pairs", value=["left,right", "right, back"])
     assert change(current, [proposal], configured=False).pairs() == [("left", "right"), ("right", "back")]
+
+
+def test_a_camera_does_not_go_while_it_has_values_of_its_own():
+    def given(**values):
+        return [SimpleNamespace(name=name.replace("__", "."), value=value) for name, value in values.items()]
+
+    rig = change(Parameters(), given(cameras=["left", "right"], left__resize=320), configured=False)
+    with pytest.raises(ValueError, match=r"'left.resize' is for a camera 'left', but there are \['front'\]"):
+        change(rig, given(cameras=["front"]), configured=False)
+    assert change(rig, given(cameras=["front"], left__resize=None), configured=False).cameras == ("front",)

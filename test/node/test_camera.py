@@ -1,6 +1,8 @@
 """superpoint_ros/node/camera.py: several cameras of one node, against real rclpy and DDS."""
 
+import itertools
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
 
 from rclpy.parameter import Parameter
 
-from robot import image_message, photograph, shifted
+from robot import DEADLINE, image_message, photograph, shifted
 from superpoint_ros.node.mailbox import Frame
 
 OK, NO_REFERENCE = 0, 1
@@ -228,11 +230,12 @@ def test_a_bad_camera_and_one_that_breaks_the_batch_cost_the_other_nothing(robot
         return extract(pictures, masks)
 
     monkeypatch.setattr(rig.node._extractor, "batch", out_of_memory)
-    rig.node.rig._process(
+    rig.node.rig._pipeline.process(
         [
             Frame("left", image_message(photograph((64, 64))), 0.0),
             Frame("right", image_message(photograph()), 0.0),
-        ]
+        ],
+        rig.node.parameters,
     )
     rig.await_counts(right=1)
     assert rig.node.cameras["left"].faults.count("failed") == 1
@@ -357,7 +360,9 @@ def test_a_camera_without_which_there_are_no_sets_is_named_in_log_and_diagnostic
     monkeypatch.setattr(RcutilsLogger, "warning", lambda self, sentence, **_: said.append(sentence))
     topics = {"left": "/left/image", "right": "/right/image"}
     rig = Rig(robot, topics, cameras=["left", "right"], synchronise="exact")
-    for stamp in range(1, 200):
+    end = time.monotonic() + DEADLINE
+    for stamp in itertools.count(1):
+        assert time.monotonic() < end
         rig.show("left", image_message(photograph((64, 64)), stamp))
         robot.spin_until(lambda n=stamp: rig.node.cameras["left"].statistics.snapshot().frames_in >= n, "the frame")
         if said and any("camera right" in s.message for d in robot.diagnostics for s in d.status):

@@ -164,6 +164,24 @@ def test_a_value_for_one_camera_is_checked_as_the_general_one_is(robot):
         robot.add_node(cameras=["left", "right"], synchronise="exact", **{"left.rate": 3})
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("left.rate", -1.0), ("left.resize", 99999), ("right.max_keypoints", 0), ("left.rate", "fast")]
+)
+def test_a_value_for_one_camera_that_cannot_be_is_refused_by_a_running_node_which_then_listens(robot, name, value):
+    """By its service, too, where an exception would end the node."""
+    from rcl_interfaces.srv import SetParameters
+
+    node = robot.add_node(cameras=["left", "right"])
+    client = robot.client.create_client(SetParameters, "/superpoint/set_parameters")
+    robot.spin_until(client.service_is_ready, "the service")
+    answer = client.call_async(SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()]))
+    robot.spin_until(answer.done, "its answer")
+    assert not answer.result().results[0].successful
+    assert f"'{name}' must " in answer.result().results[0].reason
+    assert node.set_parameters([Parameter("max_keypoints", value=7)])[0].successful
+    assert node.parameters.max_keypoints == 7 and not node.has_parameter(name)
+
+
 def test_what_is_meant_for_another_node_of_the_robot_is_no_camera_s(robot, monkeypatch):
     from rclpy.impl.rcutils_logger import RcutilsLogger
 

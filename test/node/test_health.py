@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from superpoint_ros.node.health import ERROR, OK, WARN, assess
+from superpoint_ros.node.health import ERROR, IDLE, OK, WARN, assess
 from superpoint_ros.node.statistics import Period
 
 FINE = Period(frames_in=30, frames_out=30, dropped=0, latency=0.01, age=0.03)
@@ -26,6 +26,11 @@ def test_without_keypoints_that_is_said_and_not_that_there_is_no_homography():
 @pytest.mark.parametrize("state", ["inactive", "unconfigured", "disabled"])
 def test_a_node_that_need_not_work_is_ok(state):
     assert assess(state, "/image", NONE, 99.0, {}) == (OK, f"node is {state}")
+
+
+def test_a_camera_that_sleeps_is_ok_unless_the_node_was_set_up_wrongly():
+    assert assess(IDLE, "/image", NONE, 99.0, {}) == (OK, IDLE)
+    assert assess(IDLE, "/image", NONE, 99.0, {}, ["runs on the CPU"]) == (WARN, f"runs on the CPU; {IDLE}")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """superpoint_ros/node/inputs.py and calibration.py: calibration and masks of a running node, over real DDS."""
 
+import threading
+
 import cv2
 import numpy as np
 import pytest
@@ -82,6 +84,29 @@ def test_keypoints_are_rectified_by_the_camera_info(robot):
     np.testing.assert_allclose(np.stack([found.rectified_x, found.rectified_y], axis=1), expected)
     assert np.abs(expected - xy).max() > 3
     robot.await_diagnostics(calibration="plumb_bob")
+
+
+def test_a_frame_in_work_keeps_its_calibration_while_the_node_stops(robot, monkeypatch):
+    from superpoint_ros.node.mailbox import Mailbox
+
+    node, info, _ = start(robot, rectify=True)
+    info.publish(camera_info())
+    known(robot, node)
+    extract, close, begun, stopping = node._extractor.batch, Mailbox.close, threading.Event(), threading.Event()
+
+    def slow(pictures, masks):
+        begun.set()
+        assert stopping.wait(120)
+        return extract(pictures, masks)
+
+    monkeypatch.setattr(node._extractor, "batch", slow)
+    monkeypatch.setattr(Mailbox, "close", lambda self: (close(self), stopping.set())[0])
+    count = len(robot.features)
+    robot.camera.publish(image_message(photograph(), stamp=1))
+    robot.spin_until(begun.is_set, "the frame to be in work")
+    node.trigger_deactivate()
+    robot.spin_until(lambda: len(robot.features) > count, "its features")
+    assert len(robot.features[-1].rectified_x) == len(robot.features[-1].x) > 0
 
 
 @pytest.mark.parametrize(

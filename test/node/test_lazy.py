@@ -55,6 +55,14 @@ def test_without_subscribers_no_image_is_subscribed_to_and_diagnostics_say_idle(
     assert robot.values()["subscribers"] == "0"
 
 
+def test_a_node_that_sleeps_on_the_cpu_in_cudas_place_says_so(robot, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert robot.add_node(device="cuda").start()
+    await_message(robot, f"runs on the CPU though device is 'cuda': there is no CUDA GPU; {IDLE}", level=b"\x01")
+
+
 @pytest.mark.parametrize("tells", [True, False], ids=["matched events", "polling"])
 def test_a_subscriber_of_any_output_wakes_the_node_and_its_end_sends_it_to_sleep(robot, monkeypatch, tells):
     monkeypatch.setattr(qos, "TELLS_OF_MATCHES", tells and qos.TELLS_OF_MATCHES)
@@ -195,3 +203,21 @@ def test_a_late_subscriber_gets_the_present_keyframe(robot):
     robot.show(image_message(photograph()[::-1], stamp=4))  # another scene, which the next one is compared with
     found = robot.show(image_message(shifted(photograph()[::-1], 8, 0), stamp=5))
     assert late().header.stamp.sec == found.reference_stamp.sec == 4
+
+
+def test_a_bag_that_begins_anew_has_its_first_keyframe_published_again_with_its_new_tracks(robot):
+    from superpoint_ros.msg import Features
+
+    node, keyframes = robot.add_node(reference="keyframe", tracks=True), []
+    assert node.start()
+    robot.client.create_subscription(HomographyStamped, "/superpoint/homography", robot.homographies.append, 10)
+    robot.client.create_subscription(Features, "/superpoint/keyframe", keyframes.append, 10)
+    outputs = node.cameras[""].outputs.publishers
+    for topic in ("homography", "keyframe"):
+        robot.spin_until(lambda topic=topic: outputs[topic].get_subscription_count() == 1, "the listener")
+    await_camera(robot, 1, "the node to wake")
+    for count in (1, 2):
+        assert robot.show(image_message(photograph(), stamp=1)).status == NO_REFERENCE
+        robot.spin_until(lambda count=count: len(keyframes) == count, "the keyframe")
+        node.rig.reset()
+    assert not set(keyframes[0].track_ids) & set(keyframes[1].track_ids)

@@ -1,6 +1,7 @@
 """superpoint_ros/node/qos.py and clock.py: starting up against real DDS, and saying what does not fit."""
 
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,7 +12,8 @@ pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from robot import Robot, image_message, photograph
-from superpoint_ros.node.qos import endpoint_name
+from superpoint_ros.node import qos
+from superpoint_ros.node.qos import endpoint_name, prepare_to_subscribe, subscribe
 
 OK, NO_REFERENCE = 0, 1
 BEST_EFFORT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -136,6 +138,43 @@ def test_an_override_without_effect_is_warned_of_with_the_nearest(robot, said):
 def test_an_override_that_is_not_allowed_fails_with_a_sentence(robot):
     node = robot.add_node(**{"qos_overrides./superpoint/features.publisher.reliability": "perfect"})
     assert node.start() is False
+
+
+@pytest.mark.parametrize(("policy", "value"), [("history", "perfect"), ("durability", "7"), ("depth", "many")])
+def test_an_override_of_a_subscription_that_is_made_later_fails_at_once(robot, policy, value):
+    import rclpy
+    from rclpy.parameter import Parameter
+
+    overrides = [Parameter(f"qos_overrides./later.subscription.{policy}", value=value)]
+    node = rclpy.create_node("late", context=robot.context, parameter_overrides=overrides)
+    with pytest.raises(RuntimeError, match="The subscription to /later cannot be made: "):
+        prepare_to_subscribe(node, "later", 1)
+    node.destroy_node()
+
+
+def test_a_subscription_has_the_depth_of_its_last_configuration_unless_that_is_overridden(robot):
+    """rclpy's own parameters keep what they were declared with first."""
+    import rclpy
+    from rclpy.parameter import Parameter
+    from sensor_msgs.msg import Image
+
+    overrides = [Parameter("qos_overrides./told.subscription.depth", value=5)]
+    node = rclpy.create_node("late", context=robot.context, parameter_overrides=overrides)
+    for depth in (1, 10):
+        for topic, expected in (("later", depth), ("told", 5)):
+            assert prepare_to_subscribe(node, topic, depth) == f"/{topic}"
+            subscription = subscribe(node, Image, topic, print, depth)
+            assert node.get_parameter(f"qos_overrides./{topic}.subscription.depth").value == expected
+            assert subscription.qos_profile.depth == expected
+            node.destroy_subscription(subscription)
+    node.destroy_node()
+
+
+def test_no_private_name_of_rclpy_is_imported():
+    """One that a distribution renames would keep the node from starting at all."""
+    package = Path(qos.__file__).parent.parent
+    private = re.compile(r"^\s*(from rclpy\S* import .*\b_\w|from rclpy\S*\._\w)", re.MULTILINE)
+    assert [path.name for path in package.rglob("*.py") if private.search(path.read_text(encoding="utf-8"))] == []
 
 
 def test_a_silent_topic_is_logged_with_its_publishers_once(robot, said):

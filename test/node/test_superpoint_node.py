@@ -214,7 +214,7 @@ def test_advice_that_fails_costs_no_frame(robot, active, monkeypatch):
     def fail(*arguments):
         raise MemoryError("no room")
 
-    monkeypatch.setattr(active.rig._advice, "after", fail)
+    monkeypatch.setattr(active.rig._pipeline._advice, "after", fail)
     robot.show(image_message(photograph(), stamp=1))
     robot.show(image_message(photograph(), stamp=2))
     robot.await_diagnostics(frames_in="2", frames_out="2", frames_failed="0")

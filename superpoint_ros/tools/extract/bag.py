@@ -18,6 +18,7 @@ from superpoint_ros.bags.content import TIMES, BagError, Message, sentence, stam
 from superpoint_ros.bags.reader import BagReader
 from superpoint_ros.features.extractor import Extractor, Features
 from superpoint_ros.features.rectification import rectify
+from superpoint_ros.frontend.parameter_rules import without_camera
 from superpoint_ros.frontend.tracker import Motion
 from superpoint_ros.network.engines.devices import DeviceLost
 from superpoint_ros.tools.extract.background import Behind, ahead
@@ -67,7 +68,9 @@ def extract_bag(task: Task, extractor: Extractor, progress: Callable[[int], obje
                 return report
             past = stack.enter_context(Past(left, cameras))
         images = Images(bag, cameras, task.values)
-        report.notes += [*bag.notes]
+        names = [camera.name for camera in cameras]
+        others = filter(None, (without_camera(name, names) for name in task.values.by_camera))
+        report.notes += [*bag.notes, *others]
         work = Work(report, bag, images, extractor, cameras, batch, past, progress)
         output = Output(task.output, task.storage, cameras, task.values, record)
         work.run(output, lambda: remove_output(left))

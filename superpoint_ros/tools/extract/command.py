@@ -23,6 +23,7 @@ UNUSED = {
     "synchronise": "every frame is extracted, with partners or without",
     "stereo_pairs": "cameras are not matched with each other",
     "motion": "there is no ~/motion in a bag",
+    "track_cloud": "there is no ~/track_cloud in a bag",
 }
 
 

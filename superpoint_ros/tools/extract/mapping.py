@@ -86,7 +86,7 @@ def _read(message: Any) -> Features:
 def _views(
     images: Images, found: dict[tuple[Camera, int], Features], database: Database, folder: Path
 ) -> Iterator[View]:
-    lenses: dict[tuple[Camera, bytes], int] = {}
+    lenses: dict[tuple[Camera, tuple[int, int], bytes], int] = {}
     for message in images.messages():
         camera = images.cameras[message.topic.name]
         try:
@@ -101,7 +101,7 @@ def _views(
         path = folder / PICTURES / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(cv2.imencode(".png", picture.pixels)[1].tobytes())
-        key = camera, _values(picture.calibration)
+        key = camera, features.size, _values(picture.calibration)
         if key not in lenses:
             lenses[key] = database.add_camera(picture.calibration, features.size)
         yield View(camera, stamp, database.add_picture(name, lenses[key], features), features)

@@ -79,6 +79,15 @@ def run(tiny_weights):
     return call
 
 
+def test_what_of_the_nodes_parameters_has_no_effect_in_a_bag_is_said(bag, tmp_path, run):
+    params = tmp_path / "rig.yaml"
+    values = {"cameras": ["left", "right"], "tracks": True, "track_cloud": "vins_mono", "right.resize": 64}
+    params.write_text(yaml.safe_dump({"superpoint": {"ros__parameters": values}}))
+    said = run(bag, tmp_path / "out", "--topic", f"left={LEFT}", "--params", params)
+    assert "Parameter track_cloud is for the node: there is no ~/track_cloud in a bag" in said
+    assert "parameter 'right.resize' is for a camera 'right', but there are ['left']" in said
+
+
 def outputs(path):
     """topic -> [(time, message)], read by rosbags with nothing but what is in the bag."""
     found = {}

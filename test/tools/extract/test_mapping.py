@@ -110,6 +110,18 @@ def test_each_so_manieth_image_and_a_bag_without_a_calibration(make_bag, tmp_pat
     assert "no COLMAP project" in again and "database.db: exists already" in again
 
 
+def test_pictures_of_another_size_are_another_camera_for_colmap(make_bag, tmp_path):
+    colmap = pytest.importorskip("pycolmap", reason="needs pycolmap")
+    picture = render(np.eye(3), places()[0])
+    sizes = [picture, picture, picture[:120, :160], picture[:120, :160]]
+    messages = [(TOPIC, SECOND + n, image_bytes(SECOND + n, each)) for n, each in enumerate(sizes)]
+    run(make_bag("drive", {TOPIC: IMAGE}, messages), tmp_path / "out", "--colmap", tmp_path / "map")
+    with colmap.Database.open(tmp_path / "map" / "database.db") as database:
+        cameras = {each.camera_id: (each.height, each.width) for each in database.read_all_cameras()}
+        seen = [cameras[each.camera_id] for each in sorted(database.read_all_images(), key=lambda each: each.name)]
+    assert seen == [each.shape for each in sizes]
+
+
 def test_what_makes_a_project_impossible_is_said_before_anything_is_extracted(bag, tmp_path, monkeypatch):
     said = run(bag, tmp_path / "out", "--colmap", tmp_path / "map", "--set", "publish_features=false", status=1)
     assert "--colmap needs publish_features" in said or "pip install pycolmap" in said
