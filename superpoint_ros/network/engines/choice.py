@@ -19,7 +19,7 @@ import torch
 
 from superpoint_ros.network.checkpoint import Checkpoint
 from superpoint_ros.network.engines.cpu_engine import PACKAGES, CpuEngine
-from superpoint_ros.network.engines.devices import DeviceUnusable, first_line, require_usable
+from superpoint_ros.network.engines.devices import DeviceUnusable, first_line, require_alive, require_usable
 from superpoint_ros.network.engines.engine import PRECISIONS, require_descriptors
 from superpoint_ros.network.engines.graphs import GraphCapture
 from superpoint_ros.network.engines.onnx_networks import load_tensorrt
@@ -43,7 +43,8 @@ def make_engine(checkpoint: Checkpoint, device: torch.device, engine: str = "aut
     precision  "auto", "float32", or "float16" (CUDA only)
 
     Raises ValueError for a combination that cannot be, RuntimeError naming the package that an
-    engine asked for needs, DeviceUnusable with the reason for a GPU that does not run the network.
+    engine asked for needs, DeviceUnusable with the reason for a GPU that does not run the network, DeviceLost for one
+    that answers no more after the check.
     """
     require_descriptors(checkpoint)
     if precision not in PRECISIONS:
@@ -116,7 +117,11 @@ def _make_on_cuda(checkpoint: Checkpoint, device: torch.device, engine: str, pre
         raise DeviceUnusable(f"GPU {device} does not run the network: {first_line(error)}") from error
     made = agreeing([maker(name) for name in names], reference)
     assert isinstance(made, TorchEngine)
-    made.free()  # what the built-in picture needed
+    try:
+        made.free()  # what the built-in picture needed
+    except Exception as error:
+        require_alive(device, error)  # a check that failed may have cost the GPU
+        raise
     return ShelteredEngine(made, lambda: make_engine(checkpoint, torch.device("cpu")))
 
 

@@ -11,7 +11,7 @@ import torch
 
 from superpoint_ros.network.engines import choice
 from superpoint_ros.network.engines.choice import make_engine
-from superpoint_ros.network.engines.devices import DeviceUnusable
+from superpoint_ros.network.engines.devices import DeviceLost, DeviceUnusable
 from superpoint_ros.network.engines.torch_engine import TorchEngine
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda:0")
@@ -69,6 +69,19 @@ def test_what_the_check_needed_of_the_gpu_is_given_back(gpu, checkpoint):
     gpu.setattr(Gpu, "free", lambda self: freed.append(f"{self.name} {self.precision}"), raising=False)
     made = make_engine(checkpoint, CUDA)
     assert freed == [f"{made.name} {made.precision}"] == ["cudagraph float16"]
+
+
+def test_a_check_that_costs_the_gpu_is_told_as_that(gpu, checkpoint):
+    def broken(self):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    def lost(device, error):
+        raise DeviceLost("gone") from error
+
+    gpu.setattr(Gpu, "free", broken)
+    gpu.setattr(choice, "require_alive", lost)
+    with pytest.raises(DeviceLost):
+        make_engine(checkpoint, CUDA)
 
 
 def test_a_precision_or_engine_that_is_asked_for_on_cuda_is_taken(gpu, checkpoint):
