@@ -1,6 +1,8 @@
 """superpoint_ros/tools/extract/mapping.py: a bag becomes a COLMAP project that COLMAP makes a map of."""
 
+import os
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -15,6 +17,8 @@ from superpoint_ros.tools.extract.command import extract_command
 
 TOPIC, INFO = "/camera/image_raw", "/camera/camera_info"
 FRAMES = 14
+REAL = os.environ.get("REAL_SEQUENCE")
+"""A folder of pictures of one camera, and their relative poses in SuperGlue's text format."""
 
 
 def places():
@@ -43,9 +47,18 @@ def bag(make_bag):
 
 def run(*arguments, status=0):
     options = ["--topic", TOPIC, "--device", "cpu", "--max-keypoints", "400"]
-    result = CliRunner().invoke(extract_command, [*map(str, arguments), *options])
+    result = CliRunner().invoke(extract_command, [*options, *map(str, arguments)])
     assert result.exit_code == status, result.output
     return result.output
+
+
+def mapped(colmap, project):
+    """The map of a project, the largest if there are several, made as the recipe says."""
+    options = colmap.IncrementalPipelineOptions()
+    options.ba_refine_focal_length = options.ba_refine_extra_params = False
+    (project / "sparse").mkdir()
+    found = colmap.incremental_mapping(project / "database.db", project / "images", project / "sparse", options=options)
+    return max(found.values(), key=lambda each: each.num_reg_images())
 
 
 def test_colmap_makes_a_map_of_a_bag_whose_cameras_are_where_they_were(bag, tmp_path):
@@ -57,14 +70,7 @@ def test_colmap_makes_a_map_of_a_bag_whose_cameras_are_where_they_were(bag, tmp_
     first = cv2.imread(str(tmp_path / "map" / "images" / "camera" / names[0]), cv2.IMREAD_GRAYSCALE)
     np.testing.assert_array_equal(first, render(np.eye(3), places()[0]))
 
-    (tmp_path / "sparse").mkdir()
-    options = colmap.IncrementalPipelineOptions()
-    options.ba_refine_focal_length = options.ba_refine_extra_params = False  # as the recipe says
-    project = tmp_path / "map"
-    found = colmap.incremental_mapping(
-        project / "database.db", project / "images", tmp_path / "sparse", options=options
-    )
-    scene = max(found.values(), key=lambda each: each.num_reg_images())
+    scene = mapped(colmap, tmp_path / "map")
     assert scene.num_reg_images() == FRAMES
     assert scene.compute_mean_track_length() > 4
     assert scene.compute_mean_reprojection_error() < 1.2
@@ -74,6 +80,34 @@ def test_colmap_makes_a_map_of_a_bag_whose_cameras_are_where_they_were(bag, tmp_
     truth = places()
     off = aligned(centres, truth) - truth
     assert np.linalg.norm(off, axis=1).max() < 0.02 * np.linalg.norm(np.diff(truth, axis=0), axis=1).sum()
+
+
+@pytest.mark.skipif(not REAL, reason="needs a real sequence: REAL_SEQUENCE=FOLDER with pictures and pairs_with_gt.txt")
+def test_colmap_makes_a_map_of_a_real_sequence(make_bag, tmp_path):
+    colmap = pytest.importorskip("pycolmap", reason="needs pycolmap")
+    pairs = [line.split() for line in (Path(REAL) / "pairs_with_gt.txt").read_text().splitlines()]
+    names = sorted({name for pair in pairs for name in pair[:2]})
+    pictures = [cv2.imread(str(Path(REAL) / name), cv2.IMREAD_GRAYSCALE) for name in names]
+    k = np.array(pairs[0][4:13], float)
+    lens = {"distortion_model": "plumb_bob", "d": np.zeros(5), "k": k, "r": np.eye(3).ravel()}
+    lens |= {"height": pictures[0].shape[0], "width": pictures[0].shape[1]}
+    info = message_bytes(CAMERA_INFO, SECOND, p=np.column_stack([k.reshape(3, 3), np.zeros(3)]).ravel(), **lens)
+    times = [SECOND + number * SECOND // 10 for number in range(len(names))]
+    messages = [(TOPIC, time, image_bytes(time, each)) for time, each in zip(times, pictures, strict=True)]
+    drive = make_bag("real", {TOPIC: IMAGE, INFO: CAMERA_INFO}, [(INFO, SECOND, info), *messages])
+    run(drive, tmp_path / "out", "--colmap", tmp_path / "map", "--max-keypoints", 2048)
+    scene = mapped(colmap, tmp_path / "map")
+    assert scene.num_reg_images() >= len(names) - 1
+    assert scene.compute_mean_track_length() > 3
+    assert scene.compute_mean_reprojection_error() < 1.2
+    seen = {image.name.rpartition("/")[2]: image.cam_from_world().matrix() for image in scene.images.values()}
+    place = {name: seen.get(f"{time}.png") for name, time in zip(names, times, strict=True)}
+    off = []
+    for first, second, *_, t in ((*pair[:2], np.array(pair[22:38], float).reshape(4, 4)) for pair in pairs):
+        if place[first] is not None and place[second] is not None:
+            turn = place[second][:, :3] @ place[first][:, :3].T @ t[:3, :3].T
+            off.append(np.degrees(np.linalg.norm(cv2.Rodrigues(turn)[0])))
+    assert len(off) > 5 and np.median(off) < 0.5
 
 
 def aligned(points, onto):
