@@ -100,7 +100,7 @@ class Tracker:
         reference: str = "previous",
         keyframe_min_inliers: float = 0.0,
         track_max_gap: int | None = None,
-        picture: NDArray[np.uint8] | None = None,
+        picture: NDArray[np.uint8] | Levels | None = None,
         mask: NDArray[np.bool_] | None = None,
         positions: bool = False,
     ) -> Motion:
@@ -113,11 +113,12 @@ class Tracker:
                    or has an inlier ratio below `keyframe_min_inliers`; then the frame before the
                    current one takes its place at once, so that the chain of homographies holds
         track_max_gap  as in `Tracks.advance`; None: no tracks
-        picture    the image, (H, W) uint8, to refine the homography by; None: it is not refined
-        mask       (H, W) bool, where the picture may be looked at; None: everywhere
+        picture    the image, (H, W) uint8, or its `levels_for` the features, to refine the homography by; None: it is
+                   not refined
+        mask       (H, W) bool, where an image may be looked at; None: everywhere
         positions  refine the matches' positions as well
         """
-        levels = None if picture is None else levels_for(features, picture, mask)
+        levels = levels_for(features, picture, mask) if isinstance(picture, np.ndarray) else picture
         current, previous, forget = _Past(stamp, features, levels), self._previous, self._forget
         if forget or previous is None or not _comparable(previous, current):
             self._tracks.reset()

@@ -16,6 +16,7 @@ from std_msgs.msg import Header
 from superpoint_ros.features.emptiness import likely_reason
 from superpoint_ros.features.extractor import Features
 from superpoint_ros.features.homography import HomographyStatus
+from superpoint_ros.features.levels import Levels, levels_for
 from superpoint_ros.features.rectification import COEFFICIENTS
 from superpoint_ros.frontend.egomotion import Egomotion
 from superpoint_ros.frontend.parameters import Parameters
@@ -111,17 +112,19 @@ class Camera:
         found: Features,
         values: Parameters,
         weights_id: str,
-    ) -> NDArray[np.int32]:
+    ) -> tuple[NDArray[np.int32], Levels | None]:
         """Compare a frame's features with the reference, and publish all else that is listened to.
 
-        Returns the ids of the keypoints' tracks; none if they are off.
+        Returns the ids of the keypoints' tracks, none if they are off, and by what matches are refined, if they are.
         """
         stamp = nanoseconds(frame.header.stamp)
         outputs = self.outputs
         positions = self.moves or outputs.wants_matches(values) or outputs.wants_track_cloud(values)
-        seen: dict[str, Any] = {"picture": picture, "mask": mask, "positions": positions}
         try:
-            motion = self.tracker.advance(stamp, found, **values.tracking(), **(seen if values.refine else {}))
+            levels = levels_for(found, picture, mask) if values.refine else None
+            motion = self.tracker.advance(
+                stamp, found, **values.tracking(), picture=levels, positions=positions and values.refine
+            )
         except Exception:
             if values.tracks:  # the features need not be lost with their ids
                 self._send_features(frame, found, values, weights_id, None)
@@ -145,7 +148,7 @@ class Camera:
             self.outputs.show(view, lambda xy, size: self.inputs.rays(xy, size, stamp))
         except Exception as error:  # what people look at costs nothing else
             self.fault("incomplete", f"a frame is not shown ({type(error).__name__}: {error})")
-        return motion.track_ids
+        return motion.track_ids, levels
 
     def _publish_pose(self, header: Any, stamp: int, found: Features, motion: Motion) -> None:
         try:

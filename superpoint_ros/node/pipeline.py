@@ -89,8 +89,10 @@ class Pipeline:
             frame = one.frame
             try:
                 camera = self._cameras[frame.camera]
-                tracks = camera.publish_motion(frame, one.picture, one.mask, found, values, self._extractor.weights_id)
-                seen[frame.camera] = Seen(frame, one.picture, one.mask, found, tracks)
+                tracks, levels = camera.publish_motion(
+                    frame, one.picture, one.mask, found, values, self._extractor.weights_id
+                )
+                seen[frame.camera] = Seen(frame, levels, found, tracks)
             except Exception as error:
                 self.lose(error, [frame])
         self._publish_pairs(seen, values)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from superpoint_ros.features.extractor import Features
-from superpoint_ros.features.levels import levels_for
+from superpoint_ros.features.levels import Levels
 from superpoint_ros.features.rectification import Uncalibrated
 from superpoint_ros.features.stereo import StereoRig, match_stereo, points, stereo_rig
 from superpoint_ros.frontend.parameters import Parameters
@@ -22,14 +22,12 @@ from superpoint_ros.node.mailbox import Frame
 class Seen:
     """A frame whose features are out.
 
-    picture    (H, W) uint8
-    mask       (H, W) bool, or None
+    levels     of its picture, by which matches are refined; None: they are not
     track_ids  (N,) int32; empty without tracks
     """
 
     frame: Frame
-    picture: NDArray[np.uint8]
-    mask: NDArray[np.bool_] | None
+    levels: Levels | None
     found: Features
     track_ids: NDArray[np.int32]
 
@@ -50,10 +48,7 @@ class StereoPair:
         outputs = self.left.outputs
         if not (outputs.wants_stereo() or self.left.moves):
             return
-        images = None
-        if values.refine:
-            first, second = (levels_for(seen.found, seen.picture, seen.mask) for seen in (left, right))
-            images = first, second
+        images = (left.levels, right.levels) if left.levels and right.levels else None
         rig = self._rig(left, right)
         matches = match_stereo(left.found, right.found, rig, **values.stereo(), images=images)
         header = self.left.header(left.frame)
