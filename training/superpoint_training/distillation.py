@@ -38,7 +38,7 @@ from superpoint_training.recipe import stage_recipe
 from superpoint_training.samples import TRAINING, VALIDATION, Batch
 from superpoint_training.sheet import detections_sheet
 from superpoint_training.superpoint import pair_validation
-from superpoint_training.task import Forward, Task, as_network_input
+from superpoint_training.task import Forward, Task, as_network_input, memory_format
 
 SHOWN = 8
 """Views for TensorBoard, and twice as many for the figures that compare student and teacher."""
@@ -154,7 +154,7 @@ def distillation_loss(
     """
     degraded, clean = batch["image"].chunk(2)
     answers, theirs = teacher_answers(teacher, clean, batch["homographies"], settings)
-    logits, ours = forward(degraded.contiguous(memory_format=torch.channels_last))
+    logits, ours = forward(degraded.contiguous(memory_format=memory_format(degraded.device)))
     assert ours is not None
     valid = batch["valid"]
     if settings.views:
