@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from superpoint_ros.bags.content import BagError, stamp_nanoseconds
 from superpoint_ros.bags.reader import BagReader
+from superpoint_ros.features.adjustment import Matches, adjust_keypoints
 from superpoint_ros.features.colmap import PICTURES, Database
 from superpoint_ros.features.extractor import Features
+from superpoint_ros.features.levels import Levels, levels_for
 from superpoint_ros.features.matching import match
 from superpoint_ros.features.places import neighbours, same_places
 from superpoint_ros.features.rectification import Calibration
@@ -30,12 +34,29 @@ MINIMUM_MATCHES = 15
 
 @dataclass(frozen=True)
 class View:
-    """A picture of the project. stamp: nanoseconds."""
+    """A picture of the project.
+
+    stamp  nanoseconds
+    path   of its file
+    lens   what the database calls its camera
+    found  what was found in it
+    mask   eight pixels a byte, where it may be looked at; None: everywhere
+    """
 
     camera: Camera
     stamp: int
-    identity: int
+    path: Path
+    lens: int
     found: Features
+    mask: NDArray[np.uint8] | None
+
+    def levels(self) -> Levels:
+        """Read back from the file."""
+        picture = cv2.imdecode(np.frombuffer(self.path.read_bytes(), np.uint8), cv2.IMREAD_GRAYSCALE)
+        (height, width), mask = self.found.size, None
+        if self.mask is not None:
+            mask = np.unpackbits(self.mask, count=height * width).reshape(height, width) > 0
+        return levels_for(self.found, np.asarray(picture, np.uint8), mask)
 
 
 def write_project(task: Task, folder: Path, every: int, say: Callable[[str], object]) -> str:
@@ -55,11 +76,18 @@ def write_project(task: Task, folder: Path, every: int, say: Callable[[str], obj
             views = list(_views(images, found, database, folder))
             if not views:
                 raise BagError(f"{folder}: none of the images of {task.bag} has features in {task.output}")
-            count = _match(views, database, values.tracking())
+            matches = _matched(views, values.tracking())
+            features = [view.found for view in views]
+            if values.refine:
+                # of a camera as many as its pairs go back to, and as many again for loops
+                held = lru_cache(2 * WINDOW * len(cameras))(lambda index: views[index].levels())
+                features, matches = adjust_keypoints(features, matches, held)
+            matches = {pair: rows for pair, rows in matches.items() if len(rows) >= MINIMUM_MATCHES}
+            _write(database, views, features, matches, folder / PICTURES)
             database.verify()
     for problem in images.problems:
         say(f"{task.bag}: {problem.replace('are not rectified', 'have a lens that COLMAP guesses')}")
-    return f"{folder}: {len(views)} pictures, {count} pairs of them matched"
+    return f"{folder}: {len(views)} pictures, {len(matches)} pairs of them matched"
 
 
 def _features(path: Path, cameras: Sequence[Camera], every: int) -> dict[tuple[Camera, int], Features]:
@@ -97,14 +125,14 @@ def _views(
         features = found.pop((camera, stamp), None)
         if features is None:
             continue
-        name = f"{camera.name or 'camera'}/{stamp}.png"
-        path = folder / PICTURES / name
+        path = folder / PICTURES / (camera.name or "camera") / f"{stamp}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(cv2.imencode(".png", picture.pixels)[1].tobytes())
+        mask = None if picture.mask is None else np.packbits(picture.mask)
         key = camera, features.size, _values(picture.calibration)
         if key not in lenses:
             lenses[key] = database.add_camera(picture.calibration, features.size)
-        yield View(camera, stamp, database.add_picture(name, lenses[key], features), features)
+        yield View(camera, stamp, path, lenses[key], features, mask)
 
 
 def _values(camera: Calibration | None) -> bytes:
@@ -112,7 +140,7 @@ def _values(camera: Calibration | None) -> bytes:
     return b"" if camera is None else repr((camera.model, camera.k, camera.d, camera.binning, camera.offset)).encode()
 
 
-def _match(views: list[View], database: Database, tracking: dict[str, Any]) -> int:
+def _matched(views: list[View], tracking: dict[str, Any]) -> Matches:
     """Match each view with its neighbours, those taken at the same time, and others of the same place."""
     cameras = {view.camera: number for number, view in enumerate(views)}
     sequences = [cameras[view.camera] for view in views]
@@ -121,10 +149,17 @@ def _match(views: list[View], database: Database, tracking: dict[str, Any]) -> i
         stamps.setdefault(view.stamp, []).append(index)
     together = {(a, b) for each in stamps.values() for k, a in enumerate(each) for b in each[k + 1 :]}
     loops = same_places([view.found for view in views], sequences, WINDOW)
-    options, count = {name: tracking[name] for name in ("ratio", "min_similarity")}, 0
-    for i, j in sorted({*neighbours(sequences, WINDOW), *together, *loops}):
-        matches = match(views[i].found, views[j].found, **options)
-        if len(matches) >= MINIMUM_MATCHES:
-            database.add_matches(views[i].identity, views[j].identity, matches)
-            count += 1
-    return count
+    options = {name: tracking[name] for name in ("ratio", "min_similarity")}
+    pairs = sorted({*neighbours(sequences, WINDOW), *together, *loops})
+    return {(i, j): match(views[i].found, views[j].found, **options) for i, j in pairs}
+
+
+def _write(
+    database: Database, views: Sequence[View], features: Sequence[Features], matches: Matches, pictures: Path
+) -> None:
+    identities = [
+        database.add_picture(view.path.relative_to(pictures).as_posix(), view.lens, found)
+        for view, found in zip(views, features, strict=True)
+    ]
+    for (i, j), rows in matches.items():
+        database.add_matches(identities[i], identities[j], rows)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
 
 import torch
 
+from superpoint_ros.features.levels import Levels, levels_for
 from superpoint_ros.frontend.parameters import Parameters
 from superpoint_ros.frontend.tracker import Motion, Tracker
 from superpoint_ros.tools.extract.input import Camera
@@ -15,6 +15,9 @@ from superpoint_ros.tools.extract.task import Frame
 
 MATCHERS = 4
 """Threads: on a GPU the network is several times as fast as the matching."""
+
+Seen = tuple[Frame, "Future[Levels | None]"]
+"""A frame and the levels of its picture; None if nothing is refined."""
 
 
 class Motions:
@@ -32,7 +35,7 @@ class Motions:
         self._independent = values.reference == "previous" and not values.tracks
         self._trackers = {camera: Tracker(device) for camera in cameras}
         self._refine, self._positions = values.refine, values.publish_matches
-        self._previous: dict[Camera, Frame] = {}
+        self._previous: dict[Camera, Seen] = {}
         threads = max(1, min(MATCHERS, torch.get_num_threads() - 1)) if self._independent else 1
         self._pool = ThreadPoolExecutor(threads, "matcher")
 
@@ -46,20 +49,27 @@ class Motions:
         """Of a frame and the one of its camera that was given before; None if it has no features or nobody asks."""
         if not self._wanted or frame.found is None or frame.stamp is None:
             return None
+        # A task waits only for those queued before it, which one thread is enough for.
+        seen = frame, self._pool.submit(self._levels, frame)
         if not self._independent:
-            return self._pool.submit(self._advance, self._trackers[frame.camera], frame)
-        previous, self._previous[frame.camera] = self._previous.get(frame.camera), frame
-        return self._pool.submit(self._between, previous, frame)
+            return self._pool.submit(self._advance, self._trackers[frame.camera], seen)
+        previous, self._previous[frame.camera] = self._previous.get(frame.camera), seen
+        return self._pool.submit(self._between, previous, seen)
 
-    def _between(self, previous: Frame | None, current: Frame) -> Motion:
+    def _levels(self, frame: Frame) -> Levels | None:
+        """What matches are refined by, made once for the two motions that a frame is part of."""
+        if not self._refine or frame.seen is None or frame.found is None:
+            return None
+        return levels_for(frame.found, frame.seen.pixels, frame.seen.mask)
+
+    def _between(self, previous: Seen | None, current: Seen) -> Motion:
         tracker = Tracker(self._device)
         if previous is not None:
             self._advance(tracker, previous)
         return self._advance(tracker, current)
 
-    def _advance(self, tracker: Tracker, frame: Frame) -> Motion:
+    def _advance(self, tracker: Tracker, seen: Seen) -> Motion:
+        frame, levels = seen
         assert frame.stamp is not None and frame.found is not None
-        seen: dict[str, Any] = {}
-        if self._refine and frame.seen is not None:
-            seen = {"picture": frame.seen.pixels, "mask": frame.seen.mask, "positions": self._positions}
-        return tracker.advance(frame.stamp, frame.found, **self._arguments, **seen)
+        how = {**self._arguments, "picture": levels.result(), "positions": self._positions}
+        return tracker.advance(frame.stamp, frame.found, **how)

@@ -132,7 +132,11 @@ class _List(click.ParamType):
     help="Of networks: single, video, matching, zoom or numbers as in 1.0,0.7; repeatable, each is a row.",
 )
 @click.option("--subpixel", is_flag=True, help="Networks refine keypoints within the pixel.")
-@click.option("--refine", is_flag=True, help="Homographies and poses are refined by the pictures, for every detector.")
+@click.option(
+    "--refine",
+    is_flag=True,
+    help="Homographies, poses and keypoints of maps are refined by the pictures, for every detector.",
+)
 @click.option(
     "--epsilon",
     type=click.FloatRange(0, min_open=True),

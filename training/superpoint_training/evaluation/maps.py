@@ -1,7 +1,8 @@
 """Maps that COLMAP makes of a folder of pictures, with each detector's keypoints and with its own SIFT.
 
-Every two pictures are matched: COLMAP's exhaustive matcher for its SIFT, mutual nearest neighbours for the others;
-then geometric verification and the incremental mapper, the same for all. Needs pycolmap.
+Every two pictures are matched: COLMAP's exhaustive matcher for its SIFT, mutual nearest neighbours for the others,
+whose keypoints may then be adjusted; then geometric verification and the incremental mapper, the same for all.
+Needs pycolmap.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from superpoint_ros.features.adjustment import adjust_keypoints
 from superpoint_ros.features.colmap import DATABASE, PICTURES, Database, camera_model, pycolmap
+from superpoint_ros.features.levels import levels_for
 from superpoint_ros.features.matching import match
 from superpoint_ros.features.rectification import Calibration
 from superpoint_ros.network.heatmap import DetectionSettings
 from superpoint_training.evaluation.detectors import CrossedDetectors, Detector
-from superpoint_training.evaluation.pose import LIST, pose_pairs
+from superpoint_training.evaluation.pose import LIST, PosePair, pose_errors, pose_pairs
 from superpoint_training.evaluation.warps import list_photographs
 from superpoint_training.pictures import read_picture
 
@@ -39,6 +42,8 @@ class MapResult:
     points      in space
     track       pictures that see a point, mean
     error       pixels, mean reprojection error
+    rotation, translation  degrees, medians over the pairs whose relative pose is known, by which it and the
+                direction of its translation are off; NaN without such a pair
     """
 
     detector: str
@@ -47,26 +52,32 @@ class MapResult:
     points: int
     track: float
     error: float
+    rotation: float = np.nan
+    translation: float = np.nan
 
 
 def evaluate_maps(
     detectors: Sequence[Detector],
     folder: Path,
     settings: Callable[[int], DetectionSettings],
+    refine: bool = False,
     advance: Callable[[], object] = lambda: None,
 ) -> list[MapResult]:
     """Map the pictures of a folder with every detector that has descriptors, and with COLMAP's SIFT.
 
     settings  by suppression radius; COLMAP's SIFT has as many keypoints at most
+    refine    adjust keypoints by the pictures, see `adjust_keypoints`; COLMAP's SIFT stays as it is
 
-    Cameras are those of `pairs_with_gt.txt` where the folder has one, else COLMAP finds them out. Raises ValueError for
-    a folder of too few pictures, RuntimeError without pycolmap.
+    Cameras are those of `pairs_with_gt.txt` where the folder has one, and stay so if they are all there, else COLMAP
+    finds them out. Raises ValueError for a folder of too few pictures, RuntimeError without pycolmap.
     """
     colmap = pycolmap()
     paths = list_photographs(folder)
     if len(paths) < FEWEST:
         raise ValueError(f"{folder}: {len(paths)} pictures; a map needs {FEWEST} at least")
-    pictures, cameras = [read_picture(path) for path in paths], _cameras(folder)
+    pairs = pose_pairs(folder) if (folder / LIST).is_file() else []
+    cameras = {path: k for pair in pairs for path, k in zip(pair.paths, pair.cameras, strict=True)}
+    known, pictures = set(paths) <= set(cameras), [read_picture(path) for path in paths]
     lenses = [_calibration(cameras.get(path), picture) for path, picture in zip(paths, pictures, strict=True)]
     results = []
     with tempfile.TemporaryDirectory() as temporary:
@@ -79,17 +90,21 @@ def evaluate_maps(
             if detector.described and not isinstance(detector, CrossedDetectors):
                 place = Path(temporary) / str(number)
                 found = [detector(picture, settings(detector.matched_nms)) for picture in pictures]
+                matches = {(i, j): match(found[i], found[j]) for i, j in combinations(range(len(found)), 2)}
+                if refine:
+                    levels = [levels_for(one, picture) for one, picture in zip(found, pictures, strict=True)]
+                    found, matches = adjust_keypoints(found, matches, levels.__getitem__)
                 with Database(place) as database:
                     ids = _written(database, lenses, names, found)
-                    for (i, one), (j, other) in combinations(zip(ids, found, strict=True), 2):
-                        database.add_matches(i, j, match(one, other))
+                    for (i, j), rows in matches.items():
+                        database.add_matches(ids[i], ids[j], rows)
                     database.verify()
-                results.append(_mapped(detector.name, colmap, place, shown, len(pictures)))
+                results.append(_measured(detector.name, paths, _mapped(colmap, place, shown, known), pairs))
                 advance()
         place = Path(temporary) / "own"
         place.mkdir()
         _own_features(colmap, place / DATABASE, shown, lenses, settings(0).max_keypoints)
-        results.append(_mapped(OWN, colmap, place, shown, len(pictures)))
+        results.append(_measured(OWN, paths, _mapped(colmap, place, shown, known), pairs))
         advance()
     return results
 
@@ -97,13 +112,6 @@ def evaluate_maps(
 def summarise_maps(results: Sequence[MapResult]) -> dict[str, dict[str, Any]]:
     """By detector."""
     return {each.detector: {key: value for key, value in asdict(each).items() if key != "detector"} for each in results}
-
-
-def _cameras(folder: Path) -> dict[Path, NDArray[np.float64]]:
-    if not (folder / LIST).is_file():
-        return {}
-    pairs = pose_pairs(folder)
-    return {path: k for pair in pairs for path, k in zip(pair.paths, pair.cameras, strict=True)}
 
 
 def _calibration(
@@ -141,19 +149,29 @@ def _own_features(colmap: Any, database: Path, shown: Path, lenses: Sequence[Any
     colmap.match_exhaustive(database)
 
 
-def _mapped(name: str, colmap: Any, place: Path, shown: Path, pictures: int) -> MapResult:
+def _mapped(colmap: Any, place: Path, shown: Path, known: bool) -> Any:
+    """COLMAP's map with the most pictures, or None; `known` cameras stay as they are."""
     out = place / "sparse"
     out.mkdir()
     colmap.set_random_seed(0)
-    maps = colmap.incremental_mapping(place / DATABASE, shown, out).values()
-    if not maps:
-        return MapResult(name, pictures, 0, 0, np.nan, np.nan)
-    best = max(maps, key=lambda each: each.num_reg_images())
-    return MapResult(
-        name,
-        pictures,
-        best.num_reg_images(),
-        best.num_points3D(),
-        best.compute_mean_track_length(),
-        best.compute_mean_reprojection_error(),
-    )
+    options = colmap.IncrementalPipelineOptions()
+    if known:
+        options.ba_refine_focal_length = options.ba_refine_extra_params = False
+    maps = colmap.incremental_mapping(place / DATABASE, shown, out, options=options).values()
+    return max(maps, key=lambda each: each.num_reg_images(), default=None)
+
+
+def _measured(name: str, paths: Sequence[Path], found: Any, pairs: Sequence[PosePair]) -> MapResult:
+    if found is None:
+        return MapResult(name, len(paths), 0, 0, np.nan, np.nan)
+    images = {image.name: image.cam_from_world().matrix() for image in found.images.values() if image.has_pose}
+    poses = {path: images.get(f"{number:06}.png") for number, path in enumerate(paths)}
+    errors = []
+    for pair in pairs:
+        first, second = (poses.get(path) for path in pair.paths)
+        if first is not None and second is not None:
+            rotation = second[:, :3] @ first[:, :3].T
+            errors.append(pose_errors(rotation, second[:, 3] - rotation @ first[:, 3], pair.pose))
+    figures = found.compute_mean_track_length(), found.compute_mean_reprojection_error()
+    off = np.median(errors, axis=0).tolist() if errors else (np.nan, np.nan)
+    return MapResult(name, len(paths), found.num_reg_images(), found.num_points3D(), *figures, *off)

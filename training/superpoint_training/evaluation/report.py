@@ -171,9 +171,10 @@ def _pose_table(summary: dict[str, dict[str, dict[str, Any]]]) -> str:
 
 
 def _map_table(maps: Sequence[MapResult]) -> str:
-    columns = ["", "pictures", "points", "pictures a point", "reprojection error px"]
+    columns = ["", "pictures", "points", "pictures a point", "reprojection error px", "rotation °", "translation °"]
     rows = [
         [each.detector, str(each.registered), str(each.points), _number(each.track, 2), _number(each.error, 2)]
+        + [_number(angle, 3) for angle in (each.rotation, each.translation)]
         for each in maps
     ]
     return _table(f"maps: {maps[0].pictures} pictures", columns, rows)

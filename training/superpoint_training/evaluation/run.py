@@ -137,7 +137,8 @@ def run_evaluation(request: Request, out: Path) -> Evaluation:
             evaluation.poses.extend(evaluate_poses(described, listed, *how, bar.update))
     if request.colmap:
         with tqdm(desc="maps", unit="map") as bar:
-            evaluation.maps.extend(evaluate_maps(described, request.colmap, request.protocol.settings, bar.update))
+            mapped = request.protocol.settings, request.protocol.refine
+            evaluation.maps.extend(evaluate_maps(described, request.colmap, *mapped, bar.update))
     if request.shapes:
         single = [detector for detector in detectors if not isinstance(detector, CrossedDetectors)]
         with tqdm(desc="shapes", total=passes(corner_protocol, len(single)), unit="picture") as bar:
