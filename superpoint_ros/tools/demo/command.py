@@ -35,6 +35,11 @@ OWN_FRAMES = 150
     "sequence what this machine can sustain, at most 1.",
 )
 @click.option(
+    "--lockstep",
+    is_flag=True,
+    help="Send each frame once the one before is answered: however slow the machine is, none is dropped.",
+)
+@click.option(
     "--duration",
     type=click.FloatRange(0, min_open=True),
     help="Play only so many seconds of the bag.",
@@ -53,6 +58,7 @@ def demo_command(
     topic: str | None,
     out: Path,
     rate: float | None,
+    lockstep: bool,
     duration: float | None,
     frames: int,
     weights: str | None,
@@ -84,7 +90,7 @@ def demo_command(
         raise click.BadParameter(str(error), param_hint="--weights") from None
     parameters = {"device": device, **chosen}
     try:
-        faults = run_demo(out, bag, topic, frames, rate, duration, parameters, click.echo)
+        faults = run_demo(out, bag, topic, frames, rate, lockstep, duration, parameters, click.echo)
     except (BagError, NodeDied, Timeout, OSError, ModuleNotFoundError) as error:
         raise click.ClickException(str(error)) from None
     for fault in faults:

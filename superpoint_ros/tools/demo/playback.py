@@ -6,7 +6,7 @@ import itertools
 import os
 import struct
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -59,12 +59,14 @@ def play_to_node(
     parameters: Mapping[str, str],
     rate: float | None = None,
     say: Callable[[str], None] = print,
+    lockstep: bool = False,
 ) -> Timing:
     """Start the node, play images to it, record its answers in a new bag, and stop it.
 
     log         file for the node's output
     parameters  of the node: name -> value
     rate        times the recorded speed; None: what this machine can sustain, at most 1
+    lockstep    each frame is sent once the one before is answered, so that a busy node drops none
 
     Raises NodeDied, Timeout or BagError, each with a sentence.
     """
@@ -92,7 +94,7 @@ def play_to_node(
         messages = bag.messages([topic.name], stop=source.stop)
         total = topic.count if source.stop is None else None
         playing = tqdm(messages, "Playing", total, disable=None)
-        return _perform(ros, player, playing, rate, record, process)
+        return _perform(ros, player, playing, rate, record, process, lockstep)
 
 
 def local_discovery() -> dict[str, str]:
@@ -201,6 +203,7 @@ def _perform(
     rate: float,
     record: Path,
     process: NodeProcess,
+    lockstep: bool,
 ) -> Timing:
     """Play, and record until the answer to the last frame is there."""
     sent: dict[int, int] = {}
@@ -219,9 +222,11 @@ def _perform(
             recorder.check()
 
         wait_until(recorder.connected, ANSWER_SECONDS, "connection to the node's topics", check)
+        answers = arrivals[HOMOGRAPHY]
+        if lockstep:
+            messages = in_turn(messages, lambda: next(reversed(sent)) in answers, check)
         count = player.play(messages, rate, note_sent, check)
-        answers, ended = arrivals[HOMOGRAPHY], time.monotonic_ns()
-        last = next(reversed(sent), None)
+        ended, last = time.monotonic_ns(), next(reversed(sent), None)
 
         def answered() -> bool:
             quiet = time.monotonic_ns() - max([ended, *answers.values()])
@@ -233,3 +238,13 @@ def _perform(
             # one more, so that the node's account includes the last frame
             wait_until(lambda: len(arrivals[DIAGNOSTICS]) > accounts, QUIET_SECONDS, "", check)
     return Timing(count, sent, arrivals[FEATURES])
+
+
+def in_turn(
+    messages: Iterable[Message], answered: Callable[[], bool], check: Callable[[], None] = lambda: None
+) -> Iterator[Message]:
+    """The messages, each once the one before, which has been sent meanwhile, is answered, or will not be."""
+    for message in messages:
+        yield message
+        with suppress(Timeout):
+            wait_until(answered, ANSWER_SECONDS, "", check)

@@ -36,6 +36,7 @@ def run_demo(
     topic_name: str | None,
     frames: int,
     rate: float | None,
+    lockstep: bool,
     duration: float | None,
     parameters: Mapping[str, str],
     say: Callable[[str], None],
@@ -43,6 +44,8 @@ def run_demo(
     """Run it all; returns why it failed, a sentence each, or an empty list.
 
     bag         to play; None for the camera sequence, of so many `frames`
+    rate, lockstep
+                as `play_to_node` has them
     duration    seconds of the bag; None for all of it
     parameters  of the node: name -> value
     say         where sentences go
@@ -69,7 +72,7 @@ def run_demo(
         rate = 1.0
     source, record = opened(bag, topic_name, duration), out / FEATURES_BAG
     remove_bag(record)
-    timing = play_to_node(source, record, out / LOG, parameters, rate, say)
+    timing = play_to_node(source, record, out / LOG, parameters, rate, say, lockstep)
 
     figures = [judge_frame(result, timing, truth) for result in read_results(record, timing.sent)]
     diagnostics = read_diagnostics(record)

@@ -7,11 +7,13 @@ pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
 from bag_samples import SECOND
 from superpoint_ros.bags.content import header_stamp, stamp_nanoseconds
 from superpoint_ros.bags.reader import BagReader
+from superpoint_ros.tools.demo import playback
 from superpoint_ros.tools.demo.node_process import NodeDied, NodeProcess
 from superpoint_ros.tools.demo.playback import (
     FASTEST,
     LOAD,
     SLOWEST,
+    in_turn,
     sustainable_rate,
     with_later_stamp,
 )
@@ -48,3 +50,22 @@ def test_a_process_is_stopped_when_its_block_ends(tmp_path, ros_domain):
         process.check()
     with pytest.raises(NodeDied):
         process.check()
+
+
+def test_in_lockstep_a_frame_waits_for_the_answer_to_the_one_before():
+    asked = []
+
+    def answered():
+        asked.append(len(seen))
+        return len(asked) % 3 == 0
+
+    seen = []
+    for message in in_turn("abc", answered):
+        seen.append(message)
+    assert seen == ["a", "b", "c"]
+    assert asked == [1, 1, 1, 2, 2, 2, 3, 3, 3]
+
+
+def test_in_lockstep_a_frame_that_is_never_answered_ends_the_waiting_not_the_playing(monkeypatch):
+    monkeypatch.setattr(playback, "ANSWER_SECONDS", 0.01)
+    assert list(in_turn("abc", lambda: False)) == ["a", "b", "c"]

@@ -93,6 +93,7 @@ def test_the_output_is_that_of_the_node(ros_domain, make_bag, tiny_weights, tmp_
         tmp_path / "node.log",
         {name: typed.get(name, value) for name, value in given.items()},
         rate=1.0,
+        lockstep=True,
     )
     stamps = {SECOND * (10 + number) // 5 for number in range(COUNT)}
     recorded, extracted = by_stamp(tmp_path / "recorded", stamps), by_stamp(tmp_path / "extracted", stamps)
