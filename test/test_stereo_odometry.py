@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from space_scenes import SIZE, K, render, yawed
+from superpoint_ros.features.levels import levels_for
 from superpoint_ros.features.rectification import Calibration
 from superpoint_ros.features.stereo import match_stereo, points, stereo_rig
 from superpoint_ros.frontend.tracker import Tracker
@@ -46,7 +47,9 @@ def clouds(extractor):
     for number, (rotation, place) in enumerate(drive()):
         pictures = [render(rotation, place + rotation @ [x, 0, 0]) for x in (0, BASELINE)]
         left, right = extractor.batch(pictures)
-        motion = tracker.advance(number * 10**8, left, 3.0, track_max_gap=5, picture=pictures[0], positions=True)
+        motion = tracker.advance(
+            number * 10**8, left, 3.0, track_max_gap=5, levels=levels_for(left, pictures[0]), positions=True
+        )
         seen = points(rig, match_stereo(left, right, rig, images=tuple(pictures)))
         header = Header(frame_id="left_optical")
         header.stamp.sec, header.stamp.nanosec = divmod(number * 10**8, 10**9)

@@ -17,7 +17,7 @@ from superpoint_ros.features.homography import (
     estimate_homography,
     unknown_homography,
 )
-from superpoint_ros.features.levels import Levels, levels_for
+from superpoint_ros.features.levels import Levels
 from superpoint_ros.features.matching import Nearest, match, match_similarity
 from superpoint_ros.features.neighbours import local_motion
 from superpoint_ros.features.refinement import refine_matches
@@ -100,8 +100,7 @@ class Tracker:
         reference: str = "previous",
         keyframe_min_inliers: float = 0.0,
         track_max_gap: int | None = None,
-        picture: NDArray[np.uint8] | Levels | None = None,
-        mask: NDArray[np.bool_] | None = None,
+        levels: Levels | None = None,
         positions: bool = False,
     ) -> Motion:
         """Compare a frame with its reference, then remember it. A frame that fails is as if it had not been.
@@ -113,12 +112,9 @@ class Tracker:
                    or has an inlier ratio below `keyframe_min_inliers`; then the frame before the
                    current one takes its place at once, so that the chain of homographies holds
         track_max_gap  as in `Tracks.advance`; None: no tracks
-        picture    the image, (H, W) uint8, or its `levels_for` the features, to refine the homography by; None: it is
-                   not refined
-        mask       (H, W) bool, where an image may be looked at; None: everywhere
+        levels     of the image, `levels_for` the features, to refine the homography by; None: it is not refined
         positions  refine the matches' positions as well
         """
-        levels = levels_for(features, picture, mask) if isinstance(picture, np.ndarray) else picture
         current, previous, forget = _Past(stamp, features, levels), self._previous, self._forget
         if forget or previous is None or not _comparable(previous, current):
             self._tracks.reset()

@@ -123,7 +123,7 @@ class Camera:
         try:
             levels = levels_for(found, picture, mask) if values.refine else None
             motion = self.tracker.advance(
-                stamp, found, **values.tracking(), picture=levels, positions=positions and values.refine
+                stamp, found, **values.tracking(), levels=levels, positions=positions and values.refine
             )
         except Exception:
             if values.tracks:  # the features need not be lost with their ids

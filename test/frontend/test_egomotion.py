@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from space_scenes import SIZE, K, render, yawed
+from superpoint_ros.features.levels import levels_for
 from superpoint_ros.features.rectification import Calibration
 from superpoint_ros.features.relative_pose import PoseStatus
 from superpoint_ros.features.stereo import match_stereo, points, stereo_rig
@@ -23,7 +24,7 @@ def drive(extractor, tracking, with_depths=True, calibrated=lambda number: True,
         rotation, place = yawed(0.02 * number), np.array([0.1, 0.0, 0.1]) * number
         pictures = [render(rotation, place + rotation @ [x, 0, 0]) for x in (0, 0.12)]
         left, right = extractor.batch(pictures)
-        motion = tracker.advance(number, left, 3.0, picture=pictures[0], positions=True, **tracking)
+        motion = tracker.advance(number, left, 3.0, levels=levels_for(left, pictures[0]), positions=True, **tracking)
         pose = egomotion.advance(number, motion, LEFT if calibrated(number) else None)
         if with_depths:
             egomotion.measured(number, points(RIG, match_stereo(left, right, RIG, images=tuple(pictures))), len(left))

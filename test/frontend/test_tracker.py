@@ -8,6 +8,7 @@ from aligned_scenes import motion as turned
 
 from superpoint_ros.features.extractor import Features
 from superpoint_ros.features.homography import HomographyStatus, corner_error, project
+from superpoint_ros.features.levels import levels_for
 from superpoint_ros.frontend import tracker as module
 from superpoint_ros.frontend.tracker import Tracker
 
@@ -205,9 +206,9 @@ def step(number):
 def test_pictures_refine_homographies_and_positions():
     tracker = Tracker()
     features, picture = textured(step(0), noise=0)
-    tracker.advance(0, features, 3.0, picture=picture, positions=True)
+    tracker.advance(0, features, 3.0, levels=levels_for(features, picture), positions=True)
     features, picture = textured(step(3), seed=1)
-    motion = tracker.advance(1, features, 3.0, picture=picture, positions=True)
+    motion = tracker.advance(1, features, 3.0, levels=levels_for(features, picture), positions=True)
     assert motion.homography.refined
     assert corner_error(motion.homography.matrix, step(3), aligned_scenes.SIZE) < 0.06
     errors = np.linalg.norm(motion.current_xy - project(step(3), PLACES[motion.matches[:, 0]]), axis=1)
@@ -225,7 +226,13 @@ def test_errors_do_not_add_up_while_tracks_or_a_keyframe_go_on(reference):
     for number in range(20):
         features, picture = textured(step(number), noise=0.4 if number else 0, seed=number)
         motion = tracker.advance(
-            number, features, 3.0, reference=reference, track_max_gap=3, picture=picture, positions=True
+            number,
+            features,
+            3.0,
+            reference=reference,
+            track_max_gap=3,
+            levels=levels_for(features, picture),
+            positions=True,
         )
     point = motion.track_ids[motion.matches[:, 1]]  # ids are the rows of the first frame
     errors = np.linalg.norm(motion.current_xy - project(step(19), PLACES[point % len(PLACES)]), axis=1)
@@ -236,7 +243,9 @@ def test_where_a_tracks_point_was_is_as_exact_as_where_it_is():
     tracker = Tracker()
     for number in range(6):
         features, picture = textured(step(number), noise=0.4 if number else 0, seed=number)
-        motion = tracker.advance(number, features, 3.0, track_max_gap=3, picture=picture, positions=True)
+        motion = tracker.advance(
+            number, features, 3.0, track_max_gap=3, levels=levels_for(features, picture), positions=True
+        )
     point = motion.track_ids[motion.matches[:, 1]]
     old = point < len(PLACES)  # ids are the rows of the first frame
     truth = project(step(4), PLACES[point[old]])
@@ -248,7 +257,7 @@ def test_what_is_masked_in_the_picture_is_not_looked_at():
     tracker, mask = Tracker(), np.zeros(aligned_scenes.SIZE, bool)
     for number in range(2):
         features, picture = textured(step(number), seed=number)
-        motion = tracker.advance(number, features, 3.0, picture=picture, mask=mask, positions=True)
+        motion = tracker.advance(number, features, 3.0, levels=levels_for(features, picture, mask), positions=True)
     assert not motion.homography.refined
     np.testing.assert_array_equal(motion.current_xy, features.xy[motion.matches[:, 1]])
 
@@ -260,16 +269,16 @@ def test_a_frame_that_fails_is_as_if_it_had_not_been(monkeypatch, where):
     frames = [textured(step(number), seed=number) for number in range(5)]
     for stamp in (0, 1):
         features, picture = frames[stamp]
-        motion = tracker.advance(stamp, features, 3.0, picture=picture, **arguments)
-        other.advance(stamp, features, 3.0, picture=picture, **arguments)
+        motion = tracker.advance(stamp, features, 3.0, levels=levels_for(features, picture), **arguments)
+        other.advance(stamp, features, 3.0, levels=levels_for(features, picture), **arguments)
     with monkeypatch.context() as patch, pytest.raises(MemoryError):
         patch.setattr(module, where, lambda *_, **__: (_ for _ in ()).throw(MemoryError))
         shuffled = frames[2][0].rows(np.random.default_rng(0).permutation(COUNT)[:20])
-        tracker.advance(2, shuffled, 3.0, picture=frames[2][1], **arguments)
+        tracker.advance(2, shuffled, 3.0, levels=levels_for(shuffled, frames[2][1]), **arguments)
     for stamp in (3, 4):
         features, picture = frames[stamp]
-        motion = tracker.advance(stamp, features, 3.0, picture=picture, **arguments)
-        expected = other.advance(stamp, features, 3.0, picture=picture, **arguments)
+        motion = tracker.advance(stamp, features, 3.0, levels=levels_for(features, picture), **arguments)
+        expected = other.advance(stamp, features, 3.0, levels=levels_for(features, picture), **arguments)
         assert (motion.reference_stamp, motion.homography.status) == (1 if stamp == 3 else 3, HomographyStatus.OK)
         np.testing.assert_array_equal(motion.matches, expected.matches)
         if where != "local_motion":  # there tracks begin anew

@@ -71,5 +71,5 @@ class Motions:
     def _advance(self, tracker: Tracker, seen: Seen) -> Motion:
         frame, levels = seen
         assert frame.stamp is not None and frame.found is not None
-        how = {**self._arguments, "picture": levels.result(), "positions": self._positions}
+        how = {**self._arguments, "levels": levels.result(), "positions": self._positions}
         return tracker.advance(frame.stamp, frame.found, **how)

@@ -40,7 +40,8 @@ def test_motions_are_those_of_a_tracker_that_sees_two_frames_and_levels_are_made
         tracker = Tracker()
         for frame in (before, now):
             if frame is not None:
-                how = {"picture": frame.seen.pixels, "mask": frame.seen.mask, "positions": True}
+                seen = levels.levels_for(frame.found, frame.seen.pixels, frame.seen.mask)
+                how = {"levels": seen, "positions": True}
                 last = tracker.advance(frame.stamp, frame.found, **values.tracking(), **how)
         expected.append(last)
     made, levels_of = [], levels.levels_of
