@@ -39,6 +39,32 @@ def test_a_converted_file_keeps_its_metadata_and_takes_more(tmp_path) -> None:
     assert (metadata["data"], metadata["data_licence"], metadata["name"]) == ("my robot", "CC0", "second")
 
 
+def test_the_mean_of_two_files_lies_in_the_middle_and_says_of_what_it_is(tmp_path) -> None:
+    first, second = network(), SuperPoint(SLIM)
+    ids = [
+        export_weights(tmp_path / "first.safetensors", first, {"data": "my robot", "metrics": "{}"}),
+        export_weights(tmp_path / "second.safetensors", second, {}),
+    ]
+    export_file(
+        tmp_path / "first.safetensors", tmp_path / "out.safetensors", ["name=out"], [tmp_path / "second.safetensors"]
+    )
+    checkpoint = load_checkpoint(tmp_path / "out.safetensors")
+    for name, tensor in second.state_dict().items():
+        torch.testing.assert_close(checkpoint.state[name], ((first.state_dict()[name] + tensor) / 2).to(tensor.dtype))
+    assert checkpoint.metadata["mean_of"] == ", ".join(ids) and checkpoint.metadata["data"] == "my robot"
+    assert "metrics" not in checkpoint.metadata
+
+
+def test_the_mean_of_two_architectures_is_refused_with_both(tmp_path) -> None:
+    export_weights(tmp_path / "first.safetensors", network(), {})
+    export_weights(tmp_path / "second.safetensors", network(replace(SLIM, descriptor_dim=16)), {})
+    with pytest.raises(
+        ValueError, match=r"second@\w+ and first@\w+ are of different architectures.*16.*8.*one lineage"
+    ):
+        export_file(tmp_path / "first.safetensors", tmp_path / "out.safetensors", [], [tmp_path / "second.safetensors"])
+    assert not (tmp_path / "out.safetensors").exists()
+
+
 @pytest.mark.parametrize("averaged", [True, False])
 def test_the_state_of_a_run_is_exported_averaged_where_it_averages(tmp_path, averaged) -> None:
     state, mean = network().state_dict(), SuperPoint(SLIM).state_dict()

@@ -181,14 +181,21 @@ def whole_chain(
 @click.argument("weights", type=WEIGHTS)
 @click.argument("target", type=NEW)
 @click.option("--set", "facts", multiple=True, metavar="KEY=VALUE", help="Metadata to add; repeatable.")
-def export(weights: Path, target: Path, facts: tuple[str, ...]) -> None:
+@click.option(
+    "--mean",
+    "others",
+    type=WEIGHTS,
+    multiple=True,
+    help="Take the mean of WEIGHTS and these, of one lineage; repeatable.",
+)
+def export(weights: Path, target: Path, facts: tuple[str, ...], others: tuple[Path, ...]) -> None:
     """Write any known weights file, or a run's state.pt, as TARGET: .safetensors for the node, or
     .onnx.
     """
     with sentences():
         from superpoint_training.export import export_file
 
-        click.echo(export_file(weights, target, facts))
+        click.echo(export_file(weights, target, facts, others))
 
 
 @main.command()

@@ -18,11 +18,12 @@ from superpoint_ros.network.superpoint import Architecture, SuperPoint, fold_nor
 from superpoint_training.state import STATE_FILE, load_state
 
 
-def export_file(source: Path, target: Path, facts: Sequence[str] = ()) -> str:
+def export_file(source: Path, target: Path, facts: Sequence[str] = (), others: Sequence[Path] = ()) -> str:
     """Convert a weights file, or a run's state.pt, to what `target`'s name ends in; returns a
     sentence about it.
 
-    facts  "key=value" pairs, added to the metadata that `source` has
+    facts   "key=value" pairs, added to the metadata that `source` has
+    others  further such files of the same architecture: what is written is the mean of all (`mean_checkpoint`)
 
     BatchNorms before a ReLU are folded into their convolutions: the file is a plain network, which nothing but a
     training can want with its norms.
@@ -33,7 +34,9 @@ def export_file(source: Path, target: Path, facts: Sequence[str] = ()) -> str:
     if target.suffix not in (".safetensors", ".onnx"):
         raise ValueError(f"{target}: expected a name that ends in .safetensors or .onnx")
     added = dict(fact.partition("=")[::2] for fact in facts)
-    checkpoint = read_state(source) if source.name == STATE_FILE else load_checkpoint(source)
+    checkpoint = _read(source)
+    if others:
+        checkpoint = mean_checkpoint([checkpoint, *map(_read, others)])
     if target.suffix == ".onnx":
         worst = export_onnx(target, checkpoint.build())
         return f"{target}: written; ONNX Runtime and torch differ by at most {worst:.1g}"
@@ -42,6 +45,33 @@ def export_file(source: Path, target: Path, facts: Sequence[str] = ()) -> str:
         model = fold_norms(model)
     weights_id = export_weights(target, model, {**checkpoint.metadata, **added})
     return f"{target}: {weights_id} written"
+
+
+def _read(path: Path) -> Checkpoint:
+    return read_state(path) if path.name == STATE_FILE else load_checkpoint(path)
+
+
+def mean_checkpoint(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
+    """The mean of networks that went on from the same weights, tensor by tensor; the first's metadata, less what
+    it measured, and which networks they were ("mean_of").
+
+    It is often at least as good as any of them (Wortsman et al., "Model soups", 2022, arXiv 2203.05482); of networks
+    that began apart it is none. Raises ValueError where architectures differ.
+    """
+    first = checkpoints[0]
+    for other in checkpoints[1:]:
+        if other.architecture != first.architecture:
+            raise ValueError(
+                f"{other.weights_id} and {first.weights_id} are of different architectures, {other.architecture} and "
+                f"{first.architecture}: only weights of one lineage have a mean"
+            )
+    state = {
+        name: torch.stack([checkpoint.state[name].float() for checkpoint in checkpoints]).mean(0).to(tensor.dtype)
+        for name, tensor in first.state.items()
+    }
+    facts = {key: value for key, value in first.metadata.items() if key not in ("metrics", "created", "source_commit")}
+    facts["mean_of"] = ", ".join(checkpoint.weights_id for checkpoint in checkpoints)
+    return Checkpoint(first.architecture, state, facts)
 
 
 def read_state(path: Path) -> Checkpoint:
