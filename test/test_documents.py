@@ -87,7 +87,7 @@ def as_training(line: str) -> str:
     """`torchrun … -m superpoint_training.cli` and the model card's `run` as what they stand for."""
     line = re.sub(r"^.*torchrun .* superpoint_training\.cli ", "superpoint-train ", line)
     line = re.sub(r"^run (\w+)", r"superpoint-train \1 --recipe rotation", line)
-    return line.replace("$before", "pairs.first.scale=[1.0,2.4] loss.reprojection=0").replace("$held_out", "HELD_OUT")
+    return line.replace("$small", "adaptation.size=[320,320] adaptation.contrast=4").replace("$held_out", "HELD_OUT")
 
 
 @pytest.fixture

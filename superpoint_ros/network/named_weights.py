@@ -8,7 +8,7 @@ from pathlib import Path
 FOLDER = Path(__file__).parent / "weights"
 
 DEFAULT, FAST = "default", "fast"
-SHORT_NAMES = {DEFAULT: "superpoint_ros_2", FAST: "superpoint_ros_fast_1"}
+SHORT_NAMES = {DEFAULT: "superpoint_ros_3", FAST: "superpoint_ros_fast_2"}
 """What stays when better files come: default, the most accurate; fast, for a CPU, taught by it."""
 
 

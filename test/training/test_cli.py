@@ -125,13 +125,13 @@ def read(path: Path) -> list[Path]:
     return [Path(line) for line in path.read_text().splitlines()]
 
 
-@pytest.mark.parametrize("weights", ["default", "superpoint_ros_2"])
+@pytest.mark.parametrize("weights", ["default", "superpoint_ros_3"])
 def test_weights_are_known_by_name(tmp_path, weights) -> None:
     write_scenes(tmp_path / "pictures", 1)
     images = ["--images", tmp_path / "pictures"]
     result = superpoint_train("adapt", "--weights", weights, *images, "--out", tmp_path / "out", *TINY)
     assert result.exit_code == 0, result.output
-    assert json.loads((tmp_path / "out" / "adaptation.json").read_text())["weights_id"].startswith("superpoint_ros_2@")
+    assert json.loads((tmp_path / "out" / "adaptation.json").read_text())["weights_id"].startswith("superpoint_ros_3@")
     assert superpoint_train("export", weights, tmp_path / "copy.safetensors").exit_code == 0
     assert load_checkpoint(tmp_path / "copy.safetensors").weights_id == load_checkpoint(None).weights_id
 
@@ -142,7 +142,7 @@ def test_weights_that_are_neither_file_nor_name_are_refused_with_the_names_there
     result = superpoint_train(*option.split(), "superpoint_ros_9", *images, "--out", tmp_path / "out", *TINY)
     assert result.exit_code == 2
     words = " ".join(result.output.split())
-    assert "superpoint_ros_9: no such weights file; the package has default, fast, superpoint_ros_2" in words
+    assert "superpoint_ros_9: no such weights file; the package has default, fast, superpoint_ros_3" in words
 
 
 @pytest.fixture(scope="module")

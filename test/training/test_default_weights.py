@@ -10,7 +10,7 @@ from superpoint_training.evaluation.detectors import SuperPointDetector, superpo
 from superpoint_training.evaluation.warps import KINDS, rotation_pairs, warped_pairs
 
 SIZE = 320
-PROTOCOL = PairProtocol(size=SIZE, keypoints=500)
+PROTOCOL = PairProtocol(size=SIZE, keypoints=500, subpixel=True)
 ANGLES = (45, 90, 135, 180)
 
 
@@ -20,15 +20,15 @@ def detector() -> SuperPointDetector:
 
 
 def test_homographies_between_warped_photographs_are_found(photographs, detector) -> None:
-    """Measured 0.82, 0.96 and 1.00 within 1, 3 and 5 px, matching score 0.53, repeatability 0.61."""
+    """Measured 0.86, 0.96 and 0.96 within 1, 3 and 5 px, matching score 0.50, repeatability 0.62."""
     figures = summarise(evaluate_pairs([detector], warped_pairs(photographs, 28, tuple(KINDS), SIZE, seed=0), PROTOCOL))
     homography = figures["homography"]
-    assert homography["1"] >= 0.7 and homography["3"] >= 0.92 and homography["5"] >= 0.95
-    assert figures["matching_score"] > 0.48 and figures["repeatability_nms4"] > 0.57
+    assert homography["1"] >= 0.75 and homography["3"] >= 0.92 and homography["5"] >= 0.95
+    assert figures["matching_score"] > 0.46 and figures["repeatability_nms4"] > 0.58
 
 
 def test_every_angle_is_matched(photographs, detector) -> None:
-    """Measured: 0.10 to 0.48 px."""
+    """Measured: 0.04 to 0.57 px."""
     results = evaluate_pairs([detector], rotation_pairs(photographs, ANGLES, SIZE), PROTOCOL)
     assert len(results) == len(photographs) * len(ANGLES)
     assert {result.pair: result.corner_error for result in results if not result.corner_error < 0.8} == {}

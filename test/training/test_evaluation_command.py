@@ -137,7 +137,7 @@ def test_weights_are_looked_for_in_maps_of_others_where_descriptors_compare(tmp_
     options = ("--map-weights", "default", "--baselines", "none", "--hpatches", sequences, "--size", 320)
     result = run("--weights", tmp_path / "alike.safetensors", *options, "--out", tmp_path / "report")
     assert result.exit_code == 0, result.output
-    assert re.search(r"alike@\w+ in a map of superpoint_ros_2@", result.output)
+    assert re.search(r"alike@\w+ in a map of superpoint_ros_3@", result.output)
     result = run("--weights", tmp_path / "shorter.safetensors", *options, "--out", tmp_path / "refused")
     assert result.exit_code != 0
     assert "descriptors of 16 and 256 numbers" in result.output and "cannot be matched in a map" in result.output
