@@ -1,4 +1,5 @@
-"""The weights that come with the package keep what the evaluation found (docs/model_card.md), on pairs made here."""
+"""The weights that come with the package keep what the evaluation found (docs/model_card.md), on pairs made here, with
+sub-pixel keypoints as the node has them."""
 
 from __future__ import annotations
 
@@ -24,11 +25,11 @@ def test_homographies_between_warped_photographs_are_found(photographs, detector
     figures = summarise(evaluate_pairs([detector], warped_pairs(photographs, 28, tuple(KINDS), SIZE, seed=0), PROTOCOL))
     homography = figures["homography"]
     assert homography["1"] >= 0.75 and homography["3"] >= 0.92 and homography["5"] >= 0.95
-    assert figures["matching_score"] > 0.46 and figures["repeatability_nms4"] > 0.58
+    assert figures["matching_score"] > 0.48 and figures["repeatability_nms4"] > 0.58
 
 
 def test_every_angle_is_matched(photographs, detector) -> None:
-    """Measured: 0.04 to 0.57 px."""
+    """Measured: 0.04 to 0.57 px (without sub-pixel keypoints to 0.83)."""
     results = evaluate_pairs([detector], rotation_pairs(photographs, ANGLES, SIZE), PROTOCOL)
     assert len(results) == len(photographs) * len(ANGLES)
     assert {result.pair: result.corner_error for result in results if not result.corner_error < 0.8} == {}

@@ -38,24 +38,24 @@ def test_they_are_small_plain_and_say_who_taught_them() -> None:
 
 
 def test_homographies_between_warped_photographs_are_found(photographs: list[Path], detector) -> None:
-    """Measured 0.68, 0.96 and 0.96 within 1, 3 and 5 px, matching score 0.41, repeatability 0.59; the default weights:
-    0.82, 0.96, 0.96, 0.53 and 0.61."""
+    """Measured 0.75, 0.96 and 0.96 within 1, 3 and 5 px, matching score 0.42, repeatability 0.61; the default weights:
+    0.79, 0.96, 0.96, 0.50 and 0.62."""
     figures = summarise(evaluate_pairs([detector], warped_pairs(photographs, 28, tuple(KINDS), SIZE, seed=0), PROTOCOL))
     homography = figures["homography"]
-    assert homography["1"] >= 0.55 and homography["3"] >= 0.9 and homography["5"] >= 0.92
-    assert figures["matching_score"] > 0.37 and figures["repeatability_nms4"] > 0.55
+    assert homography["1"] >= 0.62 and homography["3"] >= 0.9 and homography["5"] >= 0.92
+    assert figures["matching_score"] > 0.39 and figures["repeatability_nms4"] > 0.57
 
 
 def test_they_are_found_in_a_map_of_the_default_weights(photographs: list[Path], in_a_map) -> None:
-    """Measured 0.68, 0.96 and 0.96 within 1, 3 and 5 px, matching score 0.36."""
+    """Measured 0.75, 0.96 and 0.96 within 1, 3 and 5 px, matching score 0.38."""
     figures = summarise(evaluate_pairs([in_a_map], warped_pairs(photographs, 28, tuple(KINDS), SIZE, seed=0), PROTOCOL))
     homography = figures["homography"]
-    assert homography["1"] >= 0.55 and homography["3"] >= 0.9 and homography["5"] >= 0.92
-    assert figures["matching_score"] > 0.32
+    assert homography["1"] >= 0.62 and homography["3"] >= 0.9 and homography["5"] >= 0.92
+    assert figures["matching_score"] > 0.35
 
 
 def test_every_angle_is_matched(photographs: list[Path], detector, in_a_map) -> None:
-    """Measured: 0.27 to 0.95 px, in a map of the default weights 0.21 to 0.97."""
+    """Measured: 0.21 to 0.73 px, in a map of the default weights 0.15 to 0.99."""
     results = evaluate_pairs([detector, in_a_map], rotation_pairs(photographs, ANGLES, SIZE), PROTOCOL)
     assert len(results) == 2 * len(photographs) * len(ANGLES)
     errors = {(result.detector, result.pair): result.corner_error for result in results}

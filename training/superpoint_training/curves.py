@@ -17,22 +17,18 @@ SHARES = ("map", "homography", "repeatability", "matching_score", "nn_map")
 
 
 def plot_log(log: Path, out: Path) -> None:
-    """Plot a log.jsonl to a PNG file; validations from two on, as one is no curve. Raises ValueError if it holds no
-    steps, OSError otherwise.
-    """
+    """Plot a log.jsonl to a PNG file. Raises ValueError if it holds no steps, OSError otherwise."""
     lines = read_log(log)
     steps = [line for line in lines if line["kind"] == "train"]
     validations = [line for line in lines if line["kind"] == "validation"]
     if not steps:
         raise ValueError(f"{log}: holds no steps of training; expected the log.jsonl of a run")
-    panels = 2 if len(validations) > 1 else 1
-    figure = Figure(figsize=(4.5 * panels, 3.2), layout="constrained")
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
     FigureCanvasAgg(figure)
-    left, *right = figure.subplots(1, panels, squeeze=False)[0]
+    left, right = figure.subplots(1, 2)
     _plot_losses(left, steps)
-    for axes in right:
-        _plot_validations(axes, validations)
-    for axes in (left, *right):
+    _plot_validations(right, validations)
+    for axes in (left, right):
         axes.set_xlabel("minutes")
         axes.grid(alpha=0.3)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -52,7 +48,7 @@ def _plot_losses(axes: Axes, steps: list[dict[str, Any]]) -> None:
 
 
 def _plot_validations(axes: Axes, validations: list[dict[str, Any]]) -> None:
-    names = [name for name in validations[-1] if name.startswith(SHARES)]
+    names = [name for name in (validations[-1] if validations else {}) if name.startswith(SHARES)]
     for name in names:
         points = [(line["seconds"] / 60, line[name]) for line in validations if name in line]
         axes.plot(*zip(*points, strict=True), marker=".", label=name)
