@@ -23,6 +23,7 @@ from superpoint_training.evaluation.report import ALL, Evaluation
 
 LARGEST_ERROR = 10.0
 WORST = 6
+LETTERS_AN_INCH = 14  # of a legend
 
 
 def write_plots(evaluation: Evaluation, directory: Path) -> list[Path]:
@@ -38,6 +39,8 @@ def write_plots(evaluation: Evaluation, directory: Path) -> list[Path]:
         plots["shapes"] = _shapes(evaluation)
         if len(next(iter(evaluation.corners.values()))) > 2:
             plots["noise"] = _noise(evaluation)
+    for figure in plots.values():
+        figure.axes[-1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return [_save(figure, directory / f"{name}.png") for name, figure in plots.items()]
 
 
@@ -104,8 +107,14 @@ def _matching(evaluation: Evaluation, which: str) -> list[str]:
     return [detector for detector in evaluation.detectors() if detector in described]
 
 
+def _figure(evaluation: Evaluation, width: float, height: float) -> Figure:
+    """One of so many inches, and what the longest name takes beside them in the legend."""
+    legend = 0.5 + max(map(len, evaluation.detectors())) / LETTERS_AN_INCH
+    return Figure(figsize=(width + legend, height), layout="constrained")
+
+
 def _error_curves(evaluation: Evaluation, sets: Sequence[str]) -> Figure:
-    figure = Figure(figsize=(5.5 * len(sets), 4.2), layout="constrained")
+    figure = _figure(evaluation, 4.2 * len(sets), 4.2)
     thresholds = np.linspace(0, LARGEST_ERROR, 201)
     for index, which in enumerate(sets):
         axes = figure.add_subplot(1, len(sets), index + 1)
@@ -128,7 +137,7 @@ def _error_curves(evaluation: Evaluation, sets: Sequence[str]) -> Figure:
 
 
 def _kinds(evaluation: Evaluation, sets: Sequence[str]) -> Figure:
-    figure = Figure(figsize=(12, 3.6 * len(sets)), layout="constrained")
+    figure = _figure(evaluation, 10.5, 3.6 * len(sets))
     for index, which in enumerate(sets):
         axes = figure.add_subplot(len(sets), 1, index + 1)
         kinds = [ALL, *evaluation.kinds(which)]
@@ -148,7 +157,7 @@ def _kinds(evaluation: Evaluation, sets: Sequence[str]) -> Figure:
 
 
 def _rotation(evaluation: Evaluation) -> Figure:
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    figure = _figure(evaluation, 5.5, 4.2)
     axes = figure.add_subplot()
     angles = evaluation.kinds("rotation")
     for detector in _matching(evaluation, "rotation"):
@@ -171,7 +180,7 @@ def _rotation(evaluation: Evaluation) -> Figure:
 def _shapes(evaluation: Evaluation) -> Figure:
     corners = evaluation.corners
     conditions = list(next(iter(corners.values())))
-    figure = Figure(figsize=(12, 3.6 * len(conditions)), layout="constrained")
+    figure = _figure(evaluation, 10.5, 3.6 * len(conditions))
     for index, condition in enumerate(conditions):
         axes = figure.add_subplot(len(conditions), 1, index + 1)
         shapes = list(next(iter(corners.values()))[condition]["ap"])
@@ -189,7 +198,7 @@ def _shapes(evaluation: Evaluation) -> Figure:
 
 def _noise(evaluation: Evaluation) -> Figure:
     """Corner mAP over the strength of the noise."""
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    figure = _figure(evaluation, 5.5, 4.2)
     axes = figure.add_subplot()
     strengths = sorted(set(evaluation.protocol["shapes"]["strengths"]))
     for detector, by_condition in evaluation.corners.items():
@@ -212,7 +221,6 @@ def _label(axes: Any, title: str, x: str, y: str, ticks: Sequence[float] | None 
     if ticks is not None:
         axes.set_xticks(ticks)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
 def _style(evaluation: Evaluation, detector: str) -> dict[str, Any]:
