@@ -28,7 +28,8 @@ from superpoint_training.evaluation.command import evaluate
 from superpoint_training.evaluation.detectors import CLASSIC, CrossedDetectors, classic_detector, superpoint_detector
 from superpoint_training.evaluation.pairs import Pair, Views, hpatches_pairs
 from superpoint_training.evaluation.report import Evaluation, tables
-from superpoint_training.evaluation.run import Request, _protocol, _sets
+from superpoint_training.evaluation.request import Request
+from superpoint_training.evaluation.run import _protocol, _sets
 from superpoint_training.evaluation.warps import KINDS, camera_homography, render, rotation_pairs
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from superpoint_training.config import Config
 from superpoint_training.evaluation.benchmark import PairProtocol
 from superpoint_training.evaluation.report import tables
-from superpoint_training.evaluation.run import ANGLES, Request, run_evaluation
+from superpoint_training.evaluation.request import ANGLES, Request
+from superpoint_training.evaluation.run import run_evaluation
 from superpoint_training.lists import HELD_OUT, read_list
 from superpoint_training.processes import Processes
 from superpoint_training.recipe import stage_recipe

@@ -185,7 +185,8 @@ def evaluate(
         from superpoint_ros.features.pyramid import check_scales
         from superpoint_training.evaluation.benchmark import PairProtocol
         from superpoint_training.evaluation.report import tables
-        from superpoint_training.evaluation.run import Request, run_evaluation
+        from superpoint_training.evaluation.request import Request
+        from superpoint_training.evaluation.run import run_evaluation
 
     chosen = {key: value for key, value in request.items() if value is not None}  # None: the request's default
     try:
