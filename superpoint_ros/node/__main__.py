@@ -5,9 +5,6 @@ from __future__ import annotations
 import os
 import sys
 
-import rclpy
-from rclpy.executors import ExternalShutdownException
-
 from superpoint_ros.interrupts import ending_at_once
 from superpoint_ros.node.transport import make_room
 
@@ -18,6 +15,9 @@ def main(args: list[str] | None = None) -> int:
     # busy, matching takes twice as long. Read when torch is imported, so before the node is.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     with ending_at_once():
+        import rclpy
+        from rclpy.executors import ExternalShutdownException
+
         from superpoint_ros.frontend.parameter_file import robot_wide_names
         from superpoint_ros.network.engines.devices import DeviceLost
         from superpoint_ros.node.superpoint_node import SuperPointNode
@@ -28,6 +28,7 @@ def main(args: list[str] | None = None) -> int:
     try:
         node = SuperPointNode(robot_wide_names(sys.argv if args is None else args))
         if node.parameters.autostart and not node.start():
+            node.end_if_asked()
             return 1
         rclpy.spin(node)
     except ValueError as error:

@@ -95,6 +95,8 @@ class Camera:
 
     def fault(self, kind: str, sentence: str) -> None:
         """Count what went wrong with a frame of this camera, and say it once in a while."""
+        if not self._node.context.ok():
+            return  # the process is asked to end: from then on nothing can be published, which is nobody's fault
         self.faults.add(kind, self.inputs.topic, sentence)
 
     # In the worker's thread

@@ -102,9 +102,7 @@ class Pipeline:
 
     def lose(self, error: Exception, frames: list[Frame]) -> None:
         """Count frames that an error cost, and say so."""
-        if not self._node.context.ok():
-            return  # publishing fails once the process is asked to end
-        if isinstance(error, DeviceLost):
+        if isinstance(error, DeviceLost) and self._node.context.ok():
             self._on_lost(error)
         for frame in frames:
             self._cameras[frame.camera].fault("failed", f"a frame is lost to {type(error).__name__}: {error}")

@@ -44,12 +44,12 @@ def told(transition: Transition) -> Transition:
         try:
             return transition(self, state)
         except Exception as error:
+            self.end_if_asked()
             name = transition.__name__.removeprefix("on_")
             where = traceback.extract_tb(error.__traceback__)[-1]
-            self.get_logger().error(
-                f"An error in '{name}': {type(error).__name__}: {error} ({where.filename}:{where.lineno}). "
-                "The node is cleaned up, and may be configured again."
-            )
+            what = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
+            sentence = f"An error in '{name}': {what}. The node is cleaned up, and may be configured again."
+            self.get_logger().error(sentence)
             return ERROR
 
     return guarded
@@ -106,15 +106,11 @@ class SuperPointNode(LifecycleNode):
             self._end(error)
             return FAILURE
         except (ValueError, OSError, RuntimeError) as error:
-            self._clean_up()
-            self.get_logger().error(f"The network cannot be set up: {error}.")
-            return FAILURE
+            return self._refused(f"The network cannot be set up: {error}.")
         try:
             self.rig = Rig(self, self._extractor, values, self._attend, self._end)
         except (ValueError, RuntimeError) as error:
-            self._clean_up()
-            self.get_logger().error(f"The cameras cannot be set up: {error}")
-            return FAILURE
+            return self._refused(f"The cameras cannot be set up: {error}")
         self._state = "inactive"
         self.get_logger().info(
             f"Weights {self._extractor.weights_id} run on {self._extractor.device} ({self._extractor.engine})."
@@ -168,11 +164,23 @@ class SuperPointNode(LifecycleNode):
         self._clean_up()
         super().destroy_node()
 
+    def end_if_asked(self) -> None:
+        """Raise KeyboardInterrupt, which rclpy passes on, if SIGTERM ended the context: then everything fails."""
+        if not self.context.ok():
+            raise KeyboardInterrupt
+
+    def _refused(self, sentence: str) -> TransitionCallbackReturn:
+        self._clean_up()
+        self.end_if_asked()
+        self.get_logger().error(sentence)
+        return FAILURE
+
     def _listen(self) -> bool:
         assert self.rig is not None
         try:
             self.rig.start()
         except RuntimeError as error:
+            self.end_if_asked()
             self.get_logger().error(str(error))
             return False
         warn_of_ineffective_overrides(self)
@@ -185,6 +193,7 @@ class SuperPointNode(LifecycleNode):
         try:
             self.rig.attend()
         except RuntimeError as error:  # what a callback raises would end the node
+            self.end_if_asked()
             self.get_logger().error(str(error))
 
     def _stop_listening(self) -> None:

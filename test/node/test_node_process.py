@@ -81,6 +81,28 @@ def test_the_node_ends_cleanly_on(robot, start_node, stop):
     assert "Traceback" not in output.read_text()
 
 
+ENDED_WHILE_CONFIGURED = """
+import os, signal, sys, time
+import rclpy
+from superpoint_ros.node import __main__, superpoint_node
+
+def warm_up(extractor):
+    os.kill(os.getpid(), signal.{stop})
+    while rclpy.ok():
+        time.sleep(0.01)
+
+superpoint_node.warm_up = warm_up
+sys.exit(__main__.main())
+"""
+
+
+@pytest.mark.parametrize("stop", ["SIGINT", "SIGTERM"])
+def test_a_signal_while_the_node_is_configured_ends_it_without_a_word(start_node, stop):
+    process, output = start_node(program=("-c", ENDED_WHILE_CONFIGURED.format(stop=stop)))
+    assert process.wait(timeout=300) == 0, output.read_text()
+    assert output.read_text() == ""
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
