@@ -31,15 +31,10 @@ FINEST = 0.7  # a view smaller than this against its source is averaged down fir
 
 
 @dataclass(frozen=True)
-class PairSamples(Dataset[Batch]):
-    """Pairs of views of labelled pictures, endless; every picture once before any comes again.
+class LabelledSamples(Dataset[Batch]):
+    """Single views of labelled pictures, for a detector alone; endless, every picture once before any comes again.
 
-    A sample, with two views and N = config.correspondences points:
-    image        (2, H, W) uint8
-    targets      (2, 65, Hc, Wc) float32, and valid (2, Hc, Wc) bool
-    homography   (3, 3) float32, pixels of the first view to pixels of the second
-    points       (2, N, 2) float32, the same points in either view; matched (N,) bool, which of them
-                 are meant
+    A sample is as `ShapeSamples`'.
     """
 
     pictures: Sequence[Path]
@@ -49,16 +44,44 @@ class PairSamples(Dataset[Batch]):
     stream: int = TRAINING
     label_sigma: float = 0.0
 
+    def __getitem__(self, index: int) -> Batch:
+        rng, picture, found, move = self._drawn(index)
+        image, valid = view(picture, move, self.config.size)
+        targets = view_targets(rng, found, move, valid, self.config, self.label_sigma)
+        return {
+            "image": torch.from_numpy(photometric(rng, image, self.config.photometric))[None],
+            "targets": torch.from_numpy(targets),
+            "valid": torch.from_numpy(cell_mask(valid)),
+        }
+
     @cached_property
     def _labelled(self) -> LabelledPictures:
         return LabelledPictures(self.pictures, self.labels)
 
-    def __getitem__(self, index: int) -> Batch:
+    def _drawn(self, index: int) -> tuple[np.random.Generator, NDArray[np.uint8], Labels, Array]:
+        """What chance decides on, a picture with its labels, and the (first) view's homography."""
         cv2.setNumThreads(1)
         rng = np.random.default_rng((self.seed, self.stream, index))
         picture, found = self._labelled.read(turn(index, len(self.pictures), self.seed, self.stream))
+        move = sample_homography(rng, self.config.size, self.config.first) @ _placed(rng, picture.shape, self.config)
+        return rng, picture, found, move
+
+
+@dataclass(frozen=True)
+class PairSamples(LabelledSamples):
+    """Pairs of views of labelled pictures; the first ones are those of `LabelledSamples`.
+
+    A sample, with two views and N = config.correspondences points:
+    image        (2, H, W) uint8
+    targets      (2, 65, Hc, Wc) float32, and valid (2, Hc, Wc) bool
+    homography   (3, 3) float32, pixels of the first view to pixels of the second
+    points       (2, N, 2) float32, the same points in either view; matched (N,) bool, which of them
+                 are meant
+    """
+
+    def __getitem__(self, index: int) -> Batch:
+        rng, picture, found, first = self._drawn(index)
         config, size = self.config, self.config.size
-        first = sample_homography(rng, size, config.first) @ _placed(rng, picture.shape, config)
         moves = [first, sample_homography(rng, size, config.second) @ first]
         views = [view(picture, move, size) for move in moves]
         targets = [
@@ -76,39 +99,6 @@ class PairSamples(Dataset[Batch]):
             "homography": torch.from_numpy(between).float(),
             "points": torch.from_numpy(chosen).float(),
             "matched": torch.from_numpy(matched),
-        }
-
-
-@dataclass(frozen=True)
-class LabelledSamples(Dataset[Batch]):
-    """Single views of labelled pictures, for a detector alone; endless, every picture once before any comes again.
-
-    The views are the first ones of `PairSamples`. A sample is as `ShapeSamples`'.
-    """
-
-    pictures: Sequence[Path]
-    labels: Path
-    config: PairsConfig
-    seed: int
-    stream: int = TRAINING
-    label_sigma: float = 0.0
-
-    @cached_property
-    def _labelled(self) -> LabelledPictures:
-        return LabelledPictures(self.pictures, self.labels)
-
-    def __getitem__(self, index: int) -> Batch:
-        cv2.setNumThreads(1)
-        rng = np.random.default_rng((self.seed, self.stream, index))
-        picture, found = self._labelled.read(turn(index, len(self.pictures), self.seed, self.stream))
-        config, size = self.config, self.config.size
-        move = sample_homography(rng, size, config.first) @ _placed(rng, picture.shape, config)
-        image, valid = view(picture, move, size)
-        targets = view_targets(rng, found, move, valid, config, self.label_sigma)
-        return {
-            "image": torch.from_numpy(photometric(rng, image, config.photometric))[None],
-            "targets": torch.from_numpy(targets),
-            "valid": torch.from_numpy(cell_mask(valid)),
         }
 
 
