@@ -28,8 +28,7 @@ def main(args: list[str] | None = None) -> int:
     try:
         node = SuperPointNode(robot_wide_names(sys.argv if args is None else args))
         if node.parameters.autostart and not node.start():
-            node.end_if_asked()
-            return 1
+            return int(rclpy.ok())  # a signal is no failure
         rclpy.spin(node)
     except ValueError as error:
         # a parameter, before there is a node to log it
@@ -44,8 +43,9 @@ def main(args: list[str] | None = None) -> int:
         if rclpy.ok():
             raise
     finally:
-        if node is not None:
-            node.destroy_node()
+        with ending_at_once():  # a second signal does not wait for the frames in work
+            if node is not None:
+                node.destroy_node()
         rclpy.try_shutdown()
     return 0
 

@@ -95,9 +95,14 @@ class Camera:
 
     def fault(self, kind: str, sentence: str) -> None:
         """Count what went wrong with a frame of this camera, and say it once in a while."""
-        if not self._node.context.ok():
-            return  # the process is asked to end: from then on nothing can be published, which is nobody's fault
         self.faults.add(kind, self.inputs.topic, sentence)
+
+    def incomplete(self, what: str, error: Exception) -> None:
+        """Count what is missing of a frame that is out: no fault once a signal has ended the context, as then nothing
+        can be published.
+        """
+        if self._node.context.ok():
+            self.fault("incomplete", f"{what} ({type(error).__name__}: {error})")
 
     # In the worker's thread
 
@@ -149,7 +154,7 @@ class Camera:
         try:
             self.outputs.show(view, lambda xy, size: self.inputs.rays(xy, size, stamp))
         except Exception as error:  # what people look at costs nothing else
-            self.fault("incomplete", f"a frame is not shown ({type(error).__name__}: {error})")
+            self.incomplete("a frame is not shown", error)
         return motion.track_ids, levels
 
     def _publish_pose(self, header: Any, stamp: int, found: Features, motion: Motion) -> None:
@@ -157,7 +162,7 @@ class Camera:
             pose = self.egomotion.advance(stamp, motion, self.inputs.calibration_of(found.size, stamp))
             self.outputs.publish_pose(header, motion, pose)
         except Exception as error:  # all else that comes of the frame is out
-            self.fault("incomplete", f"a motion in space is not estimated ({type(error).__name__}: {error})")
+            self.incomplete("a motion in space is not estimated", error)
 
     @property
     def moves(self) -> bool:
@@ -186,7 +191,7 @@ class Camera:
                 points = self._points.advance(stamp, motion.track_ids, xy, normalised)
                 self.outputs.publish_track_cloud(header, points, values)
         except Exception as error:
-            self.fault("incomplete", f"tracks are not published ({type(error).__name__}: {error})")
+            self.incomplete("tracks are not published", error)
 
     def _send_features(
         self,
@@ -200,7 +205,7 @@ class Camera:
             rectified = self.inputs.rectified(found, nanoseconds(frame.header.stamp))
         except Exception as error:
             rectified = None
-            self.fault("incomplete", f"keypoints are not rectified ({type(error).__name__}: {error})")
+            self.incomplete("keypoints are not rectified", error)
         self._extracted = Extracted(self.header(frame), found, weights_id, track_ids, rectified)
         self.outputs.publish_features(self._extracted, values)
         age = self._node.get_clock().now() - Time.from_msg(frame.header.stamp, self._node.get_clock().clock_type)

@@ -102,7 +102,9 @@ class Pipeline:
 
     def lose(self, error: Exception, frames: list[Frame]) -> None:
         """Count frames that an error cost, and say so."""
-        if isinstance(error, DeviceLost) and self._node.context.ok():
+        if not self._node.context.ok():
+            return  # publishing fails once the process is asked to end
+        if isinstance(error, DeviceLost):
             self._on_lost(error)
         for frame in frames:
             self._cameras[frame.camera].fault("failed", f"a frame is lost to {type(error).__name__}: {error}")
@@ -141,7 +143,7 @@ class Pipeline:
             try:
                 pair.publish(left, right, values)
             except Exception as error:  # the features of both are out
-                pair.left.fault("incomplete", f"a stereo pair is not matched ({type(error).__name__}: {error})")
+                pair.left.incomplete("a stereo pair is not matched", error)
 
     def _prepare(self, pictures: Sequence[NDArray[np.uint8]]) -> None:
         """Let a GPU prepare itself at the first picture of a size, and not when one more camera first joins in."""

@@ -12,7 +12,8 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.clock import Clock, ClockType
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleNode, LifecycleState
+from rclpy.lifecycle import TransitionCallbackReturn as Return
 from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool, Trigger
 
@@ -28,29 +29,24 @@ from superpoint_ros.node.qos import advertise, warn_of_ineffective_overrides
 from superpoint_ros.node.rig import Rig
 
 NODE_NAME = "superpoint"
-SUCCESS, FAILURE, ERROR = (
-    TransitionCallbackReturn.SUCCESS,
-    TransitionCallbackReturn.FAILURE,
-    TransitionCallbackReturn.ERROR,
-)
-Transition = Callable[["SuperPointNode", LifecycleState], TransitionCallbackReturn]
+SUCCESS, FAILURE, ERROR = Return.SUCCESS, Return.FAILURE, Return.ERROR
+Transition = Callable[["SuperPointNode", LifecycleState], Return]
 
 
 def told(transition: Transition) -> Transition:
-    """A transition whose exceptions are logged: rclpy makes them ERROR without a word."""
+    """A transition whose exceptions are logged, unless the process ends: rclpy makes them ERROR without a word."""
 
     @functools.wraps(transition)
-    def guarded(self: SuperPointNode, state: LifecycleState) -> TransitionCallbackReturn:
+    def guarded(self: SuperPointNode, state: LifecycleState) -> Return:
         try:
-            return transition(self, state)
+            result = transition(self, state)
         except Exception as error:
-            self.end_if_asked()
-            name = transition.__name__.removeprefix("on_")
-            where = traceback.extract_tb(error.__traceback__)[-1]
+            name, where = transition.__name__.removeprefix("on_"), traceback.extract_tb(error.__traceback__)[-1]
             what = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
-            sentence = f"An error in '{name}': {what}. The node is cleaned up, and may be configured again."
-            self.get_logger().error(sentence)
+            self._complain(f"An error in '{name}': {what}. The node is cleaned up, and may be configured again.")
             return ERROR
+        self._end_if_asked()  # rclpy would log that it cannot publish the transition
+        return result
 
     return guarded
 
@@ -93,7 +89,7 @@ class SuperPointNode(LifecycleNode):
         return self.trigger_configure() == SUCCESS and self.trigger_activate() == SUCCESS
 
     @told
-    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+    def on_configure(self, state: LifecycleState) -> Return:
         """Load the weights, warm the device up, and announce the topics."""
         values = self.parameters
         try:
@@ -118,7 +114,7 @@ class SuperPointNode(LifecycleNode):
         return SUCCESS
 
     @told
-    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+    def on_activate(self, state: LifecycleState) -> Return:
         """Subscribe: rclpy does not gate subscriptions, so they exist only while active."""
         result = super().on_activate(state)
         if self._enabled and not self._listen():
@@ -130,14 +126,14 @@ class SuperPointNode(LifecycleNode):
         return result
 
     @told
-    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+    def on_deactivate(self, state: LifecycleState) -> Return:
         """Unsubscribe, and finish the frames in work."""
         self._stop_listening()
         self._state = "inactive"
         return super().on_deactivate(state)
 
     @told
-    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+    def on_cleanup(self, state: LifecycleState) -> Return:
         """Give the network and its memory back."""
         self._clean_up()
         self._state = "unconfigured"
@@ -145,7 +141,7 @@ class SuperPointNode(LifecycleNode):
         return SUCCESS
 
     @told
-    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+    def on_shutdown(self, state: LifecycleState) -> Return:
         """From any state."""
         self._clean_up()
         self._state = "finalized"
@@ -153,7 +149,7 @@ class SuperPointNode(LifecycleNode):
         return SUCCESS
 
     @told
-    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+    def on_error(self, state: LifecycleState) -> Return:
         """After an exception in a transition: as after cleanup, so that it may be tried again."""
         self._clean_up()
         self._state = "unconfigured"
@@ -164,15 +160,18 @@ class SuperPointNode(LifecycleNode):
         self._clean_up()
         super().destroy_node()
 
-    def end_if_asked(self) -> None:
-        """Raise KeyboardInterrupt, which rclpy passes on, if SIGTERM ended the context: then everything fails."""
+    def _end_if_asked(self) -> None:
+        """Raise KeyboardInterrupt, which rclpy passes on, once a signal has ended the context and all else fails."""
         if not self.context.ok():
             raise KeyboardInterrupt
 
-    def _refused(self, sentence: str) -> TransitionCallbackReturn:
-        self._clean_up()
-        self.end_if_asked()
+    def _complain(self, sentence: str) -> None:
+        self._end_if_asked()
         self.get_logger().error(sentence)
+
+    def _refused(self, sentence: str) -> Return:
+        self._clean_up()
+        self._complain(sentence)
         return FAILURE
 
     def _listen(self) -> bool:
@@ -180,8 +179,7 @@ class SuperPointNode(LifecycleNode):
         try:
             self.rig.start()
         except RuntimeError as error:
-            self.end_if_asked()
-            self.get_logger().error(str(error))
+            self._complain(str(error))
             return False
         warn_of_ineffective_overrides(self)
         return True
@@ -193,8 +191,7 @@ class SuperPointNode(LifecycleNode):
         try:
             self.rig.attend()
         except RuntimeError as error:  # what a callback raises would end the node
-            self.end_if_asked()
-            self.get_logger().error(str(error))
+            self._complain(str(error))
 
     def _stop_listening(self) -> None:
         if self.rig is not None and self.rig.running:
@@ -205,12 +202,14 @@ class SuperPointNode(LifecycleNode):
         return ", ".join(camera.inputs.topic for camera in self.cameras.values())
 
     def _clean_up(self) -> None:
-        rig, self.rig, self._extractor = self.rig, None, None
         hangs = False
-        if rig is not None:
+        if self.rig is not None:
+            self.rig.stop()  # before it is forgotten: an interrupt may come while its worker is waited for
+            rig, self.rig = self.rig, None
             rig.destroy()
             hangs = rig.hangs
             del rig
+        self._extractor = None
         give_back_memory(gpu=not hangs)
 
     def _end(self, error: DeviceLost) -> None:

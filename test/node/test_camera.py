@@ -280,18 +280,18 @@ def test_a_matching_that_fails_costs_no_features(robot, rig, monkeypatch):
 
 
 def test_what_cannot_go_out_any_more_when_the_process_ends_is_no_fault(robot, rig, monkeypatch, capfd):
-    camera = rig.node.cameras["left"]
-    show = camera.outputs.show
+    cameras = dict(rig.node.cameras)
+    show = cameras["left"].outputs.show
 
     def ended(*arguments):
-        robot.context.try_shutdown()  # what a signal does, in whatever the worker is about
+        robot.context.handle.shutdown()  # what a signal does, whatever the worker is about
         show(*arguments)
 
-    monkeypatch.setattr(camera.outputs, "show", ended)
+    monkeypatch.setattr(cameras["left"].outputs, "show", ended)
     frames = [Frame(name, image_message(photograph()), 0.0) for name in ("left", "right")]
     rig.node.rig._pipeline.process(frames, rig.node.parameters)
     assert not robot.context.ok()
-    faults = [each.faults.count(kind) for each in rig.node.cameras.values() for kind in ("incomplete", "failed")]
+    faults = [each.faults.count(kind) for each in cameras.values() for kind in ("incomplete", "failed")]
     assert faults == [0, 0, 0, 0]
     assert "context is invalid)" not in capfd.readouterr().err
 
