@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
 
 from robot import image_message, photograph, shifted
+from superpoint_ros.interrupts import INTERRUPTED
 
 OK, NO_REFERENCE = 0, 1
 
@@ -109,6 +110,30 @@ def test_a_signal_during_a_transition_ends_the_node_without_an_error(start_node,
     process, output = start_node(program=("-c", ENDED_MEANWHILE.format(place=place, stop=stop)))
     assert process.wait(timeout=300) == 0, output.read_text()
     assert not any(word in output.read_text() for word in ("ERROR", "Traceback", "not ended"))
+
+
+HANGING = """
+import sys, time
+from superpoint_ros.node.__main__ import main
+from superpoint_ros.node.superpoint_node import SuperPointNode
+
+def destroy_node(node):
+    print("waiting", flush=True)
+    time.sleep(300)
+
+SuperPointNode.destroy_node = destroy_node
+sys.exit(main())
+"""
+
+
+def test_a_second_interrupt_does_not_wait_for_the_frames_in_work(robot, start_node):
+    process, output = start_node(program=("-c", HANGING))
+    robot.spin_until(robot.camera.get_subscription_count, "the node to listen")
+    process.send_signal(signal.SIGINT)
+    robot.spin_until(lambda: "waiting" in output.read_text(), "the node to end")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=300) == INTERRUPTED
+    assert "Traceback" not in output.read_text()
 
 
 @pytest.mark.parametrize(
