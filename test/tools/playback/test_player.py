@@ -15,6 +15,7 @@ from sensor_msgs.msg import Image
 from superpoint_ros.bags.content import IMAGE, BagError, Topic, header_stamp
 from superpoint_ros.bags.reader import BagReader
 from superpoint_ros.bags.writer import offered_qos
+from superpoint_ros.tools import session
 from superpoint_ros.tools.playback import player as player_module
 from superpoint_ros.tools.playback.player import Player, message_class
 from superpoint_ros.tools.playback.recorder import Recorder
@@ -140,23 +141,28 @@ def test_waiting_ends_with_the_condition_the_check_or_the_deadline():
 
 
 def test_a_private_domain_is_not_in_use(monkeypatch):
-    taken = []
-    try:
-        for domain in DOMAINS:
-            if domain == 42:
-                continue
-            port = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            taken.append(port)
-            try:
-                port.bind(("", 7410 + 250 * domain))
-            except OSError:
-                continue
-        assert private_domain() == 42
-    finally:
-        for port in taken:
-            port.close()
+    # The machine's own ports change at any time, as others' nodes come and go: only what is held here is sure.
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as port:
+        held = next(domain for domain in DOMAINS if bound(port, 7410 + 250 * domain))
+        assert not session._unused(held)
+    monkeypatch.setattr(session, "_unused", lambda domain: domain == 42)
+    assert {private_domain() for _ in range(20)} == {42}
+
+
+def test_a_private_domain_is_not_the_environments(monkeypatch):
+    monkeypatch.setattr(session, "_unused", lambda domain: True)
+    monkeypatch.setattr(session, "DOMAINS", range(6, 9))
     monkeypatch.setenv("ROS_DOMAIN_ID", "7")
-    assert 7 not in {private_domain() for _ in range(200)}
+    assert {private_domain() for _ in range(200)} == {6, 8}
+
+
+def bound(port, number):
+    """Whether a socket could be bound to a port, which others may have."""
+    try:
+        port.bind(("", number))
+    except OSError:
+        return False
+    return True
 
 
 def test_stamps_survive_the_wire(ros, make_images, tmp_path):
