@@ -95,6 +95,7 @@ soak: setup
 
 bench: setup
 	$(WITH_ROS) $(VENV)/bin/superpoint bench --json build/bench.json
+	BENCH=1 $(VENV)/bin/python -m pytest --quiet --capture=no test/training/test_shapes.py -k a_second
 
 gpu: setup
 	$(WITH_ROS) $(VENV)/bin/python docs/gpu_check.py $(GPU_ARGS)

@@ -29,10 +29,11 @@ from launch.event_handlers import OnProcessExit, OnProcessIO
 from launch.events import Shutdown
 from launch.events.process import ProcessExited, ProcessIO
 
-from superpoint_ros.bags.content import BagError
+from superpoint_ros.bags.content import COMPRESSED_IMAGE, IMAGE, BagError
 from superpoint_ros.bags.reader import BagReader
 from superpoint_ros.node.launch_arguments import (
     mark_failed,
+    node_in,
     parameters_in,
     shared_arguments,
     superpoint_node,
@@ -70,11 +71,9 @@ def make_processes(context: LaunchContext) -> list[Action]:
     given = values_of(ARGUMENTS, context)
     started = superpoint_node(given, {"use_sim_time": True})
     node = started[0]
-    namespace = given["namespace"].strip("/")
     if not given["player"]:
-        check_topic(given, namespace)
-    prefix = f"/{namespace}/{given['node_name']}" if namespace else f"/{given['node_name']}"
-    topics = [f"{prefix}/{name}" for name in ("features", "matches", "homography")]
+        check_topic(given, node_in(given, context))
+    topics = [f"{node_in(given, context)}/{name}" for name in ("features", "matches", "homography")]
     record = ExecuteProcess(cmd=record_command(given["output"], topics), output="both", name="record")
     play = ExecuteProcess(cmd=play_command(given["player"], given["bag"], given["rate"]), output="screen", name="play")
     begun: list[Action] = []
@@ -112,23 +111,25 @@ def make_processes(context: LaunchContext) -> list[Action]:
     ]
 
 
-def check_topic(given: Mapping[str, str], namespace: str) -> None:
+def check_topic(given: Mapping[str, str], node: str) -> None:
     """Raise ValueError with a sentence if the bag has no images on the topic that the node is to listen to."""
     topic = given["image_topic"]
-    topic = topic if topic.startswith("/") else f"/{namespace}/{topic}".replace("//", "/")
-    if parameters_in(given["params_file"]).get("image_transport") == "compressed":
-        topic += "/compressed"
+    topic = topic if topic.startswith("/") else f"{node.rpartition('/')[0]}/{topic}"
+    kind, raw = IMAGE, topic.removesuffix("/compressed")
+    if parameters_in(given["params_file"], node).get("image_transport") == "compressed":
+        kind, topic = COMPRESSED_IMAGE, f"{raw}/compressed"
     try:
         with BagReader(Path(given["bag"])) as reader:
-            images = [
-                name for name, each in reader.topics.items() if each.type.endswith(("/Image", "/CompressedImage"))
-            ]
-            if topic in reader.topics:
+            images = [each.name for each in reader.image_topics()]
+            if topic in images and reader.topics[topic].type == kind:
                 return
     except BagError:
         return  # the player has a word for it
-    hint = "; image_transport is raw, see params_file" if f"{topic}/compressed" in images else ""
-    raise ValueError(f"{given['bag']}: there are no images on {topic}, only on {', '.join(images) or 'no topic'}{hint}")
+    hint = "; image_transport is raw, see params_file" if kind == IMAGE and f"{raw}/compressed" in images else ""
+    raise ValueError(
+        f"{given['bag']}: there are no messages of {kind} on {topic}; there are images on "
+        f"{', '.join(images) or 'no topic'}{hint}"
+    )
 
 
 def failure(text: str) -> Action:

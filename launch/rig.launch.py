@@ -11,7 +11,14 @@ import yaml
 from launch import Action, LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction
 
-from superpoint_ros.node.launch_arguments import SHARED, parameters_in, shared_arguments, superpoint_node, values_of
+from superpoint_ros.node.launch_arguments import (
+    SHARED,
+    node_in,
+    parameters_in,
+    shared_arguments,
+    superpoint_node,
+    values_of,
+)
 
 DEFAULTS: dict[str, Any] = {"cameras": ["left", "right"], "synchronise": "approximate", "sync_slop": 0.01}
 """Of a rig, where neither the arguments nor a params_file of the user's say otherwise."""
@@ -65,19 +72,21 @@ def generate_launch_description() -> LaunchDescription:
 def make_node(context: LaunchContext) -> list[Action]:
     """The node, with the arguments on top of the parameter file, and that on top of a rig's defaults."""
     given = values_of(ARGUMENTS, context)
-    arguments = {
-        "cameras": names("cameras", given["cameras"]),
-        "synchronise": given["synchronise"],
-        "sync_slop": seconds("sync_slop", given["sync_slop"]) if given["sync_slop"] else None,
-    }
-    in_file = parameters_in(given["params_file"])
+    arguments: dict[str, Any] = {}
+    if cameras := names("cameras", given["cameras"]):
+        arguments["cameras"] = cameras
+    if given["synchronise"]:
+        arguments["synchronise"] = given["synchronise"]
+    if given["sync_slop"]:
+        arguments["sync_slop"] = seconds("sync_slop", given["sync_slop"])
+    in_file = parameters_in(given["params_file"], node_in(given, context))
     if in_file.get("cameras") in ([], [""]):
         del in_file["cameras"]  # a rig has names
     if given["params_file"] == SHARED["params_file"]["default_value"].perform(context):
         in_file = {}  # it holds the defaults of a single camera
     overrides, told = {}, []
     for name, default in DEFAULTS.items():
-        value, source = (arguments[name], "argument") if arguments[name] else (default, "default")
+        value, source = (arguments[name], "argument") if name in arguments else (default, "default")
         if source == "default" and name in in_file:
             value, source = in_file[name], "params_file"
         else:

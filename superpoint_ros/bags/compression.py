@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from typing import Any
 
 import lz4.frame
@@ -15,6 +16,8 @@ PIECE = 1 << 14
 
 LARGE_PIECE = 1 << 24
 """Bytes of good data that are made at a time where it does not say how many they are."""
+UNPACKED = 1 << 20
+"""Bytes that are made at a time on the way to a file."""
 LARGEST = 1 << 30
 """Bytes of a message or a chunk, as far as nothing else is known: twenty images of 50 million pixels."""
 
@@ -64,6 +67,31 @@ def decompress(data: bytes, compression: str, most: int = LARGEST) -> tuple[byte
         # ZstdError, RuntimeError or EOFError
         pass
     return _decompress_damaged(data, compression, most)
+
+
+def unpack(source: Path, target: Path, compression: str, most: int) -> str:
+    """Decompress a file into another, of which little is in memory at a time; returns what is wrong as above.
+
+    most  bytes that may come of it; of what would grow beyond nothing is kept
+
+    Raises OSError.
+    """
+    stream, total = _stream(compression), 0
+    with source.open("rb") as packed, target.open("wb") as file:
+        while not stream.eof:
+            fed = packed.read(PIECE) if stream.needs_input else b""
+            if stream.needs_input and not fed:
+                return f"{compression} data is cut off"
+            try:
+                found = stream.decompress(fed, max_length=UNPACKED)
+            except Exception:
+                return f"{compression} data is damaged"
+            total += len(found)
+            if total > most:
+                file.truncate(0)
+                return f"{compression} data has more than {most} bytes"
+            file.write(found)
+        return f"{compression} data is followed by something else" if stream.unused_data or packed.read(1) else ""
 
 
 def _stream(compression: str) -> Any:

@@ -19,6 +19,9 @@ TIMES = range(1 << 63)
 NEVER_STARTED = (1 << 63) - 1
 """Nanoseconds: stands for the time of the first message where there is none."""
 
+STAMPED = 12
+"""Bytes of a message up to the end of its header's stamp."""
+
 
 class BagError(ValueError):
     """A bag that cannot be read or written; the text names the file and what was found.
@@ -59,7 +62,7 @@ def header_stamp(data: bytes) -> int:
     CDR: four bytes of encapsulation, whose second says the byte order, then int32 seconds, uint32
     nanoseconds. Raises BagError for fewer bytes than that.
     """
-    if len(data) < 12:
+    if len(data) < STAMPED:
         raise BagError(f"a message of {len(data)} bytes is too short for a header")
     seconds, nanoseconds = struct.unpack_from("<iI" if data[1] & 1 else ">iI", data, 4)
     return int(seconds) * 1_000_000_000 + int(nanoseconds)

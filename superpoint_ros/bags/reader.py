@@ -10,7 +10,7 @@ import heapq
 import shutil
 from collections import Counter
 from collections.abc import Collection, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -21,13 +21,16 @@ from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
 from rosbags.typesys import get_types_from_idl, get_types_from_msg
 from rosbags.typesys.store import Typestore
 
-from superpoint_ros.bags.compression import compression_of, decompress
+from superpoint_ros.bags.compression import compression_of, decompress, unpack
 from superpoint_ros.bags.content import COMPRESSED_IMAGE, IMAGE, NEVER_STARTED, BagError, Message, Topic, sentence
 from superpoint_ros.bags.definitions import typestore
 from superpoint_ros.bags.mcap import McapFile
 from superpoint_ros.bags.metadata import ROS1_CONVERTER, Parts, find_parts
 from superpoint_ros.bags.sqlite import SqliteFile
 from superpoint_ros.printable import printable
+
+PART_OF_DISK = 0.9
+"""Of the free space, that a bag may take which is compressed as a whole."""
 
 
 class BagReader:
@@ -137,6 +140,11 @@ class BagReader:
                 f"{self.path}: {sum(read.values())} messages could be read, but not everything: {self.damage}"
             )
 
+    def readable(self, topics: Collection[str]) -> Iterator[Message]:
+        """Messages as above, without a word about damage: for what is read beside the images, whose reader tells."""
+        with suppress(BagError):
+            yield from self.messages(topics)
+
     def start_time(self) -> int:
         """Nanoseconds, of the first message; BagError if there is none."""
         first = min(file.start for file in self._files)
@@ -211,13 +219,12 @@ class BagReader:
         return SqliteFile(path) if head.startswith(b"SQLite") else McapFile(path)
 
     def _unpacked(self, path: Path, compression: str, folder: Path) -> Path:
-        content, problem = decompress(path.read_bytes(), compression, shutil.disk_usage(folder).free)
-        if not content:
+        target = folder / path.stem
+        problem = unpack(path, target, compression, int(PART_OF_DISK * shutil.disk_usage(folder).free))
+        if not target.stat().st_size:
             raise BagError(f"{path}: not a readable bag; {problem or 'it is empty'}")
         if problem:
             self._say(f"{path.name}: {problem}")
-        target = folder / path.stem
-        target.write_bytes(content)
         return target
 
     def _compare_with_metadata(self) -> None:

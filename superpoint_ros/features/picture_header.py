@@ -43,8 +43,8 @@ def read_header(data: bytes | memoryview) -> Header | None:
                 header = read(data)
                 return header if header is not None and header.width > 0 and header.height > 0 else None
         return _pnm(data)
-    except (struct.error, IndexError, ValueError):
-        return None  # it ends before its header does
+    except (struct.error, LookupError, ValueError):
+        return None  # it ends before its header does, or decoders may not agree on what it says
 
 
 def _png(data: bytes | memoryview) -> Header | None:
@@ -105,7 +105,7 @@ def _tiff(data: bytes | memoryview) -> Header | None:
     big = struct.unpack_from(f"{order}H", data, 2)[0] == 43
     (directory,) = struct.unpack_from(f"{order}{'Q' if big else 'I'}", data, 8 if big else 4)
     (count,) = struct.unpack_from(f"{order}{'Q' if big else 'H'}", data, directory)
-    values = {258: 1, 277: 1}
+    values: dict[int, int] = {}
     entry, head = (20, 8) if big else (12, 2)
     for number in range(min(count, 4096)):
         at = directory + head + entry * number
@@ -113,19 +113,23 @@ def _tiff(data: bytes | memoryview) -> Header | None:
         if tag not in (256, 257, 258, 277):
             continue
         (many,) = struct.unpack_from(f"{order}{'Q' if big else 'I'}", data, at + 4)
-        letter, size = {3: ("H", 2), 4: ("I", 4), 16: ("Q", 8)}[kind] if kind in (3, 4, 16) else ("B", 1)
+        if tag in values or (tag != 258 and many != 1):
+            raise ValueError("which of the values counts depends on who reads it")
+        letter = TIFF_INTEGERS[kind]
         at += 12 if big else 8
-        if many * size > (8 if big else 4):  # the values lie elsewhere; of BitsPerSample the first is that of all
+        if many * struct.calcsize(letter) > (
+            8 if big else 4
+        ):  # they lie elsewhere; the first BitsPerSample is that of all
             (at,) = struct.unpack_from(f"{order}{'Q' if big else 'I'}", data, at)
         (values[tag],) = struct.unpack_from(f"{order}{letter}", data, at)
     if 256 not in values or 257 not in values:
         return None
-    return Header("tiff", values[256], values[257], values[277], values[258])
+    return Header("tiff", values[256], values[257], values.get(277, 1), values.get(258, 1))
 
 
 def _pnm(data: bytes | memoryview) -> Header | None:
     start = bytes(data[:1024])
-    match = re.match(rb"P([1-6])(?:\s|#[^\n]*\n)+(\d{1,9})(?:\s|#[^\n]*\n)+(\d{1,9})(?:\s|#[^\n]*\n)+(\d{1,9})?", start)
+    match = PNM.match(start)
     if match is None:
         return None
     kind, largest = int(match[1]), int(match[4] or 255)
@@ -133,6 +137,10 @@ def _pnm(data: bytes | memoryview) -> Header | None:
     return Header("pnm", int(match[2]), int(match[3]), 3 if kind in (3, 6) else 1, bits)
 
 
+PNM = re.compile(rb"P([1-6])G+(\d{1,9})\sG*(\d{1,9})\sG*(\d{1,9})?".replace(b"G", rb"(?:\s|#[^\n\r]*[\n\r])"))
+"""Gaps are white space and comments, which decoders take for one only after white space (or the first two letters)."""
+TIFF_INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 16: "Q", 17: "q"}
+"""Types of TIFF 6.0, section 2, and BigTIFF, that libtiff takes for a size, as letters of `struct`."""
 READERS = {
     b"\x89PNG\r\n\x1a\n": _png,
     b"\xff\xd8\xff": _jpeg,

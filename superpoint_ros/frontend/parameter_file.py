@@ -62,7 +62,7 @@ def robot_wide_names(arguments: Sequence[str]) -> set[str]:
                 sections = _read(Path(path))
             except (ValueError, OSError):
                 continue
-            names.update(*(dict(_flat(values, "")) for node, values in sections.items() if _for_any_node(node)))
+            names.update(*(values for node, values in sections.items() if _for_any_node(node)))
     return names
 
 
@@ -84,7 +84,7 @@ def _in_file(path: Path, warn: Callable[[str], None]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     robot_wide: set[str] = set()
     for section in sorted(ours, key=lambda each: not _for_any_node(each)):
-        for name, value in _flat(sections[section], ""):
+        for name, value in sections[section].items():
             if _for_any_node(section) and not is_known(name):
                 warn(f"{path}: {unknown(name)}.")
                 continue
@@ -103,12 +103,12 @@ def _in_file(path: Path, warn: Callable[[str], None]) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:
-    """node -> parameters. Raises ValueError with a sentence."""
+    """node -> its parameters, by whole names. Raises ValueError with a sentence."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        return {node: dict(_flat(values, "")) for node, values in _sections(content, "")}
+    except (ValueError, RecursionError, yaml.YAMLError) as error:  # RecursionError: what holds itself, too
         raise ValueError(f"{path}: not a YAML file ({str(error).splitlines()[0]})") from None
-    return dict(_sections(content, ""))
 
 
 def _for_any_node(section: str) -> bool:

@@ -6,6 +6,7 @@ whether they lie in its share folder or in a checkout; it loads nothing else of 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from launch.events.process import ProcessExited
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.substitutions import FindPackageShare
+from launch_ros.utilities import make_namespace_absolute, prefix_namespace
 
 RESPAWN_DELAY = 2.0
 """Seconds."""
@@ -63,27 +65,46 @@ def values_of(arguments: Sequence[DeclareLaunchArgument], context: LaunchContext
     return {argument.name: LaunchConfiguration(argument.name).perform(context) for argument in arguments}
 
 
-def parameters_in(params_file: str) -> dict[str, Any]:
-    """What a parameter file says, whichever its sections are for: enough to tell what it sets.
+def node_in(given: Mapping[str, str], context: LaunchContext) -> str:
+    """The full name of the node, below what a launch file that includes this one has pushed for a namespace."""
+    pushed = context.launch_configurations.get("ros_namespace")
+    return str(
+        make_namespace_absolute(prefix_namespace(prefix_namespace(pushed, given["namespace"]), given["node_name"]))
+    )
+
+
+def parameters_in(params_file: str, node: str) -> dict[str, Any]:
+    """What a parameter file says for the node of this full name; where several sections do, its own comes last.
 
     Raises ValueError with a sentence for a file that is not there or is no YAML.
     """
+    ours = [each for each in _read(params_file) if re.fullmatch(_pattern(each[0]), node)]
+    return {name: value for _, values in sorted(ours, key=lambda each: "*" not in each[0]) for name, value in values}
+
+
+def _read(params_file: str) -> list[tuple[str, list[tuple[str, Any]]]]:
+    """(node, its parameters) of each section."""
     path = Path(params_file).expanduser()
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return list(_sections(yaml.safe_load(path.read_text(encoding="utf-8")), ""))
     except OSError as error:
         raise ValueError(f"argument 'params_file': {path}: {error.strerror}") from None
-    except (UnicodeDecodeError, yaml.YAMLError):
+    except (ValueError, RecursionError, yaml.YAMLError):
         raise ValueError(f"argument 'params_file': {path} is no YAML file") from None
-    return dict(_parameters(content))
 
 
-def _parameters(content: Any) -> Iterator[tuple[str, Any]]:
+def _sections(content: Any, prefix: str) -> Iterator[tuple[str, list[tuple[str, Any]]]]:
+    """Keys are names, with namespaces as in paths or as in nested keys."""
     for key, value in content.items() if isinstance(content, dict) else ():
-        if key == "ros__parameters" and isinstance(value, dict):
-            yield from value.items()
+        if key == "ros__parameters":
+            yield prefix, list(value.items()) if isinstance(value, dict) else []
         else:
-            yield from _parameters(value)
+            yield from _sections(value, f"{prefix}/{str(key).strip('/')}")
+
+
+def _pattern(section: str) -> str:
+    """A regular expression for the names that a section is for: ** stands for any number of parts, * for one."""
+    return re.escape(section).replace(r"/\*\*", "(/[^/]+)*").replace(r"\*", "[^/]+")
 
 
 def superpoint_node(
@@ -101,7 +122,7 @@ def superpoint_node(
     file may be part of a robot's. One that is started again has not failed. Raises ValueError with a sentence for a
     parameter file that is not there.
     """
-    parameters_in(given["params_file"])
+    _read(given["params_file"])
     values: dict[str, Any] = dict(overrides or {})
     if given.get("use_sim_time"):
         values["use_sim_time"] = given["use_sim_time"] == "true"

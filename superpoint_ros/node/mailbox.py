@@ -36,10 +36,10 @@ class Mailbox:
     A slot holds the frames that belong together: one of a camera, or a synchronised set. What comes
     newer replaces it whole.
 
-    in_turn  the worker takes one slot at a time, each in its turn, and not all at once
+    in_turn  asked each time whether the worker takes one slot, each in its turn, and not all at once
     """
 
-    def __init__(self, slots: Sequence[str], in_turn: bool = False) -> None:
+    def __init__(self, slots: Sequence[str], in_turn: Callable[[], bool] = lambda: False) -> None:
         self._slots: dict[str, list[Frame]] = {slot: [] for slot in slots}
         self._in_turn = in_turn
         self._ready = threading.Condition()
@@ -61,7 +61,7 @@ class Mailbox:
             self._ready.wait_for(lambda: self._closed or any(self._slots.values()))
             filled = [slot for slot, held in self._slots.items() if held]
             frames = []
-            for slot in filled[:1] if self._in_turn else filled:
+            for slot in filled[:1] if self._in_turn() else filled:
                 frames += self._slots.pop(slot)
                 self._slots[slot] = []  # behind all others, whose turn comes first
             return frames

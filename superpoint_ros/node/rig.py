@@ -79,8 +79,10 @@ class Rig:
         if self.hangs:
             raise RuntimeError("The frame that was in work when the node stopped is so still; try again later.")
         slots = [SET] if self._synchronised else list(self.cameras)
-        # Where a batch is no faster than its images one by one, none waits for another's.
-        mailbox = Mailbox(slots, in_turn=not self._synchronised and not self._extractor.batches)
+        # Where a batch is no faster than its images one by one, none waits for another's: on a CPU, also while it does
+        # the work of a GPU that lacks memory.
+        synchronised = self._synchronised
+        mailbox = Mailbox(slots, in_turn=lambda: not (synchronised or self._extractor.batches))
         limits = {slot: RateLimit() for slot in slots}
 
         def post(slot: str, frames: Sequence[Frame]) -> None:

@@ -124,8 +124,7 @@ def match_command(
     Inliers of the homography are green, other matches orange; the yellow outline is where LEFT lies
     in RIGHT.
     """
-    scale = scale_of(intensity_range)  # one for both, which may be of one camera
-    pictures = [read_picture(path, scale, max_image_pixels) for path in (left, right)]
+    pictures = [read_picture(path, scale_of(intensity_range), max_image_pixels) for path in (left, right)]
     try:
         extractor = Extractor(
             weights, device, max_keypoints=max_keypoints, detection_threshold=detection_threshold, scales=scales

@@ -11,6 +11,7 @@ import yaml
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, Reader, StoragePlugin, Writer
 
 from bag_samples import SECOND, image_bytes, write_mcap
+from superpoint_ros.bags import reader
 from superpoint_ros.bags.compression import zstd
 from superpoint_ros.bags.content import COMPRESSED_IMAGE, IMAGE, BagError
 from superpoint_ros.bags.definitions import typestore
@@ -369,6 +370,29 @@ def _packed(content, name, told):
         return zstd.compress(content)
     stream = zstd.ZstdCompressor()
     return stream.compress(content[:100]) + stream.compress(content[100:]) + stream.flush()
+
+
+@pytest.mark.parametrize("name", ["zstd", "lz4"])
+@pytest.mark.parametrize("told", [True, False])
+def test_a_bag_compressed_as_a_file_is_unpacked_without_holding_it(tmp_path, name, told, monkeypatch):
+    write_mcap(tmp_path / "a.mcap", images(60, (200, 300)), per_chunk=0)
+    whole = (tmp_path / "a.mcap").read_bytes() + bytes(1 << 26)
+    packed = tmp_path / "packed" / f"a.mcap.{name}"
+    packed.parent.mkdir()
+    packed.write_bytes(_packed(whole, name, told))
+    times, _, lost = read(packed)  # the modules are loaded
+    assert len(times) == 60
+    tracemalloc.start()
+    with BagReader(packed) as bag:
+        assert bag.topics[TOPIC].count == 60
+    assert tracemalloc.get_traced_memory()[1] < len(whole) // 2
+    tracemalloc.stop()
+    packed.write_bytes(packed.read_bytes()[: packed.stat().st_size // 3])
+    times, messages, lost = read(packed)
+    assert 10 < len(times) < 60 and f"{name} data is cut off" in lost
+    monkeypatch.setattr(reader, "PART_OF_DISK", 1e-9)
+    with pytest.raises(BagError, match=f"not a readable bag; {name} data has more than"):
+        read(packed)
 
 
 def test_what_ros2_bag_decompressed_beside_is_not_read_twice(make_images):

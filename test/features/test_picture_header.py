@@ -66,6 +66,54 @@ def test_tiff_directories_of_either_byte_order_and_size_are_read(order, big):
     assert (header.width, header.height, header.bits, header.channels) == (530, 37, 16, 1)
 
 
+def tiff_of(*entries):
+    """A little-endian TIFF's header and directory: (tag, type, value) each."""
+    body = b"".join(struct.pack("<HHIi", tag, kind, 1, value) for tag, kind, value in entries)
+    return b"II*\0" + struct.pack("<IH", 8, len(entries)) + body
+
+
+@pytest.mark.parametrize("kind", [4, 9])
+def test_a_tiff_whose_size_is_of_a_rarer_type_is_not_taken_for_a_small_one(kind):
+    header = read_header(tiff_of((256, kind, 70000), (257, kind, 80000), (258, 3, 8)))
+    assert (header.width, header.height) == (70000, 80000)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        tiff_of((256, 11, 1), (257, 4, 1)),  # floats, which nobody takes for a size
+        tiff_of((256, 4, 70000), (257, 4, 80000), (256, 4, 1), (257, 4, 1)),  # libtiff takes the first of each
+        b"P5\n# c\r70000 80000\n1 1 255\n",  # a comment ends at a carriage return, too
+        b"P5 70000#80000\n1 255\n",  # OpenCV skips one byte after a number, whatever it is
+    ],
+)
+def test_what_another_reader_may_take_for_a_larger_picture_is_not_taken_for_a_small_one(data):
+    header = read_header(data)
+    assert header is None or header.width * header.height > 1 << 30
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".bmp", ".tiff", ".pgm", ".ppm"])
+def test_a_changed_header_says_the_size_that_opencv_decodes(suffix):
+    random, whole = np.random.default_rng(7), encoded(suffix, channels=1 if suffix == ".pgm" else 3)
+    begin, end = (int.from_bytes(whole[4:8], "little"), len(whole)) if suffix == ".tiff" else (0, 64)
+    decoded = 0
+    for _ in range(400):
+        data = bytearray(whole)
+        place = int(random.integers(begin, end))
+        if random.random() < 0.3:
+            data[place:place] = bytes(random.choice(list(b"\n\r# 19"), 2))
+        else:
+            data[place] = random.choice([0, 1, 2, 3, 4, 9, 16, *b"\n\r#1", random.integers(256)])
+        header = read_header(data)
+        if header is None or header.width * header.height > 1 << 20:
+            continue
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
+        if picture is not None:
+            decoded += 1
+            assert picture.shape == (header.height, header.width), bytes(data[begin : begin + 100])
+    assert decoded > 0
+
+
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_header_that_is_cut_off_is_none(suffix):
     whole = encoded(suffix, channels=1 if suffix == ".pgm" else 3)

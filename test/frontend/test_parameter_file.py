@@ -59,6 +59,8 @@ def test_values_take_the_type_of_their_parameter():
         ("camera: {ros__parameters: {frequency: 3}}", "expected a section for /\\*\\* or /superpoint .* for /camera"),
         ("just words", "expected a section .* it has none"),
         ("a: [", "not a YAML file"),
+        ("superpoint: {ros__parameters: &x {resize: *x}}", "not a YAML file"),
+        ("a: &x {b: *x}", "not a YAML file"),
         ("superpoint: {ros__parameters: {max_keypoint: 3}}", "did you mean 'max_keypoints'"),
         ("superpoint: {ros__parameters: {tracks: 3}}", "parameter 'tracks' must be bool, got 3"),
         ("superpoint: {ros__parameters: {resize: 3}}", "parameter 'resize' must be 0 or at least"),

@@ -256,6 +256,11 @@ def test_a_node_that_fails_is_started_again_if_that_is_asked_for(tmp_path):
             ["cameras:=[c, d]", "synchronise:=none"],
             "Rig: cameras ['c', 'd'] (argument), synchronise none (argument), sync_slop 0.5 (params_file).",
         ),
+        (
+            "sync_slop: 0.5\nmapper:\n  ros__parameters:\n    cameras: [a, b]",
+            ["sync_slop:=0"],
+            "Rig: cameras ['left', 'right'] (default), synchronise approximate (default), sync_slop 0.0 (argument).",
+        ),
     ],
 )
 def test_a_rig_is_as_the_arguments_say_else_as_the_file_says(text, arguments, told, tmp_path):
@@ -409,8 +414,14 @@ def test_a_replay_needs_no_other_player_and_keeps_the_stamps_of_the_bag(tmp_path
 @pytest.mark.parametrize(
     ("topic", "sentence"),
     [
-        ("/front/image", "there are no images on /front/image, only on /cam/image_raw/compressed"),
+        (
+            "/front/image",
+            "there are no messages of sensor_msgs/msg/Image on /front/image; there are images on "
+            "/cam/image_raw/compressed",
+        ),
         ("/cam/image_raw", "image_transport is raw, see params_file"),
+        ("/cam/image_raw/compressed", "image_transport is raw, see params_file"),
+        ("/odom", "there are no messages of sensor_msgs/msg/Image on /odom"),
     ],
 )
 def test_a_replay_of_a_topic_that_is_not_in_the_bag_says_which_are(tmp_path, parameter_file, topic, sentence):
@@ -427,6 +438,26 @@ def test_a_replay_of_a_topic_that_is_not_in_the_bag_says_which_are(tmp_path, par
     }
     status, output = replay(arguments, tmp_path)
     assert status == 1 and sentence in output and not (tmp_path / "features").exists()
+
+
+@pytest.mark.parametrize("topic", ["cam/image_raw", "/cam/image_raw/compressed"])
+@pytest.mark.parametrize("section", ["/**/superpoint", "/front/*", "front: {superpoint"])
+def test_a_replay_of_compressed_images_goes_by_the_parameters_of_its_own_node(tmp_path, topic, section):
+    from superpoint_ros.bags.writer import BagWriter, offered_qos
+
+    check_topic = runpy.run_path(LAUNCH / "replay.launch.py")["check_topic"]
+    with BagWriter(tmp_path / "drive") as writer:
+        for name in ("/cam/image_raw/compressed", "/front/cam/image_raw/compressed"):
+            writer.add_topic(name, "sensor_msgs/msg/CompressedImage", offered_qos(False, 5))
+    parameters = tmp_path / "mine.yaml"
+    given = {"bag": str(tmp_path / "drive"), "image_topic": topic, "params_file": str(parameters)}
+    parameters.write_text(
+        f"{section}: {{ros__parameters: {{image_transport: compressed}}}}{'}' if '{' in section else ''}\n"
+        "driver: {ros__parameters: {image_transport: raw}}\n"
+    )
+    check_topic(given, "/front/superpoint")
+    with pytest.raises(ValueError, match="no messages of sensor_msgs/msg/Image on /"):
+        check_topic(given, "/back/other")
 
 
 @pytest.mark.parametrize("replayed", ["nothing", "a text"])

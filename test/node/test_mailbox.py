@@ -30,7 +30,7 @@ def test_each_camera_keeps_its_own_newest_frame():
 
 
 def test_cameras_are_served_in_turn_each_with_its_newest_frame():
-    mailbox = Mailbox(["left", "rear", "right"], in_turn=True)
+    mailbox = Mailbox(["left", "rear", "right"], in_turn=lambda: True)
     served = []
     for message in range(4):  # all cameras are faster than the worker
         for camera in ("left", "rear", "right"):
@@ -41,6 +41,18 @@ def test_cameras_are_served_in_turn_each_with_its_newest_frame():
     assert messages(mailbox.take()) == [("rear", 3)]
     assert messages(mailbox.take()) == [("right", 3)]
     assert messages(mailbox.take()) == [("left", 4)]
+
+
+def test_cameras_are_served_in_turn_for_as_long_as_a_batch_is_no_faster():
+    on_cpu = False
+    mailbox = Mailbox(["left", "right"], in_turn=lambda: on_cpu)
+    served = []
+    for message in range(3):
+        on_cpu = message == 1
+        for camera in ("left", "right"):
+            mailbox.put(camera, [frame(camera, message)])
+        served.append(messages(mailbox.take()))
+    assert served == [[("left", 0), ("right", 0)], [("left", 1)], [("right", 2), ("left", 2)]]
 
 
 def test_a_synchronised_set_is_replaced_whole():

@@ -183,7 +183,7 @@ def test_a_silent_topic_is_logged_with_its_publishers_once(robot, said):
     robot.connect(node)
     silent_for(node.cameras[""], 6)
     robot.spin_until(lambda: said, "a warning")
-    assert re.fullmatch(r"no image on /image for [67] s; publishers: /client \(reliable, volatile\)", said[0])
+    assert re.fullmatch(r"no image on /image for \d+ s; publishers: /client \(reliable, volatile\)", said[0])
     count = len(robot.diagnostics)
     robot.spin_until(lambda: len(robot.diagnostics) > count + 2, "three more reports")
     assert len(said) == 1

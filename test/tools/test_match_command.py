@@ -60,6 +60,17 @@ def test_sixteen_bit_photographs_are_matched_as_those_of_eight_bits_are(pair, tm
     assert run(*deep, "--intensity-range", 5, 5).exit_code == 2
 
 
+def test_photographs_of_two_cameras_of_sixteen_bits_have_a_range_each(pair, tmp_path):
+    deep = []
+    for path, span in zip(pair, (60000, 600), strict=True):
+        picture = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE).astype(np.float32)
+        deep.append(tmp_path / f"{path.stem}.png")
+        cv2.imwrite(str(deep[-1]), (5000 + picture / 255 * span).astype(np.uint16))
+    result = run(*deep, "-o", tmp_path / "out.png")
+    assert result.exit_code == 0, result.output
+    assert int(re.search(r"(\d+) inliers", result.output)[1]) > 50
+
+
 def test_options_reach_the_extractor_and_the_matcher(pair, tmp_path):
     result = run(*pair, "-o", tmp_path / "out.png", "--max-keypoints", 40, "--min-similarity", 1)
     assert result.exit_code == 0, result.output

@@ -94,6 +94,22 @@ def test_frames_of_sixteen_bits_are_scaled_by_the_range_that_is_set(tmp_path) ->
         InputConfig(intensity_range=(2, 1))
 
 
+def test_a_topic_that_is_empty_does_not_cost_the_others_of_a_damaged_bag(tmp_path, capfd) -> None:
+    bag = write_bag(tmp_path / "drive", StoragePlugin.MCAP, [scene(i) for i in range(3)])
+    from superpoint_ros.bags.writer import BagWriter, offered_qos
+
+    with BagWriter(tmp_path / "other") as writer:
+        writer.add_topic("/a/empty", "sensor_msgs/msg/Image", offered_qos(False, 5))
+    next((tmp_path / "other").glob("*.mcap")).rename(bag / "drive_1.mcap")
+    (bag / "drive_2.mcap").write_bytes(b"")
+    (bag / "metadata.yaml").unlink()
+    assert len(extract_frames(bag, tmp_path / "frames", ALL)) == 3
+    assert "drive_2.mcap: not a readable bag" in capfd.readouterr().out
+    next(each for each in bag.glob("*.mcap") if each.name not in ("drive_1.mcap", "drive_2.mcap")).unlink()
+    with pytest.raises(ValueError, match="drive_2.mcap: not a readable bag"):
+        extract_frames(bag, tmp_path / "nothing", ALL)
+
+
 def test_a_bag_of_ros_1_is_refused_with_what_converts_it(tmp_path) -> None:
     bag = tmp_path / "drive.bag"
     bag.write_bytes(b"#ROSBAG V2.0\n")

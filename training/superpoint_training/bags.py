@@ -36,7 +36,7 @@ def extract_frames(bag: Path, frames: Path, settings: InputConfig) -> list[Path]
     time.
 
     Frames that cannot be decoded are skipped and counted. Raises ValueError, naming the bag, if it
-    cannot be read or has no such topics.
+    cannot be read, has no such topics, or is damaged and nothing of it is left.
     """
     decisive = ("longer_side", "every", "min_change", "intensity_range")
     told = {"bag": str(bag.resolve()), **{name: getattr(settings, name) for name in decisive}}
@@ -47,6 +47,7 @@ def extract_frames(bag: Path, frames: Path, settings: InputConfig) -> list[Path]
         return sorted(folder.rglob("*.png"))
     skipped: dict[str, int] = {}
     written = 0
+    damage: list[BagError] = []
     with BagReader(bag) as reader:
         topics = [reader.image_topic(name).name for name in settings.topics]
         topics = topics or [topic.name for topic in reader.image_topics()]
@@ -55,11 +56,13 @@ def extract_frames(bag: Path, frames: Path, settings: InputConfig) -> list[Path]
         for topic in topics:
             target = folder / topic.strip("/").replace("/", "-")
             target.mkdir(parents=True, exist_ok=True)
-            for time, frame in changing(_frames(reader, topic, settings, skipped), settings.min_change):
+            for time, frame in changing(_frames(reader, topic, settings, skipped, damage), settings.min_change):
                 path = target / f"{time:020d}.png"
                 if not cv2.imwrite(str(path), _shrunk(frame, settings.longer_side)):
                     raise OSError(f"{path}: could not be written")
                 written += 1
+    if damage and not written:
+        raise damage[0]
     for reason, count in skipped.items():
         tqdm.write(f"{bag}: {count} frames skipped: {reason}")
     tqdm.write(f"{bag}: {written} frames of {', '.join(topics)} written to {folder}")
@@ -88,7 +91,7 @@ def changing(
 
 
 def _frames(
-    reader: BagReader, topic: str, settings: InputConfig, skipped: dict[str, int]
+    reader: BagReader, topic: str, settings: InputConfig, skipped: dict[str, int], damage: list[BagError]
 ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     number, scale = -1, scale_of(settings.intensity_range)
     try:
@@ -104,8 +107,7 @@ def _frames(
                 skipped[reason] = skipped.get(reason, 0) + 1
     except BagError as error:
         # A recording that was cut off is readable up to there.
-        if number < 0:
-            raise
+        damage.append(error)
         tqdm.write(f"{error}; its first {number + 1} messages on {topic} are used")
 
 

@@ -21,7 +21,7 @@ from superpoint_ros.bags.content import COMPRESSED_IMAGE, Message, Topic, header
 from superpoint_ros.bags.reader import BagReader
 from superpoint_ros.tools.demo.node_process import NodeProcess
 from superpoint_ros.tools.demo.results import DIAGNOSTICS, FEATURES, HOMOGRAPHY, NODE, OUTPUTS
-from superpoint_ros.tools.demo.shots import Source
+from superpoint_ros.tools.demo.shots import Source, images
 from superpoint_ros.tools.demo.summary import Timing
 from superpoint_ros.tools.playback.player import Player, message_class
 from superpoint_ros.tools.playback.recorder import Recorder
@@ -60,6 +60,7 @@ def play_to_node(
     rate: float | None = None,
     say: Callable[[str], None] = print,
     lockstep: bool = False,
+    problems: list[str] | None = None,
 ) -> Timing:
     """Start the node, play images to it, record its answers in a new bag, and stop it.
 
@@ -67,6 +68,7 @@ def play_to_node(
     parameters  of the node: name -> value
     rate        times the recorded speed; None: what this machine can sustain, at most 1
     lockstep    each frame is sent once the one before is answered, so that a busy node drops none
+    problems    gets sentences about what of the bag cannot be played
 
     Raises NodeDied, Timeout or BagError, each with a sentence.
     """
@@ -86,12 +88,12 @@ def play_to_node(
         player = Player(ros, [topic])
         try:
             await_node(ros, player, topic, process)
-            sustained = rehearse(ros, player, bag, topic, process, required=rate is None)
+            sustained = rehearse(ros, player, images(bag, source, []), process, required=rate is None)
         except Timeout as error:
             raise Timeout(f"{error}; the node's last words:\n{process.tail()}") from None
         rate = rate or sustained
         say(f"Playing {topic.name} at {rate:.2g} times the recorded speed.")
-        messages = bag.messages([topic.name], stop=source.stop)
+        messages = images(bag, source, [] if problems is None else problems)
         total = topic.count if source.stop is None else None
         playing = tqdm(messages, "Playing", total, disable=None)
         return _perform(ros, player, playing, rate, record, process, lockstep)
@@ -125,22 +127,15 @@ def await_node(ros: Node, player: Player, topic: Topic, process: NodeProcess) ->
     wait_until(lambda: player.subscribers(topic.name) > 0, ANSWER_SECONDS, heard, process.check)
 
 
-def rehearse(
-    ros: Node,
-    player: Player,
-    bag: BagReader,
-    topic: Topic,
-    process: NodeProcess,
-    required: bool,
-) -> float:
+def rehearse(ros: Node, player: Player, messages: Iterator[Message], process: NodeProcess, required: bool) -> float:
     """Send the first image until it has come back a few times; returns the rate to play at.
 
     The rehearsed images bear stamps an hour later than the first: for the node the bag then begins
     with a jump back in time, so that its first frame has no reference, as it should.
 
-    required  whether no answer is an error; a bag's first image may be one the node cannot read
+    messages  those that are played
+    required whether no answer is an error; a bag's first image may be one the node cannot read
     """
-    messages = bag.messages([topic.name])
     first, second = next(messages, None), next(messages, None)
     if first is None or second is None:
         return FASTEST
@@ -189,10 +184,10 @@ def sustainable_rate(seconds: Sequence[float], period: float) -> float:
 
 
 def with_later_stamp(message: Message, seconds: int) -> Message:
-    """The same message, with a header's stamp so many seconds later."""
+    """The same message, with a header's stamp so many seconds later; earlier at the end of what an int32 holds."""
     order = "<" if message.data[1] & 1 else ">"
     (stamp,) = struct.unpack_from(f"{order}i", message.data, 4)
-    later = struct.pack(f"{order}i", stamp + seconds)
+    later = struct.pack(f"{order}i", stamp + seconds if stamp + seconds < 1 << 31 else stamp - seconds)
     return replace(message, data=message.data[:4] + later + message.data[8:])
 
 
@@ -215,7 +210,11 @@ def _perform(
     def note_arrival(name: str, arrival: int, data: bytes) -> None:
         arrivals[name].setdefault(header_stamp(data), arrival)
 
-    with Recorder(ros, record, OUTPUTS, note_arrival) as recorder:
+    def is_of_a_frame(name: str, data: bytes) -> bool:
+        """Not what comes late of the rehearsal."""
+        return name == DIAGNOSTICS or header_stamp(data) in sent
+
+    with Recorder(ros, record, OUTPUTS, note_arrival, wanted=is_of_a_frame) as recorder:
 
         def check() -> None:
             process.check()

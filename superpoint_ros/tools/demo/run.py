@@ -72,12 +72,13 @@ def run_demo(
         rate = 1.0
     source, record = opened(bag, topic_name, duration), out / FEATURES_BAG
     remove_bag(record)
-    timing = play_to_node(source, record, out / LOG, parameters, rate, say, lockstep)
+    problems: list[str] = []
+    timing = play_to_node(source, record, out / LOG, parameters, rate, say, lockstep, problems)
 
     figures = [judge_frame(result, timing, truth) for result in read_results(record, timing.sent)]
     diagnostics = read_diagnostics(record)
     summary = summarise(figures, timing, diagnostics.get("device", "unknown"))
-    found = faults(summary, with_truth=truth is not None)
+    found = [*problems, *faults(summary, with_truth=truth is not None)]
     write_summary(out / SUMMARY, summary)
     say(table(summary, diagnostics))
 

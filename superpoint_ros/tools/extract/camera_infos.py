@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from superpoint_ros.bags.content import BagError, Message, sentence
+from superpoint_ros.bags.content import Message, sentence
 from superpoint_ros.bags.reader import BagReader
 from superpoint_ros.features.rectification import Calibration
 from superpoint_ros.frontend.calibrations import Calibrations
@@ -24,20 +24,18 @@ class CameraInfos:
         self._bag = bag
         self._say = say
         self._of: dict[str, tuple[str, Calibrations]] = {}
-        found: dict[str, Calibrations] = {}
+        self._found: dict[str, Calibrations] = {}
         for topic in topics:
             info = topic.removesuffix("/compressed").rpartition("/")[0] + "/camera_info"
-            if info not in bag.topics or bag.topics[info].type != CAMERA_INFO:
+            is_there = info in bag.topics and bag.topics[info].type == CAMERA_INFO
+            first = next(bag.readable([info]), None) if is_there else None
+            if first is None:
                 say(f"there is no CameraInfo on {info}; keypoints of {topic} are not rectified")
                 continue
-            self._of[topic] = info, found.setdefault(info, Calibrations())
-        self._found = found
-        for info in found:  # the first of each counts from the beginning
-            for message in bag.messages([info]):
-                self._take(message)
-                break
-        self._messages = bag.messages(list(found)) if found else iter(())
-        self._next = self._following()
+            self._of[topic] = info, self._found.setdefault(info, Calibrations())
+            self._take(first)  # counts from the beginning
+        self._messages = bag.readable(list(self._found)) if self._found else iter(())
+        self._next = next(self._messages, None)
 
     def of(self, image: Message, stamp: int) -> Calibration | None:
         """That of an image message with this stamp, nanoseconds; None if there is none.
@@ -51,18 +49,12 @@ class CameraInfos:
             self._next.time <= image.time or (calibrations.newest < stamp and self._next.time <= image.time + AHEAD)
         ):
             self._take(self._next)
-            self._next = self._following()
+            self._next = next(self._messages, None)
         return calibrations.of(stamp)
 
     def topic(self, image: Message) -> str:
         """The CameraInfo topic that belongs to an image's."""
         return self._of[image.topic.name][0]
-
-    def _following(self) -> Message | None:
-        try:
-            return next(self._messages, None)
-        except BagError:  # damage is told of by those who read the images
-            return None
 
     def _take(self, message: Message) -> None:
         try:

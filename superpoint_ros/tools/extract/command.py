@@ -173,7 +173,7 @@ def _map(report: Any, folder: Path, every: int) -> bool:
 
     try:
         text = write_project(report.task, folder, every, lambda problem: tqdm.write(f"{problem}.", sys.stderr))
-    except (BagError, OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # a project must not cost the bags that follow, whatever is wrong with it
         tqdm.write(f"Error: no COLMAP project: {sentence(error)}.", sys.stderr)
         return False
     tqdm.write(f"{text}.", sys.stdout)

@@ -83,7 +83,9 @@ class Images:
 
     problems  sentences about what was asked for and cannot be done, without loss of a frame
 
-    Raises ValueError with a sentence for a mask file that is none.
+    The first mask of a topic and the first CameraInfo count from the beginning: the node waits for the mask.
+
+    Raises ValueError with a sentence for a mask file that is none, BagError for a bag without a mask that is wanted.
     """
 
     def __init__(self, bag: BagReader, cameras: Sequence[Camera], values: Parameters) -> None:
@@ -99,8 +101,12 @@ class Images:
         self._mask_topics = {_mask_topic(camera): camera.topic for camera in cameras if values.use_mask_topic}
         self._infos = CameraInfos(bag, list(self.cameras) if values.rectify else [], self._say)
         for topic in self._mask_topics:
-            if topic not in bag.topics or bag.topics[topic].type != IMAGE:
-                self._say(f"there are no masks on {topic}")
+            is_there = topic in bag.topics and bag.topics[topic].type == IMAGE
+            if not (is_there and any(self._take_mask(message) for message in bag.readable([topic]))):
+                what = "readable mask" if is_there else "mask"
+                raise BagError(
+                    f"{bag.path}: there is no {what} on {topic}, and nothing is extracted without (use_mask_topic)"
+                )
 
     def messages(self) -> Iterator[Message]:
         """The image messages; masks take effect as they come by."""
@@ -144,11 +150,14 @@ class Images:
             return None
         return of_rectified(found) if found is not None and self._values.images_rectified else found
 
-    def _take_mask(self, message: Message) -> None:
+    def _take_mask(self, message: Message) -> bool:
+        """Whether it is one."""
         try:
             self._masks[self._mask_topics[message.topic.name]].update(self._bag.decode(message))
         except Exception as error:
             self._say(f"{message.topic.name}: {sentence(error)}; the mask stays as it was")
+            return False
+        return True
 
     def _say(self, text: str) -> None:
         if text not in self.problems:

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from superpoint_ros.bags.content import BagError, sentence
 from superpoint_ros.features.extractor import Extractor
 from superpoint_ros.frontend.parameters import Parameters
+from superpoint_ros.interrupts import INTERRUPTED
 from superpoint_ros.tools.extract.bag import extract_bag, number_of_images
 from superpoint_ros.tools.extract.task import Report, Task
 
@@ -157,6 +158,7 @@ def _begin(queue: Any, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal: the first process passes it on
     signal.signal(signal.SIGTERM, _interrupt)
     torch.set_num_threads(threads)
+    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
 
 
 _extractors = Extractors()
@@ -164,6 +166,14 @@ _extractors = Extractors()
 
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
+
+
+def _end_with_parent() -> None:
+    """Without the first process nobody gives work or wants to know."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(INTERRUPTED)
 
 
 def _attempt(task: Task) -> Report:

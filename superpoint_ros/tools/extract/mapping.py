@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -12,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from superpoint_ros.bags.content import BagError, stamp_nanoseconds
+from superpoint_ros.bags.content import BagError, Message, stamp_nanoseconds
 from superpoint_ros.bags.reader import BagReader
 from superpoint_ros.features.adjustment import Matches, adjust_keypoints
 from superpoint_ros.features.colmap import PICTURES, Database
@@ -95,7 +96,7 @@ def _features(path: Path, cameras: Sequence[Camera], every: int) -> dict[tuple[C
     topics = {output_topic(camera, "features"): camera for camera in cameras}
     counts, found = dict.fromkeys(cameras, 0), {}
     with BagReader(path) as bag:
-        for message in bag.messages(topics):
+        for message in _readable(bag.messages(topics)):
             camera = topics[message.topic.name]
             counts[camera] += 1
             if (counts[camera] - 1) % every == 0:
@@ -115,12 +116,12 @@ def _views(
     images: Images, found: dict[tuple[Camera, int], Features], database: Database, folder: Path
 ) -> Iterator[View]:
     lenses: dict[tuple[Camera, tuple[int, int], bytes], int] = {}
-    for message in images.messages():
+    for message in _readable(images.messages()):
         camera = images.cameras[message.topic.name]
         try:
             picture = images.decode(message)
-        except ValueError:
-            continue  # extraction has told of it
+        except Exception:  # whatever is wrong with it, extraction has told of it
+            continue
         stamp = stamp_nanoseconds(picture.header.stamp)
         features = found.pop((camera, stamp), None)
         if features is None:
@@ -133,6 +134,12 @@ def _views(
         if key not in lenses:
             lenses[key] = database.add_camera(picture.calibration, features.size)
         yield View(camera, stamp, path, lenses[key], features, mask)
+
+
+def _readable(messages: Iterator[Message]) -> Iterator[Message]:
+    """Those of a bag that can be read; extraction has told of the others."""
+    with suppress(BagError):
+        yield from messages
 
 
 def _values(camera: Calibration | None) -> bytes:

@@ -7,14 +7,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from superpoint_ros.bags.content import stamp_nanoseconds
 from superpoint_ros.features.emptiness import likely_reason
 from superpoint_ros.features.extractor import Features
 from superpoint_ros.features.homography import HomographyStatus
 from superpoint_ros.frontend.tracker import Motion
 from superpoint_ros.tools.extract.input import Picture
 
-LONG = 10
-"""Homographies that failed from which on that is told, if most did."""
+LONG, SECONDS = 10, 5.0
+"""Homographies that failed from which on that is told: if most did, or so many in a row for so many seconds."""
 
 
 @dataclass
@@ -25,12 +26,15 @@ class Summary:
     empty      reason -> images without keypoints
     failed     status -> homographies that failed though there was a reference
     estimated  homographies to a reference
+    longest    images in a row whose homographies failed though they have keypoints, and for how many seconds
     """
 
     keypoints: list[int] = field(default_factory=list)
     empty: Counter[str] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
     estimated: int = 0
+    longest: tuple[int, float] = (0, 0.0)
+    _failing: tuple[int, int] | None = None
 
     def count(self, picture: Picture, found: Features, motion: Motion | None) -> None:
         """Add an image."""
@@ -41,6 +45,7 @@ class Summary:
             self.estimated += 1
             if motion.homography.status != HomographyStatus.OK:
                 self.failed[motion.homography.status.name] += 1
+            self._follow(motion.homography.status, stamp_nanoseconds(picture.header.stamp), len(found))
 
     def median(self) -> float:
         """Keypoints of an image; NaN without any image."""
@@ -56,4 +61,14 @@ class Summary:
         count = self.failed.total()
         if count >= LONG and count > self.estimated / 2 and count > self.empty.total():
             found.append(f"{count} of {self.estimated} homographies failed, mostly {self.failed.most_common(1)[0][0]}")
+        elif self.longest[0] >= LONG and self.longest[1] > SECONDS:
+            found.append(f"{self.longest[0]} homographies in a row failed, for {self.longest[1]:.0f} s")
         return found
+
+    def _follow(self, status: HomographyStatus, stamp: int, keypoints: int) -> None:
+        if status == HomographyStatus.OK:
+            self._failing = None
+        elif keypoints:
+            begin, count = self._failing or (stamp, 0)
+            self._failing = begin, count + 1
+            self.longest = max(self.longest, (count + 1, (stamp - begin) / 1e9))

@@ -10,9 +10,8 @@ from typing import Any
 
 import click
 
-from superpoint_ros.bags.content import BagError
-from superpoint_ros.tools.playback.recorder import Recorder, header_time
-from superpoint_ros.tools.session import POLL, ros_session
+from superpoint_ros.bags.content import BagError, header_stamp
+from superpoint_ros.interrupts import ending_at_once
 
 
 @click.command()
@@ -25,6 +24,10 @@ def record_command(output: Path, topics: tuple[str, ...], header_times: bool) ->
     Waits until each of them has a publisher: that one decides about type and reliability. Ends with status 1 if no
     message came.
     """
+    with ending_at_once():
+        from superpoint_ros.tools.playback.recorder import Recorder, now
+        from superpoint_ros.tools.session import POLL, ros_session
+
     asked_to_stop = threading.Event()
     for kind in (signal.SIGINT, signal.SIGTERM):
         signal.signal(kind, lambda *_: asked_to_stop.set())
@@ -41,14 +44,13 @@ def record_command(output: Path, topics: tuple[str, ...], header_times: bool) ->
             if asked_to_stop.is_set():
                 missing = ", ".join(topic for topic in topics if topic not in types)
                 raise click.ClickException(f"nothing is recorded: nobody published {missing}")
-            times = {"time_of": header_time} if header_times else {}
-            with Recorder(node, output, types, count, **times) as recorder:
+            with Recorder(node, output, types, count, header_stamp if header_times else now) as recorder:
                 while not recorder.connected() and not asked_to_stop.wait(POLL):
                     pass
                 click.echo(f"Recording {', '.join(topics)} into {output}.")
                 while not asked_to_stop.wait(POLL):
                     recorder.check()
-    except BagError as error:
+    except (BagError, OSError) as error:  # a full disk, above all
         raise click.ClickException(str(error)) from None
     found = ", ".join(f"{number} of {topic}" for topic, number in counts.items())
     click.echo(f"{output}: {found} messages.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -20,11 +19,17 @@ DEPTH = 100
 """Messages that may wait for the recorder."""
 
 
+def now(data: bytes) -> int:
+    """Nanoseconds of the wall clock, as a message arrives."""
+    return time.time_ns()
+
+
 class Recorder:
     """Subscriptions whose messages go into a new bag.
 
     topics      name -> type; to be published already, since our reliability follows the publishers'
     time_of     nanoseconds at which a message is logged, of its bytes; by default when it arrives
+    wanted      asked with topic and bytes whether a message is recorded at all
     on_message  called with topic, steady nanoseconds of arrival and the bytes, in the executor's
                 thread
 
@@ -37,8 +42,10 @@ class Recorder:
         path: Path,
         topics: Mapping[str, str],
         on_message: Callable[[str, int, bytes], None] = lambda topic, arrival, data: None,
-        time_of: Callable[[bytes], int] = lambda data: time.time_ns(),
+        time_of: Callable[[bytes], int] = now,
+        wanted: Callable[[str, bytes], bool] = lambda topic, data: True,
     ) -> None:
+        self._wanted = wanted
         self._time_of = time_of
         self._node = node
         self._topics = topics
@@ -95,18 +102,12 @@ class Recorder:
             if self._writer is None or self._error is not None:
                 return
             try:
-                self._writer.write(topic, self._time_of(data), data)
-                self._on_message(topic, arrival, data)
+                if self._wanted(topic, data):
+                    self._writer.write(topic, self._time_of(data), data)
+                    self._on_message(topic, arrival, data)
             except Exception as error:
                 # the executor's thread has nobody to tell; `check` does
                 self._error = error
-
-
-def header_time(data: bytes) -> int:
-    """The stamp, nanoseconds, of a message that begins with a std_msgs/Header."""
-    # CDR: four bytes of which the second tells the order of the others, then sec and nanosec
-    sec, nanosec = struct.unpack_from("<iI" if data[1] & 1 else ">iI", data, 4)
-    return int(sec) * 10**9 + int(nanosec)
 
 
 def _publishers(node: Node, subscription: Any) -> int:

@@ -107,6 +107,28 @@ def test_a_bag_of_ones_own_is_played_without_truth(make_bag, tmp_path, photograp
 
 
 @END_TO_END
+def test_what_of_a_bag_cannot_be_played_is_told_and_the_rest_judged(make_bag, tmp_path, photograph, needs_node):
+    stamps = [100 * SECOND + number * SECOND for number in range(8)]
+    images = [
+        ("/image", stamp, image_bytes(stamp, photograph[:, 3 * number : 3 * number + 240]))
+        for number, stamp in enumerate(stamps)
+    ]
+    images[0] = ("/image", stamps[0], b"\0\1\0\0\1\2")
+    images[4] = ("/image", stamps[4], images[4][2][:30])  # a stamp, but no image
+    bag = make_bag("own", {"/image": IMAGE}, images)
+    metadata = bag / "metadata.yaml"
+    metadata.write_text(metadata.read_text().replace("message_count: 8", "message_count: 9"))
+    done = demo("--bag", bag, "--out", tmp_path / "out", "--lockstep", check=False)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "8 of 9 messages on /image are there" in done.stderr
+    assert "1 messages on /image end before their headers do" in done.stderr
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["frames_sent"] == 7 and summary["features_received"] == 6
+    assert summary["homographies_ok"] >= 4
+    assert frames_of(tmp_path / "out" / "overlay.mp4") == 6
+
+
+@END_TO_END
 def test_a_node_that_dies_is_quoted(make_images, tmp_path, needs_node):
     (tmp_path / "weights.pth").write_text("not weights")
     bag = make_images()

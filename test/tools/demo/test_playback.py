@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
 
-from bag_samples import SECOND
-from superpoint_ros.bags.content import header_stamp, stamp_nanoseconds
+from bag_samples import SECOND, image_bytes
+from superpoint_ros.bags.content import IMAGE, header_stamp, stamp_nanoseconds
 from superpoint_ros.bags.reader import BagReader
 from superpoint_ros.tools.demo import playback
 from superpoint_ros.tools.demo.node_process import NodeDied, NodeProcess
@@ -36,6 +37,17 @@ def test_a_later_stamp_changes_nothing_else(make_images):
         image, original = bag.decode(later), bag.decode(message)
         assert stamp_nanoseconds(image.header.stamp) == header_stamp(later.data)
         assert (image.data == original.data).all() and image.header.frame_id == "camera"
+
+
+def test_a_stamp_near_the_last_one_there_is_becomes_another_one(make_bag):
+    last = (2**31 - 7) * SECOND
+    bag = make_bag("late", {"/image": IMAGE}, [("/image", SECOND, image_bytes(last, np.zeros((20, 20), np.uint8)))])
+    with BagReader(bag) as reader:
+        (message,) = reader.messages()
+    assert {header_stamp(with_later_stamp(message, seconds).data) for seconds in (3, 9)} == {
+        last + 3 * SECOND,
+        last - 9 * SECOND,
+    }
 
 
 def test_a_node_that_ends_is_noticed_with_its_last_words(tmp_path, ros_domain):

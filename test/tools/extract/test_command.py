@@ -392,13 +392,29 @@ def test_masks_and_calibrations_of_the_bag_are_honoured(make_bag, run, tmp_path)
         xy = np.stack([message.x, message.y], axis=1)
         expected = cv2.undistortPoints(xy[:, None].astype(np.float64), K, D, P=K)[:, 0]
         np.testing.assert_allclose(np.stack([message.rectified_x, message.rectified_y], axis=1), expected, atol=0.05)
-    assert [bool((message.x < 63.5).any()) for message in found] == [True] * 3 + [False] * 3
+    assert all(len(message.x) and (message.x >= 63.5).all() for message in found)  # so does the first mask
     file = tmp_path / "mask.png"
     cv2.imwrite(str(file), mask)
     run(bag, tmp_path / "fixed", "--topic", LEFT, "--set", f"mask_files=[{file}]")
     assert all((message.x >= 63.5).all() for _, message in outputs(tmp_path / "fixed")["/superpoint/features"])
     said = run(bag, tmp_path / "none", "--topic", LEFT, "--set", "rectify=true", "--set", "use_mask_topic=false")
     assert "not rectified" not in said
+
+
+@pytest.mark.parametrize("masks", [{}, {"/mask": IMAGE}, {"/mask": CAMERA_INFO}])
+def test_nothing_is_extracted_unmasked_where_masks_are_wanted_and_not_there(make_bag, run, tmp_path, masks):
+    bag = make_bag("drive", {LEFT: IMAGE, **masks}, images(2))
+    said = run(bag, tmp_path / "out", "--topic", LEFT, "--set", "use_mask_topic=true", status=1)
+    assert re.search("there is no (readable )?mask on /mask, and nothing is extracted without", said)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_damaged_bag_whose_calibrations_are_gone_is_extracted_all_the_same(make_bag, run, tmp_path):
+    bag = make_bag("drive", {LEFT: IMAGE, "/stereo/left/camera_info": CAMERA_INFO}, images())
+    (bag / "drive_1.mcap").write_bytes(b"")
+    said = run(bag, tmp_path / "out", "--set", "rectify=true", status=1)
+    assert "drive_1.mcap: not a readable bag" in said and "not rectified" in said
+    assert len(outputs(tmp_path / "out")["/superpoint/features"]) == 6
 
 
 @pytest.mark.parametrize("late", [-2_000_000, 0, 300_000_000])

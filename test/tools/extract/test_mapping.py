@@ -148,6 +148,19 @@ def test_each_so_manieth_image_and_a_bag_without_a_calibration(make_bag, tmp_pat
     assert "no COLMAP project" in again and "database.db: exists already" in again
 
 
+def test_a_damaged_bag_has_a_project_of_what_can_be_read(make_bag, tmp_path):
+    pytest.importorskip("pycolmap", reason="needs pycolmap")
+    messages = [
+        (TOPIC, SECOND + n, image_bytes(SECOND + n, render(np.eye(3), place))) for n, place in enumerate(places()[:4])
+    ]
+    messages[1] = (*messages[1][:2], messages[1][2][:100])
+    drive = make_bag("drive", {TOPIC: IMAGE, INFO: CAMERA_INFO}, messages)
+    (drive / "drive_1.mcap").write_bytes(b"")
+    said = run(drive, tmp_path / "out", "--set", "rectify=true", "--colmap", tmp_path / "map", status=1)
+    assert "drive_1.mcap: not a readable bag" in said and "1 of 4 images are unreadable" in said
+    assert "map: 3 pictures, " in said and "out: 3 frames" in said
+
+
 def test_pictures_of_another_size_are_another_camera_for_colmap(make_bag, tmp_path):
     colmap = pytest.importorskip("pycolmap", reason="needs pycolmap")
     picture = render(np.eye(3), places()[0])

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -239,6 +240,25 @@ def test_an_interrupt_ends_all_processes_and_all_bags_can_be_resumed(make_bag, r
     run(*bags, out, *CAMERAS, "--resume", status=1)
     for number in range(2):
         assert yaml.safe_load((out / f"drive{number}" / RECORD).read_text())["frames"] == 449
+
+
+def test_processes_whose_parent_is_gone_end_too(make_bag, options, tmp_path):
+    bags = [make_bag(f"drive{number}", {LEFT: IMAGE, RIGHT: IMAGE}, drive(300)) for number in range(2)]
+    out = tmp_path / "out"
+    with start(bags[0], bags[1], [out, *options], "--jobs", "2") as process:
+        try:
+            for number in range(2):
+                await_output(process, out / f"drive{number}" / f"drive{number}.mcap", 1 << 18)
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        finally:
+            process.kill()
+        try:
+            process.communicate(timeout=300)  # ends once nobody holds the pipe any more
+        except subprocess.TimeoutExpired:
+            for child in children:
+                os.kill(int(child), signal.SIGKILL)
+            raise
+    assert len(children) >= 2
 
 
 def test_a_full_disk_is_told_and_what_was_written_can_be_resumed(bag, run, tmp_path, monkeypatch):

@@ -130,10 +130,10 @@ def test_a_loop_goes_on_until_it_is_interrupted(ros, ros_domain, bag, end):
 def test_two_signals_end_a_loop_quietly(ros, ros_domain, bag):
     listener = Listener(ros, words=(OTHER, Header))
     with playing(ros_domain, bag, "--topic", OTHER, "--loop", "--rate", 10) as process:
-        wait_until(lambda: listener.count("words") > COUNT, 60, "second round")
+        wait_until(lambda: listener.count("words") > COUNT, 300, "second round")
         process.send_signal(signal.SIGINT)
         process.send_signal(signal.SIGTERM)
-        said, _ = process.communicate(timeout=60)
+        said, _ = process.communicate(timeout=300)
     assert process.returncode in (0, 130), said
     assert "Traceback" not in said and "Exception ignored" not in said
 

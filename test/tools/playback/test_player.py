@@ -59,6 +59,26 @@ def test_what_is_played_is_recorded_byte_for_byte(ros, make_images, tmp_path, re
     assert [topic for topic, _, _ in arrived] == [TOPIC] * 5
 
 
+def test_what_is_not_wanted_is_neither_recorded_nor_told(ros, make_images, tmp_path):
+    with BagReader(make_images(count=5)) as bag:
+        messages, arrived = list(bag.messages()), []
+        wanted = {header_stamp(message.data) for message in messages[2:]}
+        recorder = Recorder(
+            ros,
+            tmp_path / "copy",
+            {TOPIC: IMAGE},
+            lambda *each: arrived.append(each),
+            wanted=lambda topic, data: topic == TOPIC and header_stamp(data) in wanted,
+        )
+        player = Player(ros, [Topic(TOPIC, IMAGE, 5, offered_qos(True, 5))])
+        with recorder:
+            meet(player, recorder)
+            player.play(messages, rate=2)
+            wait_until(lambda: len(arrived) == 3, 300, "recorded messages", recorder.check)
+    with BagReader(tmp_path / "copy") as copy:
+        assert {header_stamp(message.data) for message in copy.messages()} == wanted
+
+
 @pytest.fixture
 def now(monkeypatch):
     """A clock of the player's own, in a list: how late a message is depends on who else uses the machine."""
