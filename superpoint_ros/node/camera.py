@@ -248,6 +248,7 @@ class Camera:
             "rate_in_hz": f"{period.rates[0]:.1f}",
             "rate_out_hz": f"{period.rates[1]:.1f}",
             **self.inputs.intensity,
+            **({"masks_bad": str(self.faults.count("mask"))} if values.use_mask_topic else {}),
             **facts,
         }
         return DiagnosticStatus(
@@ -265,6 +266,8 @@ class Camera:
             remarks.append(f"{self.inputs.without_calibration}: {calibration}")
         if missing := self.inputs.missing_mask:
             remarks.append(f"no mask has come on {missing}, and no image is extracted without")
+        if bad := self.inputs.bad_mask:
+            remarks.append(bad)
         if period.empty and period.empty == period.frames_out:
             remarks.append(f"no keypoints in the last second: {self._blank}")
         return remarks

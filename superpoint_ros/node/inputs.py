@@ -49,6 +49,8 @@ class Inputs:
         self.topic: str = resolved(node, image_topic)
         self.missing_mask = ""
         """The topic of a mask that has not come yet, without which no image is extracted."""
+        self.bad_mask = ""
+        """What is wrong with the newest mask of the topic; empty if nothing is."""
 
     def open(self, values: Parameters, depth: int) -> None:
         """Listen to all that was asked for beside the images, and prepare to listen to these, with a queue of `depth`.
@@ -96,6 +98,7 @@ class Inputs:
     def close(self) -> None:
         """Unsubscribe from everything."""
         self.ignore()
+        self.bad_mask = ""
         if self._mask_subscription is not None:
             self._node.destroy_subscription(self._mask_subscription)
             self._mask_subscription = None
@@ -154,8 +157,10 @@ class Inputs:
             self._mask.update(message)
         except Exception as error:  # what a callback raises would end the node
             kept = "the mask stays as it was" if self._mask_came else "there is no mask yet"
-            self._faults.add("bad", self.topic, f"its mask: {error}; {kept}")
+            self.bad_mask = f"its newest mask cannot be used: {error}; {kept}"
+            self._faults.add("mask", self.topic, self.bad_mask)
             return
+        self.bad_mask = ""
         if self.missing_mask:
             self._node.get_logger().info(f"{self.topic}: a mask came on {self.missing_mask}.")
         self._mask_came, self.missing_mask = True, ""

@@ -223,10 +223,12 @@ def test_without_its_mask_no_image_is_extracted_and_that_is_said(robot, said):
     broken = image_message(np.ones((240, 320), np.uint8))
     broken.encoding = "bgr9"
     mask.publish(broken)
-    robot.await_diagnostics(frames_bad="1")
+    robot.await_diagnostics(masks_bad="1", frames_bad="0")
     assert said[-1].endswith("; there is no mask yet") and node.cameras[""].inputs.missing_mask == "/mask"
+    assert "its newest mask cannot be used: encoding 'bgr9'" in robot.diagnostics[-1].status[0].message
     mask.publish(image_message(np.ones((240, 320), np.uint8)))
     robot.spin_until(lambda: not node.cameras[""].inputs.missing_mask, "the mask")
+    assert not node.cameras[""].inputs.bad_mask
     robot.show(image_message(photograph(), stamp=2))
     assert [message.header.stamp.sec for message in robot.homographies] == [2]
 

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
 import rclpy
 from lifecycle_msgs.msg import Transition
-from lifecycle_msgs.srv import ChangeState
-from rcl_interfaces.srv import SetParameters
-from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, RegionOfInterest
 from std_srvs.srv import SetBool, Trigger
 from visualization_msgs.msg import ImageMarker, MarkerArray
 
-from robot import image_message, photograph, shifted
-from soak.rig import CAMERAS, Failure, SoakRig
+from robot import image_message
+from soak.checks import Failure
+from soak.pictures import CAMERAS, ENCODINGS, MASK_ENCODINGS, MASKS, SIZES, World
+from soak.rig import LATCHED, SoakRig
+from soak.services import call, set_parameters, transit
 from superpoint_ros.msg import Features
 
 Random = np.random.Generator
 RELIABILITIES = (ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT)
 DURABILITIES = (DurabilityPolicy.VOLATILE, DurabilityPolicy.TRANSIENT_LOCAL)
-SIZES = ((240, 320), (200, 264), (120, 160), (241, 319), (480, 640))
-ENCODINGS = ("mono8", "8UC1", "bgr8", "rgb8", "bgra8", "8UC3", "mono16", "16UC1", "32FC1", "bayer_rggb8", "yuv422_yuy2")
 VALID = {
     "max_keypoints": (50, 300, 1024),
     "detection_threshold": (0.005, 0.02, 0),
@@ -58,40 +56,6 @@ INVALID = {
     "intensity_range": [2.0, 1.0],
     "tracks": "perhaps",
 }
-
-
-class World:
-    """What the cameras look at now: the size and encoding of each changes, and the scene moves."""
-
-    def __init__(self, random: Random) -> None:
-        self._random = random
-        self._pictures = {size: photograph(size) for size in SIZES}
-        self.size = dict.fromkeys(CAMERAS, SIZES[0])
-        self.encoding = dict.fromkeys(CAMERAS, "mono8")
-
-    def image(self, camera: str) -> Any:
-        """A good image of that camera, of a scene that has moved a little."""
-        x, y = self._random.integers(-6, 7, 2)
-        picture = shifted(self._pictures[self.size[camera]], int(x), int(y))
-        return encoded(picture, self.encoding[camera])
-
-
-def encoded(picture: np.ndarray, encoding: str) -> Any:
-    """sensor_msgs/Image of a grey picture in one of ENCODINGS."""
-    channels = {"bgr8": 3, "rgb8": 3, "8UC3": 3, "bgra8": 4}.get(encoding, 1)
-    pixels = np.repeat(picture[..., None], channels, axis=2) if channels > 1 else picture
-    if encoding in ("mono16", "16UC1"):
-        pixels = picture.astype(np.uint16) * 257
-    elif encoding == "32FC1":
-        pixels = picture.astype(np.float32) / 255
-    elif encoding == "yuv422_yuy2":
-        width = picture.shape[1] // 2 * 2
-        pixels = np.stack([picture[:, :width], np.full_like(picture[:, :width], 128)], axis=2)
-    message = image_message(picture, encoding=encoding)
-    message.width = pixels.shape[1]
-    message.step = pixels.strides[0] if pixels.flags.c_contiguous else pixels[0].nbytes
-    message.data = array("B", np.ascontiguousarray(pixels).tobytes())
-    return message
 
 
 def new_size(rig: SoakRig, world: World, random: Random) -> None:
@@ -139,7 +103,7 @@ def live_parameters(rig: SoakRig, world: World, random: Random) -> None:
     """Parameters change while images are extracted."""
     name = _pick(random, list(VALID))
     value = _pick(random, VALID[name])
-    (result,) = _set(rig, {name: value})
+    (result,) = set_parameters(rig, {name: value})
     if not result.successful:
         raise Failure(f"{name} could not be set to {value}: {result.reason}")
 
@@ -147,31 +111,86 @@ def live_parameters(rig: SoakRig, world: World, random: Random) -> None:
 def refused_parameters(rig: SoakRig, world: World, random: Random) -> None:
     """Values that are not allowed."""
     name = _pick(random, list(INVALID))
-    (result,) = _set(rig, {name: INVALID[name]})
+    (result,) = set_parameters(rig, {name: INVALID[name]})
     if result.successful or name not in result.reason:
         raise Failure(f"{name} was set to {INVALID[name]}, or the refusal has no word for it: {result.reason}")
 
 
 def deactivate_and_activate(rig: SoakRig, world: World, random: Random) -> None:
     """A lifecycle manager pauses the node."""
-    _transit(rig, Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_ACTIVATE)
+    transit(rig, Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_ACTIVATE)
 
 
 def configure_anew(rig: SoakRig, world: World, random: Random) -> None:
     """Down to unconfigured and up again."""
     down = (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP)
-    _transit(rig, *down, Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE)
+    transit(rig, *down, Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE)
+
+
+def other_inputs(rig: SoakRig, world: World, random: Random) -> None:
+    """Configured anew, for raw or compressed images, with or without masks."""
+    others = [each for each in product((False, True), repeat=2) if each != (rig.compressed, rig.masked)]
+    configure_for(rig, world, random, *_pick(random, others))
+
+
+def configure_for(rig: SoakRig, world: World, random: Random, compressed: bool, masked: bool) -> None:
+    """Configured anew, for such images; with masks, which come only after some images."""
+    values = {"image_transport": "compressed" if compressed else "raw", "use_mask_topic": masked}
+    transit(rig, Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP)
+    for name, result in zip(values, set_parameters(rig, values), strict=True):
+        if not result.successful:
+            raise Failure(f"{name} could not be set to {values[name]}: {result.reason}")
+    rig.expect(compressed, masked)
+    rig.tried[f"inputs: {values['image_transport']}{', masks' if masked else ''}"] += 1
+    transit(rig, Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE)
+    if not masked:
+        return
+    rig.report()
+    for camera in CAMERAS:
+        _until_counted(rig, world, camera, "frames_unmasked", 0)
+    for camera in CAMERAS:
+        rig.mask(camera, _pick(random, MASKS), _pick(random, MASK_ENCODINGS))
+
+
+def new_mask(rig: SoakRig, world: World, random: Random) -> None:
+    """Another mask of a camera, at times after one that cannot be used, or one that nobody has asked for."""
+    camera, encoding = _pick(random, CAMERAS), _pick(random, MASK_ENCODINGS)
+    if not rig.masked:
+        publisher = rig.client.create_publisher(Image, f"/{camera}/mask", LATCHED)
+        publisher.publish(MASKS[0].message(encoding))
+        _play(rig, world, 15)
+        rig.client.destroy_publisher(publisher)
+        rig.tried["mask: not asked for"] += 1
+        return
+    kind = min("unknown encoding", "another shape", "good", key=lambda kind: rig.tried[f"mask: {kind}"])
+    rig.tried[f"mask: {kind}"] += 1
+    if kind == "unknown encoding":  # the one before stays in use
+        message = MASKS[0].message()
+        message.encoding = "bgr9"
+        rig.refused_mask(camera, message)
+    elif kind == "another shape":  # none of its images can be used
+        rig.report()
+        before = rig.count(camera, "frames_bad")
+        rig.masks[camera].publish(image_message(np.full((300, 200), 255, np.uint8)))
+        _until_counted(rig, world, camera, "frames_bad", before)
+    (current,) = rig.in_use[camera]
+    rig.mask(camera, _pick(random, [mask for mask in MASKS if mask != current]), encoding)
+    rig.until(
+        lambda: len(rig.in_use[camera]) == 1,
+        f"keypoints of camera {camera} where its mask is no longer black",
+        again=lambda: rig.send(camera, world.image(camera)),
+    )
 
 
 def disable_and_enable(rig: SoakRig, world: World, random: Random) -> None:
     """By the service."""
     for data in (False, True):
-        _call(rig, SetBool, "/superpoint/enable", SetBool.Request(data=data))
+        call(rig, SetBool, "/superpoint/enable", SetBool.Request(data=data))
 
 
 def reset(rig: SoakRig, world: World, random: Random) -> None:
     """References and tracks are dropped."""
-    _call(rig, Trigger, "/superpoint/reset", Trigger.Request())
+    call(rig, Trigger, "/superpoint/reset", Trigger.Request())
 
 
 def subscribers_come_and_go(rig: SoakRig, world: World, random: Random) -> None:
@@ -198,7 +217,7 @@ def subscribers_come_and_go(rig: SoakRig, world: World, random: Random) -> None:
 
 def nobody_listens(rig: SoakRig, world: World, random: Random) -> None:
     """A camera's subscribers go, and come back: it sleeps in between."""
-    _set(rig, {"lazy": True})
+    set_parameters(rig, {"lazy": True})
     camera = _pick(random, CAMERAS)
     rig.ignore(camera)
     rig.until(lambda: rig.images[camera].get_subscription_count() == 0, f"the sleep of camera {camera}")
@@ -230,13 +249,13 @@ def stamps_jump(rig: SoakRig, world: World, random: Random) -> None:
 def clock_jumps(rig: SoakRig, world: World, random: Random) -> None:
     """Simulated time begins, stands still, and jumps back."""
     publisher = rig.client.create_publisher(Clock, "/clock", 10)
-    _set(rig, {"use_sim_time": True})
+    set_parameters(rig, {"use_sim_time": True})
     for seconds in (100, 200, 50, 51):
         message = Clock()
         message.clock.sec = seconds
         publisher.publish(message)
         _play(rig, world, 5)
-    _set(rig, {"use_sim_time": False})
+    set_parameters(rig, {"use_sim_time": False})
     rig.client.destroy_publisher(publisher)
 
 
@@ -260,6 +279,8 @@ ACTIONS: tuple[Action, ...] = (
     refused_parameters,
     deactivate_and_activate,
     configure_anew,
+    other_inputs,
+    new_mask,
     disable_and_enable,
     reset,
     subscribers_come_and_go,
@@ -284,24 +305,10 @@ def _play(rig: SoakRig, world: World, frames: int) -> None:
         rig.spin(1 / 30)
 
 
-def _set(rig: SoakRig, values: dict[str, Any]) -> Any:
-    request = SetParameters.Request(parameters=[Parameter(n, value=v).to_parameter_msg() for n, v in values.items()])
-    return _call(rig, SetParameters, "/superpoint/set_parameters", request).results
-
-
-def _transit(rig: SoakRig, *transitions: int) -> None:
-    for transition in transitions:
-        request = ChangeState.Request(transition=Transition(id=transition))
-        if not _call(rig, ChangeState, "/superpoint/change_state", request).success:
-            raise Failure(f"transition {transition} failed")
-
-
-def _call(rig: SoakRig, kind: Any, name: str, request: Any) -> Any:
-    client = rig.client.create_client(kind, name)
-    try:
-        rig.until(client.service_is_ready, f"the service {name}")
-        future = client.call_async(request)
-        rig.until(future.done, f"an answer of {name}")
-        return future.result()
-    finally:
-        rig.client.destroy_client(client)
+def _until_counted(rig: SoakRig, world: World, camera: str, key: str, before: int) -> None:
+    """Send good images until the diagnostics count some of them there."""
+    rig.until(
+        lambda: rig.count(camera, key) > before,
+        f"images of camera {camera} among {key}",
+        again=lambda: rig.send(camera, world.image(camera)),
+    )

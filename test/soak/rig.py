@@ -7,21 +7,22 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.executors import SingleThreadedExecutor
-from rclpy.qos import QoSProfile
-from sensor_msgs.msg import CameraInfo, Image
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from superpoint_ros.frontend.messages import decode_descriptors
+from soak.checks import Failure, check_features, check_homography, check_mask, check_matches
+from soak.pictures import CAMERAS, CODECS, Mask, compressed
 from superpoint_ros.msg import FeatureMatches, Features, HomographyStamped
 
-CAMERAS = ("left", "right")
 DEADLINE = 120.0
 """Seconds: a machine may be busy, but a node that has not answered by then never will."""
 ACCOUNTED = (
@@ -33,11 +34,21 @@ ACCOUNTED = (
     "frames_unmatched",
     "frames_unmasked",
 )
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 PARAMETERS = ("cameras:=[left, right]", "rectify:=true", "tracks:=true", "resize:=160", "device:=cpu")
 
 
-class Failure(AssertionError):
-    """Something that a node must not do."""
+@dataclass(frozen=True)
+class Sent:
+    """What is known of an image that was published.
+
+    size   (height, width)
+    masks  of those published for the configuration that it is for, the ones that may be in use: of one list for all
+           its images; None if it is without masks
+    """
+
+    size: tuple[int, int]
+    masks: list[Mask] | None
 
 
 class SoakRig:
@@ -63,11 +74,15 @@ class SoakRig:
         self.client = rclpy.create_node("soak", context=self.context)
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.client)
-        self.sent: dict[str, dict[int, tuple[int, int]]] = {name: {} for name in CAMERAS}
+        self.sent: dict[str, dict[int, Sent]] = {name: {} for name in CAMERAS}
         self.answered: dict[str, set[int]] = {name: set() for name in CAMERAS}
         self.statuses: dict[str, Any] = {}
-        self.reports = self.checked = 0
+        self.tried: Counter[str] = Counter()
+        self.reports = self.reported = self.checked = 0
         self.stamp = 1000
+        self.compressed = self.masked = False
+        self.masks: dict[str, Any] = {}
+        self.in_use: dict[str, list[Mask]] = {name: [] for name in CAMERAS}
         self.images: dict[str, Any] = {}
         self.infos = {name: self.client.create_publisher(CameraInfo, f"/{name}/camera_info", 5) for name in CAMERAS}
         self.subscriptions: dict[str, list[Any]] = {}
@@ -82,14 +97,41 @@ class SoakRig:
         """Another publisher of that camera's images, in place of the one before."""
         if camera in self.images:
             self.client.destroy_publisher(self.images[camera])
-        self.images[camera] = self.client.create_publisher(Image, f"/{camera}/image", profile)
+        kind, below = (CompressedImage, "/compressed") if self.compressed else (Image, "")
+        self.images[camera] = self.client.create_publisher(kind, f"/{camera}/image{below}", profile)
+
+    def expect(self, compressed: bool, masked: bool) -> None:
+        """The node is about to be configured for such images, with masks or without: there are none yet."""
+        self.compressed, self.masked = compressed, masked
+        for name in CAMERAS:
+            self.renew(name, QoSProfile(depth=1))
+            self.in_use[name] = []
+            if name in self.masks:
+                self.client.destroy_publisher(self.masks.pop(name))
+
+    def mask(self, camera: str, mask: Mask, encoding: str) -> None:
+        """Publish a mask for that camera's images, for those who come later, too."""
+        if camera not in self.masks:
+            self.masks[camera] = self.client.create_publisher(Image, f"/{camera}/mask", LATCHED)
+        self.in_use[camera].append(mask)
+        self.masks[camera].publish(mask.message(encoding))
+
+    def refused_mask(self, camera: str, message: Any) -> None:
+        """Publish a mask that cannot be decoded, and wait until it is counted."""
+        self.report()
+        before = self.count(camera, "masks_bad")
+        self.masks[camera].publish(message)
+        self.until(lambda: self.count(camera, "masks_bad") > before, f"the mask of camera {camera} to be counted")
 
     def send(self, camera: str, message: Any) -> None:
-        """Publish a good image under a new stamp."""
+        """Publish a good image under a new stamp, as the node is configured: compressed by each codec in turn."""
         self.stamp += 1
         message.header.stamp.sec, message.header.stamp.nanosec = divmod(self.stamp * 50_000_000, 10**9)
         message.header.frame_id = camera
-        self.sent[camera][self.stamp * 50_000_000] = (message.height, message.width)
+        masks = self.in_use[camera] if self.masked else None
+        self.sent[camera][self.stamp * 50_000_000] = Sent((message.height, message.width), masks)
+        if self.compressed:
+            message = compressed(message, CODECS[len(self.sent[camera]) % len(CODECS)])
         self.images[camera].publish(message)
 
     def spin(self, seconds: float) -> None:
@@ -145,17 +187,25 @@ class SoakRig:
         def balanced() -> bool:
             if self.reports < before + 2:
                 return False  # counted before the last image came in
-            values = [self.statuses.get(name, {}) for name in CAMERAS]
-            return all(each and int(each["frames_in"]) == sum(int(each[key]) for key in ACCOUNTED) for each in values)
+            return all(self._balanced(name) for name in CAMERAS)
 
         try:
             self.until(balanced, "the counters to add up")
         except Failure as error:
             raise Failure(f"{error}: {self.statuses}") from None
 
+    def report(self) -> None:
+        """Wait for diagnostics that the node makes from now on."""
+        now = self.client.get_clock().now().nanoseconds
+        self.until(lambda: self.reported > now, "diagnostics")
+
+    def count(self, camera: str, key: str) -> int:
+        """As the diagnostics have it."""
+        return int(self.statuses[camera][key]) if camera in self.statuses else 0
+
     def counts(self, key: str) -> int:
-        """Of both cameras, as the diagnostics have it."""
-        return sum(int(self.statuses[name][key]) for name in CAMERAS if name in self.statuses)
+        """Of both cameras."""
+        return sum(self.count(name, key) for name in CAMERAS)
 
     def memory(self) -> float:
         """Resident, MB."""
@@ -188,6 +238,11 @@ class SoakRig:
         self.client.destroy_node()
         self.context.try_shutdown()
 
+    def _balanced(self, camera: str) -> bool:
+        """Whether every image of it that came in has been answered or counted."""
+        accounted = sum(self.count(camera, key) for key in ACCOUNTED)
+        return camera in self.statuses and self.count(camera, "frames_in") == accounted
+
     def _alive(self) -> None:
         if self.process.poll() is not None:
             raise Failure(f"the node is dead: {self.log.read_text(errors='replace')[-2000:]}")
@@ -198,6 +253,7 @@ class SoakRig:
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         self.reports += 1
+        self.reported = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
         for status in message.status:
             camera = status.name.split(": ")[-1].split("/")[0]
             if camera in CAMERAS:
@@ -208,8 +264,11 @@ class SoakRig:
             stamp = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
             if stamp not in self.sent[camera] or message.header.frame_id != camera:
                 raise Failure(f"{camera}: features of an image that was never sent, or is broken: {message.header}")
-            if self.sent[camera][stamp] != (message.height, message.width):
+            sent = self.sent[camera][stamp]
+            if sent.size != (message.height, message.width):
                 raise Failure(f"{camera}: features of another size than the image's")
+            if sent.masks is not None:
+                check_mask(message, sent.masks)
             if stamp in self.answered[camera]:
                 raise Failure(f"{camera}: an image is answered twice")
             check_features(message)
@@ -217,40 +276,3 @@ class SoakRig:
             self.checked += 1
 
         return check
-
-
-def check_features(message: Features) -> None:
-    """Failure unless every field is what Features.msg says."""
-    x, y, scores = (np.array(values) for values in (message.x, message.y, message.scores))
-    count = len(x)
-    if not count == len(y) == len(scores) or len(message.track_ids) not in (0, count):
-        raise Failure("arrays of a features message are of unequal length")
-    if count and not (
-        (np.isfinite(x) & (x >= -0.5) & (x <= message.width - 0.5)).all()
-        and (np.isfinite(y) & (y >= -0.5) & (y <= message.height - 0.5)).all()
-        and ((scores > 0) & (scores <= 1)).all()
-        and (np.diff(scores) <= 0).all()
-    ):
-        raise Failure("keypoints outside of the image, or scores that are none or not in order")
-    descriptors = decode_descriptors(message.descriptors, message.descriptor_dim, message.descriptor_type)
-    if descriptors.shape != (count, message.descriptor_dim):
-        raise Failure("descriptors of another number than the keypoints")
-    if count and np.abs(np.linalg.norm(descriptors, axis=1) - 1).max() > 1e-3:
-        raise Failure("descriptors of another length than one")
-    if len(set(message.track_ids)) != len(message.track_ids):
-        raise Failure("a track id is given twice")
-
-
-def check_matches(message: FeatureMatches) -> None:
-    """Failure unless every field is what FeatureMatches.msg says."""
-    if not len(message.reference) == len(message.current) == len(message.similarity) == len(message.inlier):
-        raise Failure("arrays of a matches message are of unequal length")
-    if len(set(message.current)) != len(message.current) or len(set(message.reference)) != len(message.reference):
-        raise Failure("a keypoint is matched twice")
-
-
-def check_homography(message: HomographyStamped) -> None:
-    """Failure unless the matrix is finite exactly when it is OK."""
-    ok = message.status == HomographyStamped.OK
-    if bool(np.isfinite(message.matrix).all()) != ok or message.inliers > message.matches:
-        raise Failure(f"status {message.status} with matrix {message.matrix}")

@@ -21,9 +21,11 @@ import numpy as np
 
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 
-from soak.actions import ACTIONS, Action, World
-from soak.broken import BROKEN, EMPTY
-from soak.rig import CAMERAS, Failure, SoakRig
+from soak.actions import ACTIONS, Action
+from soak.broken import BROKEN, BROKEN_COMPRESSED, EMPTY
+from soak.checks import Failure
+from soak.pictures import CAMERAS, World
+from soak.rig import SoakRig
 from superpoint_ros.tools.session import private_domain
 
 BURST = 20
@@ -41,12 +43,12 @@ class Soak:
         self.rig = rig
         self.random = np.random.default_rng(seed)
         self.world = World(self.random)
-        self.tried: Counter[str] = Counter()
+        self.tried = rig.tried
         self.totals: Counter[str] = Counter()
         self.memory: list[tuple[float, float]] = []
         self.growth: defaultdict[str, float] = defaultdict(float)
         self.threads: list[int] = []
-        self._broken = list(BROKEN)
+        self._broken: dict[bool, list[str]] = {False: [], True: []}
 
     def run(self, seconds: float) -> None:
         """Failure with a sentence if the node did what it must not do."""
@@ -57,7 +59,7 @@ class Soak:
                 if time.monotonic() - begin >= seconds:
                     break
                 before = self.rig.memory()
-                self._round(ACTIONS[index])
+                self.round(ACTIONS[index])
                 self.memory.append((time.monotonic() - begin, self.rig.memory()))
                 self.growth[ACTIONS[index].__name__.replace("_", " ")] += self.memory[-1][1] - before
                 self.threads.append(self.rig.threads())
@@ -65,7 +67,8 @@ class Soak:
             raise Failure(f"{failed} images are lost to errors, or a part of what comes of them")
         self._check_growth(seconds)
 
-    def _round(self, action: Action) -> None:
+    def round(self, action: Action) -> None:
+        """One fault, a burst of images, and the count; Failure if anything is wrong after it."""
         name = action.__name__.replace("_", " ")
         before = self._counts()
         try:
@@ -81,17 +84,19 @@ class Soak:
             self.totals[key] += count - before[key] if count >= before[key] else count  # anew since `configure`
 
     def _burst(self) -> None:
+        compressed = self.rig.compressed
+        kinds, word = (BROKEN_COMPRESSED, "compressed image") if compressed else (BROKEN, "image")
         for _ in range(BURST):
             for camera in CAMERAS:
                 if self.random.random() < 0.25:
-                    kind = self._broken.pop(self.random.integers(len(self._broken)))
-                    self._broken = self._broken or list(BROKEN)
-                    self.rig.images[camera].publish(BROKEN[kind]())
-                    self.tried[f"image: {kind}"] += 1
+                    deck = self._broken[compressed] = self._broken[compressed] or list(kinds)
+                    kind = deck.pop(self.random.integers(len(deck)))
+                    self.rig.images[camera].publish(kinds[kind]())
+                    self.tried[f"{word}: {kind}"] += 1
                 elif self.random.random() < 0.1:
                     kind = str(self.random.choice(list(EMPTY)))
                     self.rig.send(camera, EMPTY[kind]())
-                    self.tried[f"image: {kind}"] += 1
+                    self.tried[f"{word}: {kind}"] += 1
                 else:
                     self.rig.send(camera, self.world.image(camera))
             self.rig.spin(1 / 30)
@@ -102,6 +107,7 @@ class Soak:
             "frames_out",
             "frames_dropped",
             "frames_bad",
+            "frames_unmasked",
             "frames_failed",
             "frames_incomplete",
             "frames_lost",
