@@ -89,7 +89,7 @@ def unpack(source: Path, target: Path, compression: str, most: int) -> str:
             total += len(found)
             if total > most:
                 file.truncate(0)
-                return f"{compression} data has more than {most} bytes"
+                return f"{compression} data has more than the {most} bytes that there is room for"
             file.write(found)
         return f"{compression} data is followed by something else" if stream.unused_data or packed.read(1) else ""
 

@@ -43,7 +43,7 @@ def read_header(data: bytes | memoryview) -> Header | None:
                 header = read(data)
                 return header if header is not None and header.width > 0 and header.height > 0 else None
         return _pnm(data)
-    except (struct.error, LookupError, ValueError):
+    except (struct.error, LookupError, ValueError, OverflowError):
         return None  # it ends before its header does, or decoders may not agree on what it says
 
 
@@ -54,15 +54,16 @@ def _png(data: bytes | memoryview) -> Header | None:
 
 def _jpeg(data: bytes | memoryview) -> Header | None:
     position, found = 2, None
-    while True:
+    while data[position] == 0xFF:
         while data[position] == 0xFF:  # any number of them comes before a marker
             position += 1
         marker = data[position]
-        if marker in (0x01, *range(0xD0, 0xD9)):  # markers without a length
-            position += 1
-            continue
         (length,) = struct.unpack_from(">H", data, position + 1)
+        if marker < 0xC0 or 0xD0 <= marker < 0xDA or length < 2:
+            return None  # what has no place before the pixels, or no length: libjpeg would look for the next 0xFF
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a frame header, SOF
+            if found is not None:
+                return None
             bits, height, width, channels = struct.unpack_from(">BHHB", data, position + 3)
             factors = [data[position + 10 + 3 * channel] for channel in range(channels)]
             block = (max(each & 15 for each in factors), max(each >> 4 for each in factors))
@@ -71,8 +72,7 @@ def _jpeg(data: bytes | memoryview) -> Header | None:
         position += 1 + length
         if marker == 0xDA:  # SOS
             return replace(found, scan=position) if found is not None else None
-        if data[position] != 0xFF:
-            return None
+    return None
 
 
 def _webp(data: bytes | memoryview) -> Header | None:
@@ -110,7 +110,7 @@ def _tiff(data: bytes | memoryview) -> Header | None:
     for number in range(min(count, 4096)):
         at = directory + head + entry * number
         tag, kind = struct.unpack_from(f"{order}HH", data, at)
-        if tag not in (256, 257, 258, 277):
+        if tag not in (256, 257, 258, 277, 322, 323):
             continue
         (many,) = struct.unpack_from(f"{order}{'Q' if big else 'I'}", data, at + 4)
         if tag in values or (tag != 258 and many != 1):
@@ -123,6 +123,8 @@ def _tiff(data: bytes | memoryview) -> Header | None:
             (at,) = struct.unpack_from(f"{order}{'Q' if big else 'I'}", data, at)
         (values[tag],) = struct.unpack_from(f"{order}{letter}", data, at)
     if 256 not in values or 257 not in values:
+        return None
+    if values.get(322, 1) * values.get(323, 1) > max(values[256] * values[257], LARGEST_TILE):
         return None
     return Header("tiff", values[256], values[257], values.get(277, 1), values.get(258, 1))
 
@@ -139,6 +141,8 @@ def _pnm(data: bytes | memoryview) -> Header | None:
 
 PNM = re.compile(rb"P([1-6])G+(\d{1,9})\sG*(\d{1,9})\sG*(\d{1,9})?".replace(b"G", rb"(?:\s|#[^\n\r]*[\n\r])"))
 """Gaps are white space and comments, which decoders take for one only after white space (or the first two letters)."""
+LARGEST_TILE = 1 << 20
+"""Pixels of a TIFF's tile that is larger than the picture; decoders have memory for one."""
 TIFF_INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 16: "Q", 17: "q"}
 """Types of TIFF 6.0, section 2, and BigTIFF, that libtiff takes for a size, as letters of `struct`."""
 READERS = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ def read_parameters(
     path: Path | None, assignments: Mapping[str, str], warn: Callable[[str], None] = lambda sentence: None
 ) -> Parameters:
     """The values of a ROS parameter file, in sections for /** or a node called superpoint; then the assignments.
+
+    Of two sections with a value the later counts, as for the node; on Humble that for the node alone.
 
     assignments  name -> value as YAML
     warn         called with a sentence for an unknown name in a section for all nodes, which may mean another node
@@ -83,7 +86,7 @@ def _in_file(path: Path, warn: Callable[[str], None]) -> dict[str, Any]:
         raise ValueError(f"{path}: expected a section for /** or /{NODE} with {SECTION}, {there}")
     values: dict[str, Any] = {}
     robot_wide: set[str] = set()
-    for section in sorted(ours, key=lambda each: not _for_any_node(each)):
+    for section in _in_order(ours):
         for name, value in sections[section].items():
             if _for_any_node(section) and not is_known(name):
                 warn(f"{path}: {unknown(name)}.")
@@ -109,6 +112,12 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
         return {node: dict(_flat(values, "")) for node, values in _sections(content, "")}
     except (ValueError, RecursionError, yaml.YAMLError) as error:  # RecursionError: what holds itself, too
         raise ValueError(f"{path}: not a YAML file ({str(error).splitlines()[0]})") from None
+
+
+def _in_order(sections: Sequence[str]) -> list[str]:
+    """The last that has a value counts: as they are written, but on Humble those for the node itself."""
+    humble = os.environ.get("ROS_DISTRO") == "humble"
+    return sorted(sections, key=lambda each: not _for_any_node(each)) if humble else list(sections)
 
 
 def _for_any_node(section: str) -> bool:

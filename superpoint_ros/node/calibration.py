@@ -13,6 +13,7 @@ from sensor_msgs.msg import CameraInfo
 from superpoint_ros.features.extractor import Features
 from superpoint_ros.features.rectification import Calibration, Uncalibrated, normalised, of_rectified, rays, rectify
 from superpoint_ros.frontend.calibrations import Calibrations
+from superpoint_ros.node.faults import harmless
 from superpoint_ros.node.qos import subscribe
 
 PATIENCE = 5.0
@@ -21,6 +22,8 @@ WAIT = 0.05
 """Seconds that the worker waits for an image's CameraInfo, once images have come with one of their own."""
 DEPTH = 10
 """CameraInfos that may wait: each belongs to an image."""
+REASONS = 100
+"""Why there is no calibration: so many are told and remembered."""
 
 
 class CameraInfoListener:
@@ -81,7 +84,7 @@ class CameraInfoListener:
         return of_rectified(camera) if self._images_rectified else camera
 
     def _refuse(self, reason: str) -> None:
-        self.state = reason
-        if reason not in self._said:
+        self.state = reason = harmless(reason)
+        if reason not in self._said and len(self._said) < REASONS:
             self._said.add(reason)
             self._say(reason)

@@ -23,7 +23,7 @@ from superpoint_ros.frontend.parameters import Parameters
 from superpoint_ros.frontend.stamps import nanoseconds
 from superpoint_ros.frontend.track_points import PointTracks
 from superpoint_ros.frontend.tracker import Motion, Tracker
-from superpoint_ros.node.faults import Faults
+from superpoint_ros.node.faults import Faults, harmless
 from superpoint_ros.node.health import IDLE, SILENCE, assess
 from superpoint_ros.node.inputs import Inputs
 from superpoint_ros.node.mailbox import Frame
@@ -279,7 +279,7 @@ class Camera:
         message, again = frame.message, " again" if self._introduced else ""
         kind = message.format if hasattr(message, "format") else f"{message.width}×{message.height} {message.encoding}"
         self._introduced, self._complained = True, 0.0
-        self._node.get_logger().info(f"Images come in on {self.inputs.topic}{again}: {kind!r}.")
+        self._node.get_logger().info(f"Images come in on {self.inputs.topic}{again}: {harmless(repr(kind))}.")
 
     def complain_of_silence(self) -> None:
         """Log who publishes the topic, when no image came for a while: once, and again every minute."""

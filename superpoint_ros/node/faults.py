@@ -53,7 +53,7 @@ class Faults:
             said[reason] = now
             unsaid = self._unsaid.pop(key, 0)
         more = f" ({unsaid} more since the last report)" if unsaid else ""
-        self._report(f"{topic}: {_harmless(sentence)}{more}")
+        self._report(f"{topic}: {harmless(sentence)}{more}")
 
     def count(self, kind: str) -> int:
         """How many faults of this kind there were."""
@@ -61,7 +61,7 @@ class Faults:
             return self._counts[kind]
 
 
-def _harmless(sentence: str) -> str:
-    """Without control characters and of bounded length: a message's fields may be in it."""
+def harmless(sentence: str) -> str:
+    """For the log and the diagnostics: without control characters and of bounded length, as it may quote a message."""
     sentence = sentence if len(sentence) <= LONGEST else f"{sentence[: LONGEST // 2]} … {sentence[-LONGEST // 2 :]}"
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in sentence)

@@ -19,7 +19,7 @@ from superpoint_ros.frontend.masking import Mask
 from superpoint_ros.frontend.parameters import Parameters
 from superpoint_ros.frontend.pictures import grey_picture
 from superpoint_ros.node.calibration import CameraInfoListener
-from superpoint_ros.node.faults import Faults
+from superpoint_ros.node.faults import Faults, harmless
 from superpoint_ros.node.mailbox import Frame
 from superpoint_ros.node.names import camera_info_topic, compressed_topic, resolved
 from superpoint_ros.node.qos import prepare_to_subscribe, publishers_sentence, subscribe
@@ -157,7 +157,7 @@ class Inputs:
             self._mask.update(message)
         except Exception as error:  # what a callback raises would end the node
             kept = "the mask stays as it was" if self._mask_came else "there is no mask yet"
-            self.bad_mask = f"its newest mask cannot be used: {error}; {kept}"
+            self.bad_mask = harmless(f"its newest mask cannot be used: {error}; {kept}")
             self._faults.add("mask", self.topic, self.bad_mask)
             return
         self.bad_mask = ""

@@ -6,6 +6,7 @@ whether they lie in its share folder or in a checkout; it loads nothing else of 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -74,12 +75,14 @@ def node_in(given: Mapping[str, str], context: LaunchContext) -> str:
 
 
 def parameters_in(params_file: str, node: str) -> dict[str, Any]:
-    """What a parameter file says for the node of this full name; where several sections do, its own comes last.
+    """What a parameter file says for the node of this full name: of several sections the last, on Humble its own.
 
     Raises ValueError with a sentence for a file that is not there or is no YAML.
     """
     ours = [each for each in _read(params_file) if re.fullmatch(_pattern(each[0]), node)]
-    return {name: value for _, values in sorted(ours, key=lambda each: "*" not in each[0]) for name, value in values}
+    if os.environ.get("ROS_DISTRO") == "humble":
+        ours.sort(key=lambda each: "*" not in each[0])
+    return {name: value for _, values in ours for name, value in values}
 
 
 def _read(params_file: str) -> list[tuple[str, list[tuple[str, Any]]]]:

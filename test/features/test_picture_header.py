@@ -83,6 +83,8 @@ def test_a_tiff_whose_size_is_of_a_rarer_type_is_not_taken_for_a_small_one(kind)
     [
         tiff_of((256, 11, 1), (257, 4, 1)),  # floats, which nobody takes for a size
         tiff_of((256, 4, 70000), (257, 4, 80000), (256, 4, 1), (257, 4, 1)),  # libtiff takes the first of each
+        tiff_of((256, 4, 64), (257, 4, 64), (322, 4, 70000), (323, 4, 80000)),  # its tiles are what takes memory
+        b"II+\0" + struct.pack("<HHQ", 8, 0, 2**64 - 1),  # a directory beyond any file
         b"P5\n# c\r70000 80000\n1 1 255\n",  # a comment ends at a carriage return, too
         b"P5 70000#80000\n1 255\n",  # OpenCV skips one byte after a number, whatever it is
     ],
@@ -90,6 +92,17 @@ def test_a_tiff_whose_size_is_of_a_rarer_type_is_not_taken_for_a_small_one(kind)
 def test_what_another_reader_may_take_for_a_larger_picture_is_not_taken_for_a_small_one(data):
     header = read_header(data)
     assert header is None or header.width * header.height > 1 << 30
+
+
+@pytest.mark.parametrize(
+    "hidden", [b"\xff\x00", b"\xff\xd0\xfe", b"\xff\xd9\xfe", b"\xff\x01\xfe", b"\xff\xfe\0\2\xfe"]
+)
+def test_a_jpeg_within_what_another_reader_skips_is_not_passed_over(hidden):
+    """libjpeg looks for the next marker after what has no place before the pixels: it finds the large picture."""
+    large, small = encoded(".jpg", 400, 600), encoded(".jpg", 16, 16)
+    data = b"\xff\xd8" + hidden + struct.pack(">H", min(len(large), 65000)) + large + small
+    header = read_header(data)
+    assert header is None or (header.height, header.width) == (400, 600)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".bmp", ".tiff", ".pgm", ".ppm"])

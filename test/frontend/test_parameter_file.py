@@ -27,13 +27,33 @@ def test_sections_are_found_by_the_nodes_name(tmp_path, name):
     assert read_parameters(path, {}).max_keypoints == 7
 
 
-def test_the_node_goes_before_all_nodes_and_an_assignment_before_both(tmp_path):
+@pytest.mark.parametrize("distribution, border", [("humble", 5), ("jazzy", 1), (None, 1)])
+def test_the_later_section_counts_but_on_humble_the_nodes_own_and_an_assignment_before_both(
+    tmp_path, monkeypatch, distribution, border
+):
+    monkeypatch.delenv("ROS_DISTRO", raising=False)
+    if distribution:
+        monkeypatch.setenv("ROS_DISTRO", distribution)
     path = written(
         tmp_path,
         "superpoint: {ros__parameters: {border: 5, nms_radius: 6}}\n/**: {ros__parameters: {border: 1, resize: 320}}\n",
     )
     values = read_parameters(path, {"nms_radius": "7"})
-    assert (values.border, values.resize, values.nms_radius) == (5, 320, 7)
+    assert (values.border, values.resize, values.nms_radius) == (border, 320, 7)
+
+
+@pytest.mark.parametrize("sections", [("superpoint", "/**"), ("/**", "superpoint"), ("/*", "/superpoint", "/**")])
+def test_sections_count_as_for_a_node(tmp_path, ros_domain, sections):
+    rclpy = pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
+    text = "".join(f"{name}: {{ros__parameters: {{border: {n}}}}}\n" for n, name in enumerate(sections, 2))
+    path, context = written(tmp_path, text), rclpy.Context()
+    rclpy.init(context=context, args=["--ros-args", "--params-file", str(path)], domain_id=ros_domain)
+    try:
+        node = rclpy.create_node("superpoint", context=context, automatically_declare_parameters_from_overrides=True)
+        assert read_parameters(path, {}).border == node.get_parameter("border").value
+        node.destroy_node()
+    finally:
+        rclpy.shutdown(context=context)
 
 
 def test_values_take_the_type_of_their_parameter():

@@ -226,6 +226,11 @@ def test_without_its_mask_no_image_is_extracted_and_that_is_said(robot, said):
     robot.await_diagnostics(masks_bad="1", frames_bad="0")
     assert said[-1].endswith("; there is no mask yet") and node.cameras[""].inputs.missing_mask == "/mask"
     assert "its newest mask cannot be used: encoding 'bgr9'" in robot.diagnostics[-1].status[0].message
+    broken.encoding = "\x1b[31m" + 10_000 * "m"
+    mask.publish(broken)
+    robot.await_diagnostics(masks_bad="2", frames_bad="0")
+    assert len(robot.diagnostics[-1].status[0].message) < 1000
+    assert robot.diagnostics[-1].status[0].message.isprintable()
     mask.publish(image_message(np.ones((240, 320), np.uint8)))
     robot.spin_until(lambda: not node.cameras[""].inputs.missing_mask, "the mask")
     assert not node.cameras[""].inputs.bad_mask

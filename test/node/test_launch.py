@@ -440,6 +440,37 @@ def test_a_replay_of_a_topic_that_is_not_in_the_bag_says_which_are(tmp_path, par
     assert status == 1 and sentence in output and not (tmp_path / "features").exists()
 
 
+@pytest.mark.parametrize(
+    ("pushed", "namespace", "node"),
+    [
+        (None, "", "/eye"),
+        (None, "front", "/front/eye"),
+        ("/robot", "", "/robot/eye"),
+        ("/robot", "front", "/robot/front/eye"),
+        ("/robot", "/front", "/front/eye"),
+    ],
+)
+def test_the_nodes_name_has_the_namespace_that_an_including_file_has_pushed(pushed, namespace, node):
+    from launch import LaunchContext
+
+    from superpoint_ros.node.launch_arguments import node_in
+
+    context = LaunchContext()
+    if pushed:
+        context.launch_configurations["ros_namespace"] = pushed
+    assert node_in({"namespace": namespace, "node_name": "eye"}, context) == node
+
+
+@pytest.mark.parametrize("distribution, counts", [("humble", "own"), ("jazzy", "all")])
+def test_of_two_sections_the_one_counts_that_the_node_takes(tmp_path, monkeypatch, distribution, counts):
+    from superpoint_ros.node.launch_arguments import parameters_in
+
+    monkeypatch.setenv("ROS_DISTRO", distribution)
+    path = tmp_path / "mine.yaml"
+    path.write_text("/front/eye: {ros__parameters: {device: own}}\n/**: {ros__parameters: {device: all}}\n")
+    assert parameters_in(str(path), "/front/eye") == {"device": counts}
+
+
 @pytest.mark.parametrize("topic", ["cam/image_raw", "/cam/image_raw/compressed"])
 @pytest.mark.parametrize("section", ["/**/superpoint", "/front/*", "front: {superpoint"])
 def test_a_replay_of_compressed_images_goes_by_the_parameters_of_its_own_node(tmp_path, topic, section):

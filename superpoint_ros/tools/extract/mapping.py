@@ -96,7 +96,7 @@ def _features(path: Path, cameras: Sequence[Camera], every: int) -> dict[tuple[C
     topics = {output_topic(camera, "features"): camera for camera in cameras}
     counts, found = dict.fromkeys(cameras, 0), {}
     with BagReader(path) as bag:
-        for message in _readable(bag.messages(topics)):
+        for message in bag.readable(topics):
             camera = topics[message.topic.name]
             counts[camera] += 1
             if (counts[camera] - 1) % every == 0:

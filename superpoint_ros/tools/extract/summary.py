@@ -26,14 +26,15 @@ class Summary:
     empty      reason -> images without keypoints
     failed     status -> homographies that failed though there was a reference
     estimated  homographies to a reference
-    longest    images in a row whose homographies failed though they have keypoints, and for how many seconds
+    longest    seconds in which the homographies of so many images in a row failed though they have keypoints, of LONG
+               images at least
     """
 
     keypoints: list[int] = field(default_factory=list)
     empty: Counter[str] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
     estimated: int = 0
-    longest: tuple[int, float] = (0, 0.0)
+    longest: tuple[float, int] = (0.0, 0)
     _failing: tuple[int, int] | None = None
 
     def count(self, picture: Picture, found: Features, motion: Motion | None) -> None:
@@ -61,8 +62,8 @@ class Summary:
         count = self.failed.total()
         if count >= LONG and count > self.estimated / 2 and count > self.empty.total():
             found.append(f"{count} of {self.estimated} homographies failed, mostly {self.failed.most_common(1)[0][0]}")
-        elif self.longest[0] >= LONG and self.longest[1] > SECONDS:
-            found.append(f"{self.longest[0]} homographies in a row failed, for {self.longest[1]:.0f} s")
+        elif self.longest[0] > SECONDS:
+            found.append(f"{self.longest[1]} homographies in a row failed, for {self.longest[0]:.0f} s")
         return found
 
     def _follow(self, status: HomographyStatus, stamp: int, keypoints: int) -> None:
@@ -71,4 +72,5 @@ class Summary:
         elif keypoints:
             begin, count = self._failing or (stamp, 0)
             self._failing = begin, count + 1
-            self.longest = max(self.longest, (count + 1, (stamp - begin) / 1e9))
+            if count + 1 >= LONG:
+                self.longest = max(self.longest, ((stamp - begin) / 1e9, count + 1))
