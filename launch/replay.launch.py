@@ -69,6 +69,7 @@ def generate_launch_description() -> LaunchDescription:
 def make_processes(context: LaunchContext) -> list[Action]:
     """The node and the recorder, and what is to happen next."""
     given = values_of(ARGUMENTS, context)
+    given |= {name: str(Path(given[name]).expanduser()) for name in ("bag", "output")}
     started = superpoint_node(given, {"use_sim_time": True})
     node = started[0]
     if not given["player"]:

@@ -23,8 +23,6 @@ SIDE = 31
 """Pixels: of what is kept of a picture for a track, so that a patch of it may be turned and shrunk to a half."""
 PATIENCE = 3
 """Frames in a row in which a patch may not be found, as when one is blurred, before a newer one takes its place."""
-FORGOTTEN = 100
-"""Frames that a track without keypoint may miss before its patch is dropped."""
 
 
 @dataclass(frozen=True)
@@ -71,13 +69,14 @@ class Anchors:
         self._frame = 0
 
     def measure(
-        self, ids: NDArray[np.int32], features: Features, picture: Levels, steps: Floats, near: Floats
+        self, ids: NDArray[np.int32], features: Features, picture: Levels, steps: Floats, near: Floats, max_gap: int = 5
     ) -> Floats:
         """Positions of the tracks of a frame's keypoints, (N, 2) float32, source pixels.
 
         ids    (N,) int32, of the keypoints
         steps  (N, 2, 2) float32, how the surroundings of each were warped since the frame before
         near   (N, 2) float32, where what was the keypoint in the frame before is now, refined if that was possible
+        max_gap  frames in a row that a track may miss, after which its patch is dropped
 
         A new track's is its keypoint's own.
         """
@@ -100,7 +99,7 @@ class Anchors:
             stay = replace(known, warps=warps, offsets=offsets, seen=seen, failed=failed).rows(held)
             gone = np.ones(len(kept.ids), bool)
             gone[old] = False
-            gone &= kept.seen > self._frame - FORGOTTEN
+            gone &= kept.seen >= self._frame - max_gap
             kept = kept.rows(gone).and_(stay)
             rows = rows[held]
         begin = np.ones(len(ids), bool)

@@ -28,8 +28,15 @@ MARGIN = 0.1
 """Part of the span between them that is added on either side, so that the next frames fit, too."""
 LOOSE = 0.6
 """A range that is held gets narrower when a picture needs less than this part of it."""
-STEP = 0.1
-"""Part of the way to a picture's range that the held one goes in a frame."""
+STEP, STRIDE = 0.1, 0.5
+"""Part of the way to a picture's range that the held one goes in a frame; the larger while it is FAR too wide, since
+there is nothing to match yet."""
+FAR = 16
+MOSTLY, PATIENCE = 0.9, 5
+"""A picture of which so many pixels lie in the held range does not widen it until so many frames have wanted that in a
+row: the sun or a flame that passes must not leave a camera blind."""
+LARGEST = 1e30
+"""Of floats: what is beyond stands for no measurement, as FLT_MAX does for depths."""
 SMALLEST_SPAN = 64
 """Of integers: four grey levels a count. More would show little but the sensor's noise."""
 SAMPLES = 1 << 14
@@ -59,6 +66,7 @@ class FoundRange:
     def __init__(self) -> None:
         self.low = self.high = math.nan
         self._kind = ""
+        self._odd = 0
 
     def __call__(self, samples: NDArray[Any]) -> NDArray[np.uint8]:
         """Follow this picture where it does not fit, and give its grey levels."""
@@ -69,19 +77,27 @@ class FoundRange:
         """The range for this picture, low and high; None if it holds no number at all."""
         if samples.dtype.kind != self._kind:
             self.low, self.high, self._kind = math.nan, math.nan, samples.dtype.kind
-        found = _ends(samples)
-        if found is None:
+        numbers = _some(samples)
+        if not numbers.size:
             return None
+        found = _ends(numbers)
         low, high = _widened(*found, whole_numbers=samples.dtype.kind in "iu")
         if found[0] == found[1]:  # black, or a closed shutter: says nothing of the pictures to come
             return (low, high) if math.isnan(self.low) else (self.low, self.high)
         span = self.high - self.low
         seen = min(found[1], self.high) - max(found[0], self.low)
-        if math.isnan(span) or seen < 0.5 * (found[1] - found[0]):
+        fits = self.low <= found[0] and found[1] <= self.high
+        self._odd = 0 if fits else self._odd + 1
+        if math.isnan(span):
             self.low, self.high = low, high
-        elif found[0] < self.low or found[1] > self.high or high - low < LOOSE * span:
-            self.low += STEP * (low - self.low)
-            self.high += STEP * (high - self.high)
+        elif not fits and self._odd <= PATIENCE and np.mean((self.low <= numbers) & (numbers <= self.high)) >= MOSTLY:
+            pass
+        elif seen < 0.5 * (found[1] - found[0]):
+            self.low, self.high = low, high
+        elif not fits or high - low < LOOSE * span:
+            step = STRIDE if FAR * (high - low) < span else STEP
+            self.low += step * (low - self.low)
+            self.high += step * (high - self.high)
         return self.low, self.high
 
 
@@ -91,14 +107,15 @@ def scale_of(intensity_range: tuple[float, ...], found: FoundRange | None = None
     return FixedRange(low, high) if (low, high) != AUTOMATIC else found or FoundRange()
 
 
-def _ends(samples: NDArray[Any]) -> tuple[float, float] | None:
-    """The percentiles of the samples that are numbers; their extremes where those are one value."""
+def _some(samples: NDArray[Any]) -> NDArray[Any]:
+    """About SAMPLES of those that are measurements, (N,)."""
     step = max(1, math.isqrt(samples.size // SAMPLES))
     numbers = samples[::step, ::step].ravel()
-    if samples.dtype.kind == "f":
-        numbers = numbers[np.isfinite(numbers)]
-    if not numbers.size:
-        return None
+    return numbers[np.abs(numbers) < LARGEST] if samples.dtype.kind == "f" else numbers
+
+
+def _ends(numbers: NDArray[Any]) -> tuple[float, float]:
+    """Their percentiles; their extremes where those are one value."""
     low, high = np.percentile(numbers, [LOWEST, HIGHEST], method="nearest")
     if low == high:
         low, high = numbers.min(), numbers.max()

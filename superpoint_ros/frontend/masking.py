@@ -11,28 +11,27 @@ from numpy.typing import NDArray
 
 from superpoint_ros.features.decode import decode_image
 from superpoint_ros.features.encoded import read_picture_file
-from superpoint_ros.features.image import BadImage
-from superpoint_ros.features.intensity import FixedRange
+from superpoint_ros.features.image import MAX_PIXELS, BadImage
 
 ASPECT = 0.01
 """Part by which the shape of a mask may differ from that of the image that it is scaled to."""
-NOT_BLACK = FixedRange(0.0, 1.0)
-"""Of masks with 16 bits or more: any value is allowed but zero."""
 
 
 class Mask:
     """Where keypoints are allowed in the images of one camera.
 
-    path  a picture file, or empty. Raises ValueError with a sentence if it is not a usable mask
+    path        a picture file, or empty. Raises ValueError with a sentence if it is not a usable mask
+    max_pixels  of it, and of those from the topic
     """
 
-    def __init__(self, path: str = "") -> None:
-        self._fixed = read_mask(path) if path else None
+    def __init__(self, path: str = "", max_pixels: int = MAX_PIXELS) -> None:
+        self._max_pixels = max_pixels
+        self._fixed = read_mask(path, max_pixels) if path else None
         self._latest: NDArray[np.bool_] | None = None
 
     def update(self, message: Any) -> None:
         """A mask from the topic (sensor_msgs/Image); raises BadImage."""
-        self._latest = decode_image(message, NOT_BLACK) > 0
+        self._latest = decode_image(message, not_black, self._max_pixels) > 0
 
     def allowed(self, size: tuple[int, int]) -> NDArray[np.bool_] | None:
         """(height, width) bool for images of that size, None if everywhere.
@@ -43,10 +42,15 @@ class Mask:
         return np.logical_and.reduce(masks) if masks else None
 
 
-def read_mask(path: str) -> NDArray[np.bool_]:
+def not_black(samples: NDArray[Any]) -> NDArray[np.uint8]:
+    """A Scale for masks with 16 bits or more: any value is allowed but zero, and what is no number."""
+    return np.asarray(255 * (np.nan_to_num(samples, nan=0.0) != 0), np.uint8)
+
+
+def read_mask(path: str, max_pixels: int = MAX_PIXELS) -> NDArray[np.bool_]:
     """A picture file as a mask: True where it is not black. Raises ValueError with a sentence."""
     try:
-        picture = read_picture_file(Path(path), NOT_BLACK)
+        picture = read_picture_file(Path(path), not_black, max_pixels)
     except OSError as error:
         raise ValueError(f"mask {path} is not a readable picture ({error.strerror})") from None
     except BadImage as error:

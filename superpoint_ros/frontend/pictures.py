@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from superpoint_ros.features.decode import decode_compressed, decode_image
 from superpoint_ros.features.image import as_grey, target_size
 from superpoint_ros.features.intensity import FoundRange, scale_of
+from superpoint_ros.features.pyramid import check_scales, level_sizes
 from superpoint_ros.frontend.parameters import Parameters
 from superpoint_ros.frontend.stamps import nanoseconds
 
@@ -24,5 +25,5 @@ def grey_picture(message: Any, compressed: bool, values: Parameters, found: Foun
     nanoseconds(message.header.stamp)
     decode = decode_compressed if compressed else decode_image
     grey = as_grey(decode(message, scale_of(values.intensity_range, found), values.max_image_pixels))
-    target_size(grey.shape, values.resize or None)
+    level_sizes(target_size(grey.shape, values.resize or None), check_scales(values.scales))
     return grey

@@ -64,8 +64,9 @@ class PointTracks:
         ids = np.full(len(tracks), -1, np.int32)
         ids[now] = self._ids[before]
         fresh = np.flatnonzero(ids < 0)
-        ids[fresh] = (self._next + np.arange(len(fresh))) % IDS
+        following = (self._next + np.arange(len(tracks))) % IDS  # but for those that live since the numbers began anew
+        ids[fresh] = following[~np.isin(following, ids[now])][: len(fresh)]
         velocity = (normalised[now] - self._places[before]) / max(seconds, 1e-9)
-        self._next = (self._next + len(fresh)) % IDS
+        self._next = (int(ids[fresh[-1]]) + 1) % IDS if len(fresh) else self._next
         self._stamp, self._tracks, self._ids, self._places = stamp, tracks, ids, normalised
         return TrackPoints(ids[now], pixels[now], normalised[now], velocity)

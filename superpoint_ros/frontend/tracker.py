@@ -162,7 +162,7 @@ class Tracker:
             self._forget_places()
             return motion
         try:
-            return self._measured(motion, current.features, current.picture, before)
+            return self._measured(motion, current.features, current.picture, before, max_gap)
         except Exception:
             self._tracks.reset()  # they are a frame ahead of what the next one is compared with
             self._forget_places()
@@ -172,14 +172,16 @@ class Tracker:
         self._anchors.reset()
         self._places = np.empty((0, 2), np.float32)
 
-    def _measured(self, motion: Motion, now: Features, picture: Levels, before: NDArray[np.int32]) -> Motion:
+    def _measured(
+        self, motion: Motion, now: Features, picture: Levels, before: NDArray[np.int32], max_gap: int
+    ) -> Motion:
         rows0, rows1 = motion.matches.T
         steps = np.tile(np.eye(2, dtype=np.float32), (len(now), 1, 1))
         if len(rows1) >= 3:
             steps[rows1] = local_motion(motion.reference_xy, now.xy[rows1]).affinities
         near = now.xy.copy()
         near[rows1] = motion.current_xy
-        places = self._anchors.measure(motion.track_ids, now, picture, steps, near)
+        places = self._anchors.measure(motion.track_ids, now, picture, steps, near, max_gap)
         same = before[rows0] == motion.track_ids[rows1] if len(before) else np.zeros(len(rows0), bool)
         known, self._places = self._places, places
         return replace(

@@ -42,6 +42,9 @@ OTHERS = {
 }
 """First bytes and names of other kinds of files."""
 
+MOST_CHANNELS = 1 << 14
+"""Of an architecture in a file."""
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -73,8 +76,8 @@ class Checkpoint:
     def build(self) -> SuperPoint:
         """The network with these weights, in eval mode, on the CPU. Raises ValueError if shapes
         disagree."""
+        _check_state(self.architecture, self.state, self.metadata.get("name", "checkpoint"))
         model = SuperPoint(self.architecture)
-        _check_state(model, self.state, self.metadata.get("name", "checkpoint"))
         model.load_state_dict(self.state)
         return model.eval()
 
@@ -101,12 +104,12 @@ def _load(path: Path) -> Checkpoint:
     else:
         layout, architecture, state = convert(tensors, str(path))
         checkpoint = Checkpoint(architecture, state, {"name": path.stem, **metadata}, layout)
-    _check_state(SuperPoint(checkpoint.architecture), checkpoint.state, str(path))
+    _check_state(checkpoint.architecture, checkpoint.state, str(path))
     return checkpoint
 
 
 def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
-    """Write our safetensors format; the file appears whole or not at all."""
+    """Write our safetensors format; the file appears whole or not at all. Raises OSError, naming it."""
     path = Path(path)
     metadata = {**checkpoint.metadata, ARCHITECTURE_KEY: _architecture_text(checkpoint.architecture)}
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.state.items()}
@@ -117,6 +120,8 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> Non
         os.umask(umask)
         partial.chmod(0o666 & ~umask)  # safetensors leaves it to its owner alone
         os.replace(partial, path)
+    except SafetensorError as error:  # a folder that is not there, a full disk
+        raise OSError(f"{path}: cannot be written ({error})") from None
     finally:
         partial.unlink(missing_ok=True)
 
@@ -199,17 +204,18 @@ def _parse_architecture(text: str, path: Path) -> Architecture:
         fields = json.loads(text)
         architecture = Architecture(**{**fields, "channels": tuple(fields["channels"])})
         numbers = *architecture.channels, architecture.head_channels, architecture.descriptor_dim
-        if len(numbers) != 6 or any(type(number) is not int or number < 0 for number in numbers):
-            raise ValueError("expected four channels, head_channels and descriptor_dim")
+        if len(numbers) != 6 or any(type(number) is not int or not 0 <= number <= MOST_CHANNELS for number in numbers):
+            raise ValueError(f"expected four channels, head_channels and descriptor_dim, each at most {MOST_CHANNELS}")
         return architecture
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(
-            f"{path}: its architecture is not one that this version of superpoint_ros knows ({error}): {text}"
+            f"{path}: its architecture is not one that this version of superpoint_ros knows ({error}): {text[:200]}"
         ) from None
 
 
-def _check_state(model: SuperPoint, state: Mapping[str, Tensor], source: str) -> None:
-    expected = model.state_dict()
+def _check_state(architecture: Architecture, state: Mapping[str, Tensor], source: str) -> None:
+    with torch.device("meta"):  # shapes alone: what a file says of itself must not take memory
+        expected = SuperPoint(architecture).state_dict()
     missing = sorted(set(expected) - set(state))
     if missing:
         raise ValueError(f"{source}: tensors missing: {', '.join(missing[:5])}")

@@ -67,7 +67,7 @@ class Camera:
         slash = "/" if self.name else ""
         image_topic = values.per_camera("image_topics")[index] or f"{self.name}{slash}image"
         mask_file = values.per_camera("mask_files")[index]
-        self.inputs = Inputs(node, self.name, image_topic, mask_file, self.faults)
+        self.inputs = Inputs(node, self.name, image_topic, mask_file, values.max_image_pixels, self.faults)
         left = self.name in [left for left, _ in values.pairs()]
         self.outputs = Outputs(node, f"~/{self.name}{slash}", on_matched, values.motion, left)
         self._status_name = f"{node.get_fully_qualified_name()}: {self.name}{slash}features"
@@ -148,8 +148,9 @@ class Camera:
         if not len(found):
             self._blank = likely_reason(picture, mask)
         self.statistics.published(*self._times, len(found))
-        if values.publish_homography and motion.reference_stamp is not None:
-            self.statistics.compared(motion.homography.status == HomographyStatus.OK)
+        if motion.reference_stamp is not None:
+            # what is not asked for does not fail
+            self.statistics.compared(not values.publish_homography or motion.homography.status == HomographyStatus.OK)
         view = View(header, picture, found, motion, self._times[0])
         try:
             self.outputs.show(view, lambda xy, size: self.inputs.rays(xy, size, stamp))

@@ -30,13 +30,16 @@ class Inputs:
 
     image_topic  `image/compressed` of `image`, if the images come compressed
     mask_file    or empty. Raises ValueError with a sentence for a file that is no mask
+    max_pixels   of a mask
     """
 
-    def __init__(self, node: LifecycleNode, camera: str, image_topic: str, mask_file: str, faults: Faults) -> None:
+    def __init__(
+        self, node: LifecycleNode, camera: str, image_topic: str, mask_file: str, max_pixels: int, faults: Faults
+    ) -> None:
         self._node = node
         self._camera = camera
         self._image_topic = image_topic
-        self._mask = Mask(mask_file)
+        self._mask = Mask(mask_file, max_pixels)
         self._mask_came = False
         self._camera_info: CameraInfoListener | None = None
         self._asked, self._depth, self._compressed, self._rectify = image_topic, 1, False, False

@@ -111,11 +111,15 @@ class Outputs:
         self._trails = Trails()
         self.publishers: dict[str, Any] = {}
         types = {**self.TYPES, **(self.MOTION if motion else {}), **(self.STEREO if stereo else {})}
-        for topic, message_class in types.items():
-            latched = topic in self.LATCHED
-            self.publishers[topic] = advertise(
-                node, message_class, f"{prefix}{topic}", latched=latched, on_matched=on_matched
-            )
+        try:
+            for topic, message_class in types.items():
+                latched = topic in self.LATCHED
+                self.publishers[topic] = advertise(
+                    node, message_class, f"{prefix}{topic}", latched=latched, on_matched=on_matched
+                )
+        except Exception:
+            self.destroy()
+            raise
 
     def destroy(self) -> None:
         """Take the topics back."""

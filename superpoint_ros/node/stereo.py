@@ -15,6 +15,7 @@ from superpoint_ros.features.stereo import StereoRig, match_stereo, points, ster
 from superpoint_ros.frontend.parameters import Parameters
 from superpoint_ros.frontend.stamps import nanoseconds
 from superpoint_ros.node.camera import Camera
+from superpoint_ros.node.faults import NUMBER
 from superpoint_ros.node.mailbox import Frame
 
 
@@ -68,7 +69,8 @@ class StereoPair:
         try:
             return stereo_rig(first, second)
         except Uncalibrated as error:
-            if str(error) not in self._said:
-                self._said.add(str(error))
+            reason = NUMBER.sub("#", str(error))
+            if reason not in self._said:
+                self._said.add(reason)
                 self._say(f"Stereo pair {self.left.name},{self.right.name}: {error}; it counts as not calibrated.")
             return None

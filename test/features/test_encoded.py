@@ -102,6 +102,19 @@ def test_a_whole_jpeg_without_end_marker_prints_nothing(capfd):
     assert capfd.readouterr() == ("", "")
 
 
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def test_the_name_of_a_pngs_colour_profile_reaches_no_terminal(capfd):
+    pixels = scene(channels=3)
+    png = encode(pixels, ".png").tobytes()
+    named = chunk(b"iCCP", b"\x1b]0;owned\x07\x1b[31mRED\0\0" + zlib.compress(b"no profile"))
+    found = decode_encoded(array(png[:33] + named + png[33:]), colour=True)
+    np.testing.assert_array_equal(found, pixels)
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize("suffix", [".png", ".webp", ".tiff"])
 def test_half_a_picture_is_refused(suffix):
     data = encode(scene(), suffix).tobytes()

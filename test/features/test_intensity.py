@@ -74,6 +74,32 @@ def test_a_scene_of_less_contrast_is_shown_with_more_after_a_while():
     assert np.diff(spans).max() < 40
 
 
+@pytest.mark.parametrize(("dtype", "low", "high", "value"), [("f4", 0.5, 8, 1e6), ("u2", 7000, 7600, 65535)])
+def test_a_frame_of_which_a_part_is_far_outside_does_not_blind_the_next_ones(dtype, low, high, value):
+    random, found = np.random.default_rng(1), FoundRange()
+    frames = [random.uniform(low, high, (120, 160)).astype(dtype) for _ in range(4)]
+    frames[1][:4] = value  # 3 % of it
+    spans = [np.percentile(grey, 98) - np.percentile(grey, 6) for grey in map(found, frames)]
+    assert min(spans) > 170
+
+
+def test_what_stays_far_outside_is_shown_after_a_while_and_what_was_there_again_once_it_is_gone():
+    random, found = np.random.default_rng(1), FoundRange()
+    frames = [random.uniform(0.5, 8, (120, 160)).astype("f4") for _ in range(80)]
+    for frame in frames[1:20]:
+        frame[:4] = 1e6
+    spans = [np.ptp(found(frame)[4:]) for frame in frames]
+    assert spans[3] > 170 and spans[19] < 10, "the farther values have their place"
+    assert spans[20 + 45] > 120
+
+
+def test_the_largest_float_stands_for_no_measurement():
+    samples = np.random.default_rng(1).uniform(0.5, 8, (120, 160)).astype("f4")
+    samples[:20] = np.finfo("f4").max
+    grey = FoundRange()(samples)
+    assert np.ptp(grey[20:]) > 180 and (grey[:20] == 255).all()
+
+
 @pytest.mark.parametrize("value", [0, 7300, 65535])
 def test_a_black_frame_or_a_closed_shutter_changes_nothing(value):
     found = FoundRange()

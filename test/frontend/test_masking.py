@@ -43,6 +43,24 @@ def test_one_is_not_zero_in_every_encoding(encoding, dtype):
     np.testing.assert_array_equal(mask.allowed((20, 20)), values > 0)
 
 
+def test_the_smallest_number_is_not_zero_and_what_is_none_is():
+    values = np.zeros((20, 20), np.float32)
+    values[3:9], values[9:12] = 1e-3, np.nan
+    mask = Mask()
+    mask.update(image(values, "32FC1"))
+    np.testing.assert_array_equal(mask.allowed((20, 20)), values > 0)
+
+
+def test_masks_have_the_bound_of_pixels_that_images_have(tmp_path):
+    path = tmp_path / "mask.png"
+    cv2.imwrite(str(path), np.ones((40, 60), np.uint8))
+    assert Mask(str(path), 2400).allowed((40, 60)).all()
+    with pytest.raises(ValueError, match="max_image_pixels"):
+        Mask(str(path), 2399)
+    with pytest.raises(BadImage, match="max_image_pixels"):
+        Mask("", 2399).update(image(np.ones((40, 60), np.uint8)))
+
+
 def test_a_mask_of_the_same_shape_is_scaled_and_one_of_another_refused():
     mask = Mask()
     half = np.zeros((24, 32), np.uint8)

@@ -79,6 +79,15 @@ def test_points_that_a_lens_cannot_have_seen_are_left_out():
     assert len(found.ids) == 1 and np.isfinite(found.velocity).all()
 
 
+def test_a_point_that_lives_keeps_its_id_to_itself_when_the_ids_begin_anew(monkeypatch):
+    monkeypatch.setattr(track_points, "IDS", 8)
+    points, where = PointTracks(), np.zeros((3, 2))
+    for number in range(1, 12):
+        tracks = np.array([0, 1000 + number, 2000 + number // 2], np.int32)
+        points.advance(number * SECOND, tracks, where.astype(np.float32), where)
+        assert len(set(points._ids.tolist())) == 3 and points._ids[0] == 0
+
+
 def test_ids_stay_whole_numbers_in_float32(monkeypatch):
     assert np.float32(track_points.IDS - 1) != np.float32(track_points.IDS)
     monkeypatch.setattr(track_points, "IDS", 4)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -349,6 +350,22 @@ def test_an_architecture_that_is_not_known_is_quoted(random_checkpoint, tmp_path
     sentence = refusal(path)
     assert "its architecture is not one that this version of superpoint_ros knows" in sentence
     assert sentence.endswith(text)
+
+
+@pytest.mark.parametrize("width", [16000, 10**9])
+def test_an_architecture_of_another_size_than_the_tensors_takes_no_memory(random_checkpoint, tmp_path, width):
+    path = tmp_path / "wide.safetensors"
+    save_checkpoint(path, random_checkpoint())
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    metadata["architecture"] = json.dumps({**json.loads(metadata["architecture"]), "head_channels": width})
+    metadata["architecture"] += 9000 * " "
+    save_file(load_file(path), path, metadata=metadata)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match="has shape|each at most 16384") as error:
+        load_checkpoint(path)
+    assert len(str(error.value)) < 600
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB; its head alone has more weights
 
 
 def test_safetensors_are_readable_by_others(random_checkpoint, tmp_path):

@@ -95,6 +95,12 @@ def test_the_qos_can_be_overridden_of(robot, topic, side):
     assert node.get_parameter(f"qos_overrides.{topic}.{side}.depth").value == 7
 
 
+def test_a_publisher_that_cannot_be_made_leaves_none_of_the_others(robot):
+    node = robot.add_node(**{"qos_overrides./superpoint/homography.publisher.reliability": "perhaps"})
+    assert node.start() is False
+    assert not node.get_publishers_info_by_topic("/superpoint/features")
+
+
 def test_messages_that_the_middleware_lost_are_counted(robot, monkeypatch):
     from rclpy.event_handler import SubscriptionEventCallbacks
 

@@ -496,6 +496,8 @@ def test_images_without_keypoints_are_warned_of_with_the_likely_reason(robot, ac
 
 
 def test_homographies_that_fail_for_long_are_warned_of(robot, active, monkeypatch):
+    from rclpy.parameter import Parameter
+
     from superpoint_ros.node import health
 
     monkeypatch.setattr(health, "SILENCE", 0.3)
@@ -504,8 +506,14 @@ def test_homographies_that_fail_for_long_are_warned_of(robot, active, monkeypatc
         picture = np.kron(rng.integers(0, 256, (15, 20), np.uint8), np.ones((16, 16), np.uint8))
         robot.show(image_message(picture, stamp))
         if warned(robot, "no homography for "):
-            return
-    pytest.fail("no warning after 100 pictures")
+            break
+    else:
+        pytest.fail("no warning after 100 pictures")
+    assert active.set_parameters([Parameter("publish_homography", value=False)])[0].successful
+    robot.camera.publish(image_message(photograph(), 200))
+    robot.spin_until(
+        lambda: "no homography for " not in robot.diagnostics[-1].status[0].message, "better ones, as nobody wants any"
+    )
 
 
 def test_what_happens_to_a_running_node_is_logged_once(robot, monkeypatch):

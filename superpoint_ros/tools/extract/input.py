@@ -94,7 +94,9 @@ class Images:
         self.problems: list[str] = []
         self.cameras = {camera.topic: camera for camera in cameras}
         files = values.per_camera("mask_files") if any(values.per_camera("mask_files")) else ("",) * len(cameras)
-        self._masks = {camera.topic: Mask(file) for camera, file in zip(cameras, files, strict=True)}
+        self._masks = {
+            camera.topic: Mask(file, values.max_image_pixels) for camera, file in zip(cameras, files, strict=True)
+        }
         self._own = {camera.topic: values.of(camera.name) for camera in cameras}
         self._ranges = {camera.topic: FoundRange() for camera in cameras}
         self._limits = {camera.topic: RateLimit() for camera in cameras}

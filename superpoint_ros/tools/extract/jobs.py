@@ -8,9 +8,10 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import torch
@@ -116,23 +117,43 @@ def _run_in_processes(tasks: Sequence[Task], jobs: int, bar: Any) -> Iterator[Re
     context = multiprocessing.get_context("spawn")
     queue = context.SimpleQueue()
     threads = max(1, torch.get_num_threads() // jobs)
-    with _drained(queue, bar):
-        with ProcessPoolExecutor(jobs, context, _begin, (queue, threads)) as pool:
-            futures = [pool.submit(_attempt, task) for task in tasks]
+
+    def process() -> ProcessPoolExecutor:
+        """Of its own, so that one that is killed takes no other bag along."""
+        return ProcessPoolExecutor(1, context, _begin, (queue, threads))
+
+    def run(task: Task) -> Report:
+        mine = free.get()
+        try:
+            return mine.submit(_attempt, task).result()
+        except BrokenExecutor as error:  # killed, for memory perhaps
+            mine = process()
+            return Report(task, problems=[f"{task.bag}: its process ended ({type(error).__name__})"])
+        finally:
+            free.put(mine)
+
+    free: SimpleQueue[ProcessPoolExecutor] = SimpleQueue()
+    for _ in range(jobs):
+        free.put(process())
+    with _drained(queue, bar), ThreadPoolExecutor(jobs) as pool:
+        futures = [pool.submit(run, task) for task in tasks]
+        try:
             for task, future in zip(tasks, futures, strict=True):
                 try:
                     yield future.result()
                 except KeyboardInterrupt:
-                    for process in multiprocessing.active_children():
-                        process.terminate()
-                    pool.shutdown(wait=True, cancel_futures=True)
+                    for each in futures:
+                        each.cancel()
+                    for child in multiprocessing.active_children():
+                        child.terminate()
                     yield Report(
                         task, problems=[f"{task.output}: interrupted; --resume continues it"], interrupted=True
                     )
                     return
-                except Exception as error:
-                    # a process that was killed, for memory perhaps
-                    yield Report(task, problems=[f"{task.bag}: its process ended ({type(error).__name__})"])
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+            for _ in range(jobs):
+                free.get().shutdown()
 
 
 @contextmanager
@@ -164,8 +185,13 @@ def _begin(queue: Any, threads: int) -> None:
 _extractors = Extractors()
 
 
+_working = False
+
+
 def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
+    if _working:
+        raise KeyboardInterrupt
+    os._exit(INTERRUPTED)  # there is nothing to put away
 
 
 def _end_with_parent() -> None:
@@ -177,4 +203,9 @@ def _end_with_parent() -> None:
 
 
 def _attempt(task: Task) -> Report:
-    return attempt(task, _extractors, _progress.put)
+    global _working
+    _working = True
+    try:
+        return attempt(task, _extractors, _progress.put)
+    finally:
+        _working = False

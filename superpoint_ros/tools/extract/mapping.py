@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -27,6 +28,8 @@ from superpoint_ros.tools.extract.input import Camera, Images, choose_cameras
 from superpoint_ros.tools.extract.output import output_topic
 from superpoint_ros.tools.extract.task import Task
 
+Found = defaultdict[tuple[Camera, int, int], list[Features]]
+"""By camera, time of recording and stamp, nanoseconds: what waits for its picture. Not every camera sets stamps."""
 WINDOW = 10
 """Pictures after each with which it is matched, as COLMAP's sequential matcher does."""
 MINIMUM_MATCHES = 15
@@ -37,7 +40,7 @@ MINIMUM_MATCHES = 15
 class View:
     """A picture of the project.
 
-    stamp  nanoseconds
+    stamp  nanoseconds; of a camera that sets none, when it was recorded
     path   of its file
     lens   what the database calls its camera
     found  what was found in it
@@ -91,17 +94,18 @@ def write_project(task: Task, folder: Path, every: int, say: Callable[[str], obj
     return f"{folder}: {len(views)} pictures, {len(matches)} pairs of them matched"
 
 
-def _features(path: Path, cameras: Sequence[Camera], every: int) -> dict[tuple[Camera, int], Features]:
-    """By camera and stamp, of each so-manieth image of a camera."""
+def _features(path: Path, cameras: Sequence[Camera], every: int) -> Found:
+    """Of each so-manieth image of a camera."""
     topics = {output_topic(camera, "features"): camera for camera in cameras}
-    counts, found = dict.fromkeys(cameras, 0), {}
+    counts, found = dict.fromkeys(cameras, 0), Found(list)
     with BagReader(path) as bag:
         for message in bag.readable(topics):
             camera = topics[message.topic.name]
             counts[camera] += 1
             if (counts[camera] - 1) % every == 0:
                 decoded = bag.decode(message)
-                found[camera, stamp_nanoseconds(decoded.header.stamp)] = _read(decoded)
+                stamp = stamp_nanoseconds(decoded.header.stamp)
+                found[camera, message.time, stamp].append(_read(decoded))
     return found
 
 
@@ -112,10 +116,9 @@ def _read(message: Any) -> Features:
     return Features(xy, np.asarray(message.scores, np.float32), descriptors, size, scales=scales)
 
 
-def _views(
-    images: Images, found: dict[tuple[Camera, int], Features], database: Database, folder: Path
-) -> Iterator[View]:
+def _views(images: Images, found: Found, database: Database, folder: Path) -> Iterator[View]:
     lenses: dict[tuple[Camera, tuple[int, int], bytes], int] = {}
+    names: Counter[tuple[Camera, int]] = Counter()
     for message in _readable(images.messages()):
         camera = images.cameras[message.topic.name]
         try:
@@ -123,10 +126,13 @@ def _views(
         except Exception:  # whatever is wrong with it, extraction has told of it
             continue
         stamp = stamp_nanoseconds(picture.header.stamp)
-        features = found.pop((camera, stamp), None)
-        if features is None:
+        waiting = found[camera, message.time, stamp]
+        if not waiting:
             continue
-        path = folder / PICTURES / (camera.name or "camera") / f"{stamp}.png"
+        features, stamp = waiting.pop(0), stamp or message.time
+        names[camera, stamp] += 1
+        again = f"_{names[camera, stamp]}" if names[camera, stamp] > 1 else ""
+        path = folder / PICTURES / (camera.name or "camera") / f"{stamp}{again}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(cv2.imencode(".png", picture.pixels)[1].tobytes())
         mask = None if picture.mask is None else np.packbits(picture.mask)
@@ -154,7 +160,13 @@ def _matched(views: list[View], tracking: dict[str, Any]) -> Matches:
     stamps: dict[int, list[int]] = {}
     for index, view in enumerate(views):
         stamps.setdefault(view.stamp, []).append(index)
-    together = {(a, b) for each in stamps.values() for k, a in enumerate(each) for b in each[k + 1 :]}
+    together = {
+        (a, b)
+        for each in stamps.values()
+        for k, a in enumerate(each)
+        for b in each[k + 1 :]
+        if views[a].camera != views[b].camera
+    }
     loops = same_places([view.found for view in views], sequences, WINDOW)
     options = {name: tracking[name] for name in ("ratio", "min_similarity")}
     pairs = sorted({*neighbours(sequences, WINDOW), *together, *loops})

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from superpoint_ros.bags.content import BagError, Topic
 from superpoint_ros.bags.reader import BagReader
-from superpoint_ros.interrupts import ending_at_once, interrupting_once
+from superpoint_ros.interrupts import INTERRUPTED, ending_at_once, interrupting_once
 from superpoint_ros.tools.extract.background import ahead
 
 if TYPE_CHECKING:
@@ -90,6 +90,8 @@ def play_command(
             )
     except KeyboardInterrupt:
         click.echo("Interrupted.")
+        if not loop:  # which has no other end
+            raise click.exceptions.Exit(INTERRUPTED) from None
     except BagError as error:
         raise click.ClickException(str(error)) from None
 

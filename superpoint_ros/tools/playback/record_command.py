@@ -10,14 +10,18 @@ from typing import Any
 
 import click
 
-from superpoint_ros.bags.content import BagError, header_stamp
+from superpoint_ros.bags.content import BagError
 from superpoint_ros.interrupts import ending_at_once
 
 
 @click.command()
 @click.argument("output", type=click.Path(path_type=Path))
 @click.argument("topics", nargs=-1, required=True)
-@click.option("--header-times", is_flag=True, help="Log messages at the stamps of their headers, not as they arrive.")
+@click.option(
+    "--header-times",
+    is_flag=True,
+    help="Log messages at the stamps of their headers, not as they arrive, but for those before 1970.",
+)
 def record_command(output: Path, topics: tuple[str, ...], header_times: bool) -> None:
     """Record TOPICS into the new bag OUTPUT until it is interrupted.
 
@@ -25,7 +29,7 @@ def record_command(output: Path, topics: tuple[str, ...], header_times: bool) ->
     message came.
     """
     with ending_at_once():
-        from superpoint_ros.tools.playback.recorder import Recorder, now
+        from superpoint_ros.tools.playback.recorder import Recorder, header_time, now
         from superpoint_ros.tools.session import POLL, ros_session
 
     asked_to_stop = threading.Event()
@@ -44,7 +48,7 @@ def record_command(output: Path, topics: tuple[str, ...], header_times: bool) ->
             if asked_to_stop.is_set():
                 missing = ", ".join(topic for topic in topics if topic not in types)
                 raise click.ClickException(f"nothing is recorded: nobody published {missing}")
-            with Recorder(node, output, types, count, header_stamp if header_times else now) as recorder:
+            with Recorder(node, output, types, count, header_time if header_times else now) as recorder:
                 while not recorder.connected() and not asked_to_stop.wait(POLL):
                     pass
                 click.echo(f"Recording {', '.join(topics)} into {output}.")

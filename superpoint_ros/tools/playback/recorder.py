@@ -12,6 +12,7 @@ from typing import Any
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 
+from superpoint_ros.bags.content import TIMES, header_stamp
 from superpoint_ros.bags.writer import BagWriter, offered_qos
 from superpoint_ros.tools.playback.player import message_class
 
@@ -22,6 +23,12 @@ DEPTH = 100
 def now(data: bytes) -> int:
     """Nanoseconds of the wall clock, as a message arrives."""
     return time.time_ns()
+
+
+def header_time(data: bytes) -> int:
+    """The stamp, nanoseconds, of a message that begins with a std_msgs/Header; `now` for one that no bag can hold."""
+    stamp = header_stamp(data)
+    return stamp if stamp in TIMES else now(data)
 
 
 class Recorder:

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from bag_samples import SECOND, image_bytes, message_bytes
 from space_scenes import SIZE, K, render
 from superpoint_ros.bags.content import IMAGE
-from superpoint_ros.features.extractor import Features
+from superpoint_ros.features.extractor import Extractor, Features
 from superpoint_ros.features.levels import levels_for
 from superpoint_ros.tools.extract.camera_infos import CAMERA_INFO
 from superpoint_ros.tools.extract.command import extract_command
@@ -159,6 +159,19 @@ def test_a_damaged_bag_has_a_project_of_what_can_be_read(make_bag, tmp_path):
     said = run(drive, tmp_path / "out", "--set", "rectify=true", "--colmap", tmp_path / "map", status=1)
     assert "drive_1.mcap: not a readable bag" in said and "1 of 4 images are unreadable" in said
     assert "map: 3 pictures, " in said and "out: 3 frames" in said
+
+
+def test_each_picture_of_a_camera_that_sets_no_stamps_keeps_its_own_features(make_bag, tmp_path):
+    colmap = pytest.importorskip("pycolmap", reason="needs pycolmap")
+    poses = places()[:4]
+    messages = [(TOPIC, SECOND + n, image_bytes(0, render(np.eye(3), place))) for n, place in enumerate(poses)]
+    said = run(make_bag("drive", {TOPIC: IMAGE}, messages), tmp_path / "out", "--colmap", tmp_path / "map")
+    assert "map: 4 pictures, " in said
+    extractor = Extractor(device="cpu", max_keypoints=400)
+    with colmap.Database.open(tmp_path / "map" / "database.db") as database:
+        for image, place in zip(sorted(database.read_all_images(), key=lambda each: each.name), poses, strict=True):
+            found = database.read_keypoints(image.image_id)
+            assert len(found) == len(extractor(render(np.eye(3), place)))
 
 
 def test_pictures_of_another_size_are_another_camera_for_colmap(make_bag, tmp_path):

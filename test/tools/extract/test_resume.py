@@ -195,6 +195,11 @@ def start(bag, out, options, *extra):
     return subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
+def children_of(process):
+    """Ids, of whichever thread's."""
+    return [each for file in Path(f"/proc/{process.pid}/task").glob("*/children") for each in file.read_text().split()]
+
+
 def await_output(process, file, size):
     deadline = time.monotonic() + 300
     while not (file.exists() and file.stat().st_size > size):
@@ -242,6 +247,24 @@ def test_an_interrupt_ends_all_processes_and_all_bags_can_be_resumed(make_bag, r
         assert yaml.safe_load((out / f"drive{number}" / RECORD).read_text())["frames"] == 449
 
 
+def test_a_process_that_is_killed_costs_its_own_bag_alone(make_bag, options, tmp_path):
+    bags = [make_bag(f"drive{number}", {LEFT: IMAGE, RIGHT: IMAGE}, drive(300)) for number in range(3)]
+    out = tmp_path / "out"
+    with start(bags[0], bags[1], [bags[2], out, *options], "--jobs", "2") as process:
+        try:
+            await_output(process, out / "drive0" / "drive0.mcap", 1 << 16)
+            await_output(process, out / "drive1" / "drive1.mcap", 1 << 16)
+            children = children_of(process)
+            workers = [each for each in children if b"spawn_main" in Path(f"/proc/{each}/cmdline").read_bytes()]
+            os.kill(int(workers[0]), signal.SIGKILL)
+            said, _ = process.communicate(timeout=500)
+        finally:
+            process.kill()
+    assert process.returncode == 1 and said.count("its process ended (BrokenProcessPool)") == 1, said
+    done = [yaml.safe_load((out / f"drive{number}" / RECORD).read_text()).get("frames") for number in range(3)]
+    assert sorted(done, key=str) == [449, 449, None]
+
+
 def test_processes_whose_parent_is_gone_end_too(make_bag, options, tmp_path):
     bags = [make_bag(f"drive{number}", {LEFT: IMAGE, RIGHT: IMAGE}, drive(300)) for number in range(2)]
     out = tmp_path / "out"
@@ -249,7 +272,7 @@ def test_processes_whose_parent_is_gone_end_too(make_bag, options, tmp_path):
         try:
             for number in range(2):
                 await_output(process, out / f"drive{number}" / f"drive{number}.mcap", 1 << 18)
-            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            children = children_of(process)
         finally:
             process.kill()
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -18,7 +19,7 @@ from superpoint_ros.bags.writer import offered_qos
 from superpoint_ros.tools import session
 from superpoint_ros.tools.playback import player as player_module
 from superpoint_ros.tools.playback.player import Player, message_class
-from superpoint_ros.tools.playback.recorder import Recorder
+from superpoint_ros.tools.playback.recorder import Recorder, header_time
 from superpoint_ros.tools.session import (
     DOMAINS,
     Timeout,
@@ -77,6 +78,12 @@ def test_what_is_not_wanted_is_neither_recorded_nor_told(ros, make_images, tmp_p
             wait_until(lambda: len(arrived) == 3, 300, "recorded messages", recorder.check)
     with BagReader(tmp_path / "copy") as copy:
         assert {header_stamp(message.data) for message in copy.messages()} == wanted
+
+
+@pytest.mark.parametrize(("sec", "kept"), [(100, True), (0, True), (-3, False)])
+def test_a_message_is_logged_at_its_stamp_if_a_bag_can_hold_it(sec, kept):
+    time = header_time(struct.pack("<BBHiI", 0, 1, 0, sec, 5))
+    assert (time == sec * 10**9 + 5) == kept and time > 0
 
 
 @pytest.fixture
