@@ -233,3 +233,26 @@ def test_the_views_are_shared_out_among_the_scales() -> None:
     settings = AdaptationConfig(size=(96, 128), views=8, batch=100, scales=(1.0, 2.0), threshold=0.0)
     adapt_picture(Answering(count), scene(0, (192, 256)), np.random.default_rng(0), settings)
     assert seen == [(5, 96, 128), (5, 192, 256)]
+
+
+def test_labels_that_cannot_be_read_are_made_anew(tmp_path) -> None:
+    pictures = write_scenes(tmp_path / "pictures", 3)
+    adapt(slim_network(), "slim", pictures, tmp_path / "labels", SETTINGS, 0, ALONE)
+    first, *others = sorted((tmp_path / "labels").glob("*.npz"))
+    before, times = first.read_bytes(), [path.stat().st_mtime_ns for path in others]
+    first.write_bytes(before[:100])
+    assert adapt(slim_network(), "slim", pictures, tmp_path / "labels", SETTINGS, 0, ALONE)["labelled"] == 1
+    folder = LabelFolder(tmp_path / "labels")
+    assert all(folder.has_readable(picture) for picture in pictures)
+    assert [path.stat().st_mtime_ns for path in others] == times
+
+
+def test_pictures_none_of_which_can_be_read_are_an_error(tmp_path) -> None:
+    pictures = write_scenes(tmp_path / "pictures", 3)
+    labels = tmp_path / "labels"
+    for path in pictures[1:]:
+        path.write_bytes(b"damaged")
+    adapt(slim_network(), "slim", pictures, labels, SETTINGS, 0, ALONE)
+    assert adapt(slim_network(), "slim", pictures, labels, SETTINGS, 0, ALONE)["bad"] == 2  # one is labelled
+    with pytest.raises(ValueError, match=r"labels: nothing to train on, as none of 2 pictures, from .*001.png on"):
+        adapt(slim_network(), "slim", pictures[1:], labels, SETTINGS, 0, ALONE)

@@ -1,3 +1,5 @@
+import os
+import shutil
 from pathlib import Path
 
 import cv2
@@ -6,7 +8,7 @@ import pytest
 from rosbags.rosbag2 import StoragePlugin
 from training_scenes import scene, write_bag
 
-from superpoint_training.bags import extract_frames, is_bag
+from superpoint_training.bags import extract_frames, frames_folder, is_bag, moment
 from superpoint_training.config import InputConfig
 
 STORAGES = [StoragePlugin.SQLITE3, StoragePlugin.MCAP]
@@ -147,3 +149,76 @@ def test_a_recording_that_was_cut_off_is_used_up_to_there(tmp_path, capfd) -> No
         assert str(bag) in str(error)
     else:
         assert len(found) > 0
+
+
+def test_frames_of_the_same_time_are_all_kept_and_in_order(tmp_path) -> None:
+    raw = [scene(i) for i in range(13)]
+    same = write_bag(tmp_path / "same", StoragePlugin.MCAP, raw, times=[5] + 11 * [7] + [9])
+    found = extract_frames(same, tmp_path / "frames", ALL)
+    assert [moment(path) for path in found] == [f"{time:020d}" for time in [5] + 11 * [7] + [9]]
+    for frame, expected in zip(frames_of(found), raw, strict=True):
+        assert np.array_equal(frame, expected)
+    assert [path.name for path in found[:2]] == [f"{5:020d}.png", f"{7:020d}.png"]  # as ever
+
+
+def test_a_topic_that_is_asked_for_twice_is_read_once(tmp_path) -> None:
+    bag = write_bag(tmp_path / "drive", StoragePlugin.MCAP, [scene(0), scene(1)])
+    twice = InputConfig(topics=("/camera/image", "camera/image"), min_change=0)
+    assert len(extract_frames(bag, tmp_path / "frames", twice)) == 2
+
+
+def test_a_bag_that_was_recorded_anew_under_its_name_is_read_anew(tmp_path) -> None:
+    bag = write_bag(tmp_path / "drive", StoragePlugin.MCAP, [scene(i) for i in range(3)])
+    first = extract_frames(bag, tmp_path / "frames", ALL)
+    shutil.rmtree(bag)
+    write_bag(bag, StoragePlugin.MCAP, [scene(i + 10) for i in range(2)])
+    second = extract_frames(bag, tmp_path / "frames", ALL)
+    assert second == first[:2]
+    for number, frame in enumerate(frames_of(second)):
+        assert np.array_equal(frame, scene(number + 10))
+
+
+def test_a_bag_that_was_cut_off_is_read_anew_once_it_is_repaired_and_until_then_says_so(tmp_path, capfd) -> None:
+    bag = write_bag(tmp_path / "drive", StoragePlugin.SQLITE3, [scene(i) for i in range(20)])
+    file = next(bag.glob("*.db3"))
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    first = extract_frames(bag, tmp_path / "frames", ALL)
+    assert 0 < len(first) < 20
+    for _ in range(2):
+        assert "messages on /camera/image are used" in capfd.readouterr().out
+        assert extract_frames(bag, tmp_path / "frames", ALL) == first
+    file.write_bytes(whole)
+    assert len(extract_frames(bag, tmp_path / "frames", ALL)) == 20
+
+
+def test_frames_that_were_skipped_are_told_again_whenever_they_are_missed(tmp_path, capfd) -> None:
+    bag = write_bag(tmp_path / "drive", StoragePlugin.MCAP, compressed=[b"not a picture"])
+    for _ in range(2):
+        assert extract_frames(bag, tmp_path / "frames", ALL) == []
+        assert "1 frames skipped: format 'png': 13 bytes are not a readable picture" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("note", ["", "{", "[]", "{}"])
+def test_frames_whose_note_is_damaged_or_of_an_earlier_version_are_extracted_anew(tmp_path, note) -> None:
+    bag = write_bag(tmp_path / "drive", StoragePlugin.MCAP, [scene(0), scene(1)])
+    first = extract_frames(bag, tmp_path / "frames", ALL)
+    first[1].unlink()
+    (frames_folder(first[0]) / "frames.json").write_text(note)
+    assert extract_frames(bag, tmp_path / "frames", ALL) == first
+
+
+def test_a_bag_that_cannot_be_read_any_more_leaves_the_frames_of_before(tmp_path) -> None:
+    bag = write_bag(tmp_path / "drive", StoragePlugin.MCAP, [scene(0)])
+    (frame,) = extract_frames(bag, tmp_path / "frames", ALL)
+    next(bag.glob("*.mcap")).write_bytes(b"")
+    with pytest.raises(ValueError, match="not a readable bag"):
+        extract_frames(bag, tmp_path / "frames", ALL)
+    assert frame.is_file() and list((tmp_path / "frames").iterdir()) == [frames_folder(frame)]
+
+
+def test_a_bag_whose_name_no_list_can_hold_is_refused(tmp_path) -> None:
+    bag = write_bag(tmp_path / "drive", StoragePlugin.MCAP, [scene(0)])
+    odd = bag.rename(tmp_path / os.fsdecode(b"caf\xe9"))
+    with pytest.raises(ValueError, match="lists cannot hold its path"):
+        extract_frames(odd, tmp_path / "frames", ALL)

@@ -1,6 +1,7 @@
 """The command as a user runs it, on small pictures and few steps."""
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from training_scenes import scene, write_bag, write_scenes
 
 from superpoint_ros import Extractor, estimate_homography, match
 from superpoint_ros.network.checkpoint import load_checkpoint
+from superpoint_training.chain import evaluate_chain
 from superpoint_training.cli import main
+from superpoint_training.config import Config
 from superpoint_training.recipe import recipe_names
 
 TINY = [
@@ -280,3 +283,77 @@ def test_the_help_names_every_recipe_and_which_made_the_weights(command) -> None
     words = " ".join(superpoint_train(command, "--help").output.split())
     assert all(name in words for name in recipe_names())
     assert "rotation (made the default weights)" in words
+
+
+def test_a_run_on_labels_is_not_resumed_on_shapes_nor_the_other_way(detector, tmp_path) -> None:
+    write_scenes(tmp_path / "pictures", 4)
+    labels = ["--labels", adapted(detector, tmp_path / "pictures", tmp_path / "adapted")]
+    for began, goes_on in ((labels, []), ([], labels)):
+        out = tmp_path / f"out{len(began)}"
+        assert superpoint_train("magicpoint", *began, "--out", out, *TINY).exit_code == 0
+        assert superpoint_train("magicpoint", *began, "--out", out, "--resume", *TINY).exit_code == 0
+        result = superpoint_train("magicpoint", *goes_on, "--out", out, "--resume", *TINY)
+        assert result.exit_code == 1 and "state.pt: pictures was" in result.output
+
+
+@pytest.mark.parametrize("command", ["magicpoint", "preview shapes"])
+def test_images_without_labels_are_refused(tmp_path, command) -> None:
+    write_scenes(tmp_path / "pictures", 1)
+    result = superpoint_train(*command.split(), "--images", tmp_path / "pictures", "--out", tmp_path / "out", *TINY)
+    assert result.exit_code == 1 and "expected --labels, too" in result.output
+
+
+def test_an_adaptation_of_pictures_none_of_which_can_be_read_fails(detector, tmp_path) -> None:
+    for path in write_scenes(tmp_path / "pictures", 3):
+        path.write_bytes(b"damaged")
+    images = ["--images", tmp_path / "pictures"]
+    result = superpoint_train("adapt", "--weights", detector, *images, "--out", tmp_path / "out", *TINY)
+    assert result.exit_code == 1 and "none of 2 pictures" in result.output
+
+
+def test_names_in_latin_1_cost_no_adaptation(detector, tmp_path) -> None:
+    paths = write_scenes(tmp_path / "pictures", 3)
+    paths[0].rename(tmp_path / "pictures" / os.fsdecode(b"caf\xe9.png"))
+    out = adapted(detector, tmp_path / "pictures", tmp_path / "out")
+    assert {*read(out / "pictures.txt"), *read(out / "held_out.txt")} == {*paths[1:]}
+
+
+def test_a_full_disk_leaves_the_note_of_an_adaptation_and_one_that_is_damaged_is_named(tmp_path, monkeypatch) -> None:
+    write_scenes(tmp_path / "pictures", 4)
+    out = tmp_path / "out"
+    arguments = ["all", "--images", tmp_path / "pictures", "--budget", 5, "--out", out, *TINY]
+    assert superpoint_train(*arguments).exit_code == 0
+    note = out / "round1" / "adaptation.json"
+    (out / "round1" / "superpoint" / "superpoint.safetensors").unlink()
+    kept = json.dumps(json.loads(note.read_text()) | {"complete": False})
+    note.write_text(kept)
+
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.fsync", full)
+        assert superpoint_train(*arguments, "--resume").exit_code == 1
+    assert note.read_text() == kept
+    note.write_text("")
+    result = superpoint_train(*arguments, "--resume")
+    assert result.exit_code == 1
+    assert "adaptation.json: 0 bytes that are no JSON object" in " ".join(result.output.split())
+    note.unlink()
+    assert superpoint_train(*arguments, "--resume").exit_code == 0
+    assert superpoint_train(*arguments, "--resume").exit_code == 0
+
+
+def test_weights_that_cannot_be_copied_leave_those_of_before(tmp_path, monkeypatch) -> None:
+    weights = tmp_path / "round1" / "superpoint" / "superpoint.safetensors"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"new")
+    (tmp_path / "superpoint.safetensors").write_bytes(b"before")
+
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match=rf"{tmp_path}/superpoint.safetensors"):
+        evaluate_chain(Config(), weights, tmp_path)
+    assert (tmp_path / "superpoint.safetensors").read_bytes() == b"before"

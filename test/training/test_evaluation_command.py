@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from superpoint_ros import Features
 from superpoint_ros.network.checkpoint import Checkpoint, save_checkpoint
 from superpoint_ros.network.heatmap import DetectionSettings
 from superpoint_ros.network.superpoint import Architecture, SuperPoint
+from superpoint_training.evaluation import run as running
 from superpoint_training.evaluation.benchmark import (
     PairProtocol,
     PairResult,
@@ -27,7 +30,7 @@ from superpoint_training.evaluation.benchmark import (
 from superpoint_training.evaluation.command import evaluate
 from superpoint_training.evaluation.detectors import CLASSIC, CrossedDetectors, classic_detector, superpoint_detector
 from superpoint_training.evaluation.pairs import Pair, Views, hpatches_pairs
-from superpoint_training.evaluation.report import Evaluation, tables
+from superpoint_training.evaluation.report import Evaluation, tables, write_report
 from superpoint_training.evaluation.request import Request
 from superpoint_training.evaluation.run import _protocol, _sets
 from superpoint_training.evaluation.warps import KINDS, camera_homography, render, rotation_pairs
@@ -459,6 +462,11 @@ def test_the_request_has_the_options_defaults(tmp_path: Path) -> None:
         (("--shapes", 1, "--preset", "paper"), "give --hpatches DIR as well"),
         (("--shapes", 1, "--native"), "give --hpatches DIR or --photos DIR as well"),
         (("--shapes", 1, "--device", "tpu"), "device must be auto, cpu, cuda"),
+        (("--shapes", 1, "--rotation", "15,nan"), "--rotation takes finite numbers, got 15.0, nan"),
+        (("--shapes", 1, "--noise", "inf"), "--noise takes finite numbers, got inf"),
+        (("--shapes", 1, "--pose-threshold", "nan"), "--pose-threshold takes finite numbers, got nan"),
+        (("--shapes", 1, "--epsilon", "nan"), "--epsilon takes finite numbers, got nan"),
+        (("--shapes", 1, "--inlier-threshold", "inf"), "--inlier-threshold takes finite numbers, got inf"),
     ],
 )
 def test_bad_options_get_one_clear_sentence(arguments: tuple, sentence: str, tmp_path: Path) -> None:
@@ -485,7 +493,7 @@ def test_bad_directories_get_one_clear_sentence(photographs: Path, tmp_path: Pat
         assert sentence in result.output
 
 
-def test_a_broken_picture_of_a_sequence_stops_the_evaluation(sequences: Path, tmp_path: Path) -> None:
+def test_a_sequence_of_which_no_pair_can_be_read_stops_the_evaluation(sequences: Path, tmp_path: Path) -> None:
     folder = tmp_path / "set/v_broken"
     folder.mkdir(parents=True)
     for name in ("1.png", "H_1_2"):
@@ -506,3 +514,219 @@ def test_photographs_that_are_all_broken_stop_the_evaluation(tmp_path: Path) -> 
 
 def test_an_evaluation_without_results_has_no_tables() -> None:
     assert tables(Evaluation({"detectors": {}})) == ""
+
+
+# --- runs that end early -------------------------------------------------------------------
+
+
+def pose_line(first: str, second: str) -> str:
+    numbers = [*np.diag([100.0, 100, 1]).ravel()] * 2 + [*np.eye(4).ravel()]
+    return f"{first} {second} 0 0 {' '.join(map(str, numbers))}\n"
+
+
+@pytest.fixture
+def poses(sequences: Path, tmp_path: Path) -> Path:
+    """Two pairs of three pictures, the second one broken."""
+    directory = tmp_path / "scene"
+    directory.mkdir()
+    for name in ("1.png", "2.png"):
+        (directory / name).write_bytes((sequences / "v_turned" / name).read_bytes())
+    (directory / "3.png").write_text("no picture")
+    (directory / "pairs_with_gt.txt").write_text(pose_line("1.png", "2.png") + pose_line("1.png", "3.png"))
+    return directory
+
+
+@pytest.fixture
+def short(sequences: Path, tmp_path: Path) -> tuple[object, ...]:
+    """Options of a run of two pairs."""
+    options = ("--weights", "default", "--baselines", "sift", "--hpatches", sequences, "--size", 64, "--device", "cpu")
+    return (*options, "--out", tmp_path / "out")
+
+
+def document(out: Path) -> dict[str, Any]:
+    return json.loads((out / "report.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--pose", "gone"), r"gone: 1 of 2 pictures that pairs_with_gt.txt names are not there: .*gone/b.png"),
+        (("--pose", "bad"), r"bad/pairs_with_gt.txt, line 1: expected two names"),
+        (("--pose", "binary"), r"binary/pairs_with_gt.txt: not a text file"),
+        (("--pose", "singular"), r"singular/pairs_with_gt.txt, line 1: a camera matrix is singular"),
+        (("--colmap", "gone"), r"gone: 1 pictures; a map needs 3 at least"),
+        (("--colmap", "three"), r"three/pairs_with_gt.txt, line 1: expected two names"),
+    ],
+)
+def test_inputs_of_later_parts_are_checked_before_the_first(
+    options: tuple[str, str], sentence: str, short: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lists = {"gone": pose_line("a.png", "b.png"), "bad": "a b", "binary": b"\xff\xfe", "three": "a b"}
+    lists["singular"] = pose_line("a.png", "a.png").replace("100.0", "0.0")
+    for name, text in lists.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "pairs_with_gt.txt").write_bytes(text if isinstance(text, bytes) else text.encode())
+        for picture in ("a.png", *(("b.png", "c.png") if name == "three" else ())):
+            cv2.imwrite(str(tmp_path / name / picture), np.zeros((32, 32), np.uint8))
+    monkeypatch.setattr(running, "describe", lambda *_: {"detectors": {}})  # pycolmap need not be there
+    monkeypatch.setattr(running, "evaluate_pairs", lambda *_, **__: pytest.fail("pairs were measured first"))
+    result = run(*short, options[0], tmp_path / options[1])
+    assert result.exit_code == 1 and re.search(sentence, result.output), result.output
+
+
+def test_an_absent_pycolmap_is_named_before_anything_runs(
+    short: tuple, sequences: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pycolmap", None)
+    monkeypatch.setattr(running, "evaluate_pairs", lambda *_, **__: pytest.fail("pairs were measured first"))
+    result = run(*short, "--colmap", sequences)
+    assert result.exit_code == 1 and "pycolmap, which writes COLMAP's databases, is not installed" in result.output
+
+
+def test_poses_of_detectors_without_descriptors_are_refused(poses: Path, short: tuple, tmp_path: Path) -> None:
+    model = SuperPoint(Architecture((4, 4, 8, 8), 8, 0)).eval()
+    save_checkpoint(tmp_path / "m.safetensors", Checkpoint(model.architecture, model.state_dict()))
+    result = run("--weights", tmp_path / "m.safetensors", "--baselines", "fast", "--pose", poses, *short[-4:])
+    assert result.exit_code == 1 and "--pose is of detectors with descriptors" in result.output
+
+
+def test_a_pose_picture_that_cannot_be_read_costs_its_pairs(poses: Path, short: tuple, tmp_path: Path) -> None:
+    result = run(*short, "--pose", poses)
+    assert result.exit_code == 0, result.output
+    found = document(tmp_path / "out")
+    assert found["results"]["pose"]["SIFT"]["all"]["pairs"] == 1 and found["missing"] == []
+    (skipped,) = found["skipped"]
+    assert skipped.startswith("pose, scene 1.png 3.png: ") and "3.png: 10 bytes are not a readable picture" in skipped
+    assert "1 pairs or pictures skipped, the first: pose, scene 1.png 3.png" in result.output
+
+
+def test_a_broken_picture_of_a_sequence_costs_its_pairs(sequences: Path, short: tuple, tmp_path: Path) -> None:
+    for folder in ("v_turned", "v_broken"):
+        (tmp_path / "set" / folder).mkdir(parents=True)
+        for path in (sequences / "v_turned").iterdir():
+            (tmp_path / "set" / folder / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "set/v_broken/2.png").write_text("no picture")
+    result = run(*short, "--hpatches", tmp_path / "set")
+    assert result.exit_code == 0, result.output
+    found = document(tmp_path / "out")
+    assert found["results"]["hpatches"]["SIFT"]["all"]["pairs"] == 1
+    assert [line.split(":")[0] for line in found["skipped"]] == ["hpatches, v_broken 1-2"]
+
+
+def test_what_was_measured_is_written_when_a_later_part_fails(
+    poses: Path, short: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure = running.evaluate_poses
+
+    def fail(*arguments: Any) -> None:
+        measure(*arguments)
+        raise RuntimeError("the device is gone")
+
+    monkeypatch.setattr(running, "evaluate_poses", fail)
+    result = run(*short, "--pose", poses, "--shapes", 1)
+    assert result.exit_code == 1
+    report = tmp_path / "out" / "report.json"
+    missing = ["the rest of pose", "shapes", "plots"]
+    assert f"the device is gone; {report} holds what was measured; missing: {', '.join(missing)}" in result.output
+    assert document(tmp_path / "out")["missing"] == missing
+    assert list(document(tmp_path / "out")["results"]) == ["hpatches", "pose"]
+    assert f"ended early: {', '.join(missing)}" in (tmp_path / "out/report.md").read_text(encoding="utf-8")
+    assert len((tmp_path / "out/pairs.csv").read_text(encoding="utf-8").splitlines()) == 1 + 2 * 2
+
+
+def test_ctrl_c_leaves_the_pairs_that_were_measured(
+    short: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure = running.evaluate_pairs
+
+    def interrupted(*arguments: Any) -> None:
+        def advance() -> None:
+            raise KeyboardInterrupt
+
+        measure(*arguments[:3], advance, *arguments[4:])
+
+    monkeypatch.setattr(running, "evaluate_pairs", interrupted)
+    result = run(*short, "--shapes", 1)
+    assert result.exit_code == 130
+    assert "interrupted; " in result.output and "missing: the rest of hpatches, shapes, plots" in result.output
+    assert document(tmp_path / "out")["results"]["hpatches"]["SIFT"]["all"]["pairs"] == 1
+
+
+def test_what_was_measured_is_written_before_a_fault_of_the_program_is_raised(
+    short: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        assert document(tmp_path / "out")["missing"] == ["plots"]  # written already, should the process be killed
+        raise IndexError("a fault")
+
+    monkeypatch.setattr(running, "write_plots", fail)
+    result = run(*short)
+    assert isinstance(result.exception, IndexError)
+    assert "missing: plots" in result.output and document(tmp_path / "out")["results"]["hpatches"]
+
+
+def test_a_run_that_measured_nothing_leaves_an_older_report(
+    short: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(running, "evaluate_pairs", stop)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/report.json").write_text("older")
+    result = run(*short)
+    assert result.exit_code == 130 and "interrupted; nothing was measured" in result.output
+    assert (tmp_path / "out/report.json").read_text() == "older"
+
+
+def test_a_full_disk_leaves_the_tables_on_the_terminal(short: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(running, "write_report", full)
+    result = run(*short)
+    assert result.exit_code == 1
+    assert "### hpatches: 2 pairs" in result.output and "the report cannot be written" in result.output
+
+
+def test_a_folder_that_cannot_be_written_to_is_named_before_anything_runs(
+    short: tuple, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(dir: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(dir))
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    monkeypatch.setattr(running, "evaluate_pairs", lambda *_, **__: pytest.fail("pairs were measured first"))
+    result = run(*short)
+    assert result.exit_code == 1 and "Permission denied" in result.output
+
+
+def test_names_of_any_bytes_and_pictures_without_a_keypoint_get_their_report(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    flat = cv2.imencode(".png", np.full((64, 80), 90, np.uint8))[1].tobytes()
+    names = [b"US$100_vs_$200.png", b"caf\xe9.png", b"_a|b\n.png", "日本.png".encode()]
+    for name in names:
+        Path(os.fsdecode(os.fsencode(tmp_path / "photos") + b"/" + name)).write_bytes(flat)
+    Path(os.fsdecode(os.fsencode(tmp_path / "photos") + b"/broken\xe9.png")).write_text("no picture")
+    result = run(
+        *("--photos", tmp_path / "photos", "--pairs", 5, "--zoom", 5, "--rotation", "90", "--size", 64),
+        *("--native", "--device", "cpu", "--out", tmp_path / "out", "--refine"),
+    )
+    assert result.exit_code == 0, result.output
+    found = document(tmp_path / "out")
+    assert found["results"]["warped"]["SIFT"]["all"]["homography"] == {"1": 0.0, "3": 0.0, "5": 0.0}
+    assert len(found["skipped"]) == 4 and "broken\udce9.png" in found["skipped"][0]
+    assert len(list((tmp_path / "out").glob("worst_*.png"))) == 4
+    with (tmp_path / "out/pairs.csv").open(encoding="utf-8", newline="") as file:
+        assert any("日本.png" in row["pair"] for row in csv.DictReader(file))
+
+
+def test_the_report_is_json_whatever_numbers_are_in_it(tmp_path: Path) -> None:
+    protocol = {"detectors": {}, "numbers": [np.float32(0.5), np.int64(3), np.float64(np.inf), np.nan, np.bool_(True)]}
+    write_report(Evaluation(protocol), tmp_path)
+    assert document(tmp_path)["protocol"]["numbers"] == [0.5, 3, None, None, True]
+
+
+def test_an_evaluation_without_detectors_is_refused(sequences: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no detector is named: give weights or baselines"):
+        running.run_evaluation(Request(weights=(), baselines=(), hpatches=sequences), tmp_path)

@@ -58,6 +58,20 @@ def test_too_few_pictures_make_no_map(tmp_path):
         evaluate_maps([], tmp_path, PairProtocol().settings)
 
 
+def test_pictures_without_a_keypoint_make_no_map_and_unreadable_ones_are_left_out(tmp_path):
+    pytest.importorskip("pycolmap", reason="needs pycolmap")
+    for number in range(3):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((64, 80), 90, np.uint8))
+    (tmp_path / "broken.png").write_text("no picture")
+    skipped, into, settings = [], [], PairProtocol().settings
+    found = evaluate_maps([classic_detector("sift")], tmp_path, settings, True, skip=skipped.append, into=into)
+    assert found is into and [(each.pictures, each.registered) for each in found] == [(3, 0), (3, 0)]
+    assert len(skipped) == 1 and "broken.png: 10 bytes are not a readable picture" in str(skipped[0])
+    (tmp_path / "0.png").write_text("no picture")
+    with pytest.raises(ValueError, match="2 pictures that can be read; a map needs 3 at least"):
+        evaluate_maps([], tmp_path, settings, skip=skipped.append)
+
+
 def test_the_report_shows_maps_and_those_that_failed():
     maps = [MapResult("ours", 11, 11, 2998, 5.351, 0.768, 0.0618), MapResult(OWN, 11, 0, 0, np.nan, np.nan)]
     text = tables(Evaluation({"detectors": {}}, maps=maps))

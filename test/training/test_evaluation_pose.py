@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
+from weakref import ref
 
 import cv2
 import numpy as np
 import pytest
 
 from superpoint_ros import Features
+from superpoint_training.evaluation import pose
 from superpoint_training.evaluation.benchmark import PairProtocol
+from superpoint_training.evaluation.detectors import classic_detector
 from superpoint_training.evaluation.metrics import area_under_curve
 from superpoint_training.evaluation.pose import (
     PoseResult,
+    check_pictures,
     estimate_pose,
     evaluate_poses,
     pose_errors,
@@ -149,6 +154,54 @@ def test_every_picture_is_extracted_once_and_every_pair_measured(directory):
     assert detector.calls == 4 and len(results) == 4
     assert all(result.error < 0.05 and result.matches == result.inliers == 120 for result in results)
     assert [result.group for result in results] == ["house", "road"] * 2
+
+
+def test_features_are_kept_of_few_pictures_and_the_results_are_the_same(tmp_path, monkeypatch):
+    for number in range(12):
+        picture = np.random.default_rng(number).integers(0, 256, (60, 80), np.uint8)
+        cv2.imwrite(str(tmp_path / f"{number}.png"), cv2.GaussianBlur(picture, (0, 0), 1.5))
+    numbers = [*range(12), 0, 5, *range(12)]
+    lines = [line(f"{a}.png", f"{b}.png", true_pose()) for a, b in pairwise(numbers) if a != b]
+    (tmp_path / "pairs_with_gt.txt").write_text("\n".join(lines))
+    given = []
+
+    class Watched:
+        name, described, matched_nms, protocol = "watched", True, 0, {}
+
+        def __call__(self, image, settings):
+            assert sum(each() is not None for each in given) <= pose.KEPT + 2
+            found = classic_detector("sift")(image, settings)
+            given.append(ref(found))
+            return found
+
+    results = []
+    for kept in (64, 3):
+        monkeypatch.setattr(pose, "KEPT", kept)
+        results.append(evaluate_poses([Watched()], pose_pairs(tmp_path), PairProtocol().settings, 1.0))
+    assert results[0] == results[1] and len(results[0]) == len(lines)
+
+
+def test_pairs_of_an_unreadable_picture_are_left_out_and_what_was_measured_before_an_error_stays(directory):
+    (directory / "road" / "b.png").write_text("no picture")
+    skipped, measured = [], []
+    found = evaluate_poses(
+        [Seen()], pose_pairs(directory), PairProtocol().settings, 1.0,
+        skip=lambda pair, error: skipped.append((pair.name, str(error))), into=measured,
+    )  # fmt: skip
+    assert found is measured and [result.group for result in measured] == ["house"]
+    assert len(skipped) == 1 and skipped[0][0] == "road a.png b.png" and "not a readable picture" in skipped[0][1]
+    measured.clear()
+    with pytest.raises(ValueError, match="not a readable picture"):
+        evaluate_poses([Seen()], pose_pairs(directory), PairProtocol().settings, 1.0, into=measured)
+    assert [result.group for result in measured] == ["house"]
+
+
+def test_a_picture_that_is_not_there_is_named(directory):
+    pairs = pose_pairs(directory)
+    check_pictures(directory, pairs)
+    (directory / "road" / "b.png").unlink()
+    with pytest.raises(ValueError, match=r"1 of 4 pictures that pairs_with_gt.txt names are not there: .*road/b.png"):
+        check_pictures(directory, pairs)
 
 
 def test_the_summary_takes_the_larger_angle_and_a_missing_pose_as_wrong():

@@ -57,3 +57,23 @@ def test_a_full_disk_costs_lines_but_not_the_run(tmp_path, capfd) -> None:
     journal._file.write = full  # type: ignore[method-assign]
     journal.scalars(10, 5.0, {"loss": 0.25})
     assert "log.jsonl could not be written" in capfd.readouterr().out
+
+
+def test_a_log_that_cannot_be_shortened_stays(tmp_path, monkeypatch) -> None:
+    log = tmp_path / LOG_FILE
+    log.write_text('{"kind": "train", "step": 10}\n{"kind": "train", "step": 20}\n')
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match=LOG_FILE):
+        Journal(tmp_path, 10)
+    assert len(read_log(log)) == 2
+
+
+def test_lines_of_a_damaged_log_are_dropped(tmp_path) -> None:
+    log = tmp_path / LOG_FILE
+    log.write_bytes(b'{"kind": "train", "step": 10}\n\0\0\xff\n7\n{}\n{"kind": "train", "step": 20}\n')
+    Journal(tmp_path, 10).close()
+    assert read_log(log) == [{"kind": "train", "step": 10}]

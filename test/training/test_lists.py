@@ -4,6 +4,7 @@ import pytest
 from rosbags.rosbag2 import StoragePlugin
 from training_scenes import scene, write_bag, write_scenes
 
+from superpoint_training.bags import moment
 from superpoint_training.config import InputConfig
 from superpoint_training.lists import HELD_OUT, PICTURES, Lists, divide, listed, read_list, relocated, split
 
@@ -98,3 +99,49 @@ def test_pictures_that_have_moved_are_found_by_the_end_of_their_path(tmp_path) -
     assert relocated(before, there) == [there[1], there[0], before[2]]
     with pytest.raises(ValueError, match="may be .* now"):
         relocated([Path("/robot/c/000.png")], there)
+
+
+@pytest.mark.parametrize("way", ["relative", "linked"])
+def test_pictures_reached_in_two_ways_are_held_out_from_both(tmp_path, monkeypatch, way) -> None:
+    write_scenes(tmp_path / "pictures", 6)
+    write_bag(tmp_path / "drive", StoragePlugin.MCAP, [scene(i + 10) for i in range(10)])
+    monkeypatch.chdir(tmp_path)
+    again = []
+    for name in ("pictures", "drive"):
+        (tmp_path / f"{name}_linked").symlink_to(tmp_path / name)
+        again.append(Path(name) if way == "relative" else tmp_path / f"{name}_linked")
+    sources = [tmp_path / "pictures", tmp_path / "drive", *again]
+    lists = divide(sources, tmp_path / "out", InputConfig(min_change=0, held_out=0.3), 0, None)
+    assert len({*lists.training, *lists.held_out}) == len(lists.training) + len(lists.held_out)
+    assert not set(lists.training) & set(lists.held_out) and len(lists.held_out) == 5
+    assert all(path == path.resolve() for path in lists.training)
+
+
+def test_frames_of_the_moment_of_a_held_out_one_are_in_neither_list_though_a_topic_has_three_of_it(tmp_path) -> None:
+    folder = tmp_path / "bag-1"
+    folder.mkdir()
+    (folder / "frames.json").write_text("{}")
+    names = [name for n in range(10) for name in (f"{n:020d}.png", f"{n:020d}_000001.png", f"{n:020d}_000002.png")]
+    paths = [folder / "a" / name for name in names]
+    for seed in range(20):
+        training, held_out = split(paths, 0.1, seed)
+        assert len(held_out) == 3 and training
+        assert not {moment(path) for path in training} & {moment(path) for path in held_out}
+
+
+def test_a_list_that_is_no_text_is_named(tmp_path) -> None:
+    (tmp_path / PICTURES).write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match=r"pictures.txt: not a text file"):
+        read_list(tmp_path / PICTURES)
+
+
+def test_a_list_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch) -> None:
+    Lists([tmp_path / "a.png"], []).write(tmp_path)
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match=r"pictures\.txt"):
+        Lists([tmp_path / "b.png"], []).write(tmp_path)
+    assert read_list(tmp_path / PICTURES) == [tmp_path / "a.png"]

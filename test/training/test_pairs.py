@@ -1,3 +1,6 @@
+import hashlib
+import os
+from collections.abc import Sequence
 from dataclasses import replace
 
 import cv2
@@ -7,11 +10,11 @@ import torch
 from training_scenes import scene, write_scenes
 
 from superpoint_training.augmentation import Photometric
-from superpoint_training.config import PairsConfig
+from superpoint_training.config import Config, PairsConfig
 from superpoint_training.homography import HomographyRange, sample_homography, warp_points
 from superpoint_training.labels import cell_mask
 from superpoint_training.pairs import PairSamples, turn, view
-from superpoint_training.preview import target_points
+from superpoint_training.preview import labels_sheet, target_points, write_sheet
 from superpoint_training.pseudo_labels import LabelFolder, Labels
 from superpoint_training.recipe import load_config
 from superpoint_training.samples import TRAINING
@@ -166,3 +169,37 @@ def steep_index(config: PairsConfig) -> int:
         if sample_homography(rng, config.size, config.second)[2, 2] < 0:
             return index
     raise AssertionError("there is none")
+
+
+def damage(samples: PairSamples, numbers: Sequence[int]) -> None:
+    for number in numbers:
+        content = samples.pictures[number].read_bytes()
+        (samples.labels / f"{hashlib.sha256(content).hexdigest()[:16]}.npz").write_bytes(b"PK")
+
+
+def test_a_picture_whose_labels_cannot_be_read_is_skipped_counted_and_named_once(samples, capfd) -> None:
+    damage(samples, [1, 2])
+    for index in range(10):
+        samples[index]
+    said = capfd.readouterr().out
+    assert said.count("no readable labels of") == 2 and "skipped, 2 so far" in said
+    for number in (1, 2):
+        assert said.count(samples.pictures[number].name) == 1
+
+
+def test_labels_none_of_which_can_be_read_are_an_error(samples) -> None:
+    damage(samples, range(5))
+    with pytest.raises(ValueError, match=r"cannot be read or used \(.*npz: no readable labels of"):
+        samples[0]
+
+
+def test_a_preview_leaves_out_pictures_whose_labels_cannot_be_read(samples, capfd) -> None:
+    damage(samples, [0])
+    labels_sheet(Config(pairs=CONFIG), samples.pictures, samples.labels, 4)
+    assert "no readable labels of" in capfd.readouterr().out
+
+
+def test_a_sheet_may_have_a_name_in_latin_1(tmp_path) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9.png")
+    write_sheet(path, np.zeros((8, 8, 3), np.uint8))
+    assert path.read_bytes().startswith(b"\x89PNG")

@@ -1,9 +1,14 @@
+import os
+import shutil
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 from rosbags.rosbag2 import StoragePlugin
 from training_scenes import scene, write_bag, write_scenes
 
+from superpoint_ros.bags.writer import BagWriter, offered_qos
 from superpoint_training.config import InputConfig
 from superpoint_training.pictures import BadPicture, PictureFolder, find_pictures, read_picture, shrink_to_cover
 
@@ -91,3 +96,74 @@ def test_nothing_but_bad_pictures_is_an_error(tmp_path) -> None:
 )
 def test_pictures_shrink_until_they_just_cover_the_size(size, expected) -> None:
     assert shrink_to_cover(scene(0), size).shape == expected
+
+
+def ros1(path: Path) -> Path:
+    path.write_bytes(b"#ROSBAG V2.0\n")
+    return path
+
+
+def empty(path: Path) -> Path:
+    path.with_suffix(".mcap").write_bytes(b"")
+    return path.with_suffix(".mcap")
+
+
+def without_images(path: Path) -> Path:
+    with BagWriter(path.with_suffix("")) as writer:
+        writer.add_topic("/chatter", "std_msgs/msg/String", offered_qos(False, 5))
+    return path.with_suffix("")
+
+
+def with_other_topics(path: Path) -> Path:
+    return write_bag(path.with_suffix(""), StoragePlugin.MCAP, compressed=[scene(0)])
+
+
+@pytest.mark.parametrize("made", [ros1, empty, without_images, with_other_topics])
+def test_a_bag_in_a_folder_that_cannot_be_used_is_skipped_and_named(tmp_path, capfd, made) -> None:
+    folder = tmp_path / "all"
+    folder.mkdir()
+    bad = made(folder / "bad.bag")
+    settings = InputConfig(topics=("/camera/image",), min_change=0)
+    with pytest.raises(ValueError, match=rf"{folder}: no pictures found, and none of its 1 bags can be used \(.*bad"):
+        find_pictures([folder], tmp_path / "frames", settings)
+    with pytest.raises(ValueError, match=str(bad)):
+        find_pictures([bad], tmp_path / "frames", settings)
+    capfd.readouterr()
+    write_bag(folder / "good", StoragePlugin.MCAP, [scene(1), scene(2)])
+    assert len(find_pictures([folder], tmp_path / "frames", settings)) == 2
+    said = capfd.readouterr().out
+    assert str(bad) in said and "; skipped, 1 bags so far" in said
+
+
+def test_hidden_files_of_a_folder_are_neither_pictures_nor_bags(tmp_path, capfd) -> None:
+    paths = write_scenes(tmp_path / "pictures", 2)
+    for name in ("._000.png", ".thumbnail.jpg", "._drive.mcap", "._old.bag"):
+        (tmp_path / "pictures" / name).write_bytes(b"\0\5\x16\7")
+    assert find_pictures([tmp_path / "pictures"], tmp_path / "frames", InputConfig()) == paths
+    assert capfd.readouterr().out == ""
+
+
+def test_a_picture_whose_name_no_list_can_hold_is_skipped_and_named(tmp_path, capfd) -> None:
+    paths = write_scenes(tmp_path / "pictures", 2)
+    for name in (b"caf\xe9.png", b"two\nlines.png"):
+        shutil.copy(paths[0], tmp_path / "pictures" / os.fsdecode(name))
+    settings = InputConfig(intensity_range=(0, 1000))
+    assert find_pictures([tmp_path / "pictures"], tmp_path / "frames", settings) == paths
+    said = capfd.readouterr().out
+    assert "2 pictures skipped, as lists cannot hold their paths" in said and "caf�.png, two�lines.png" in said
+    for path in paths:
+        path.unlink()
+    with pytest.raises(ValueError, match="no pictures found"):
+        find_pictures([tmp_path / "pictures"], tmp_path / "frames", settings)
+
+
+def test_a_picture_of_sixteen_bits_that_was_replaced_is_scaled_anew(tmp_path) -> None:
+    settings = InputConfig(intensity_range=(7000, 7600))
+    for seed in (0, 1):
+        deep = (7000 + scene(seed).astype(np.float32) / 255 * 600).astype(np.uint16)
+        cv2.imwrite(str(tmp_path / "thermal.png"), deep)
+        (found,) = find_pictures([tmp_path / "thermal.png"], tmp_path / "frames", settings)
+        assert np.abs(read_picture(found).astype(int) - scene(seed)).max() <= 1
+    written = found.stat().st_ino
+    find_pictures([tmp_path / "thermal.png"], tmp_path / "frames", settings)
+    assert found.stat().st_ino == written

@@ -1,4 +1,5 @@
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -52,3 +53,51 @@ def test_labels_of_another_size_are_refused(tmp_path) -> None:
     folder.write(picture, SOME)
     with pytest.raises(ValueError, match=r"labels on 128×96 pixels; .*000.png has 64×48"):
         folder.read(picture, (48, 64))
+
+
+@pytest.mark.parametrize("part", [0.0, 0.1, 0.5, 0.95])
+def test_labels_that_were_cut_off_are_there_but_not_readable(tmp_path, part) -> None:
+    (picture,) = write_scenes(tmp_path, 1)
+    folder = LabelFolder(tmp_path / "labels")
+    folder.open({})
+    folder.write(picture, SOME)
+    assert folder.has_readable(picture)
+    (file,) = (tmp_path / "labels").glob("*.npz")
+    file.write_bytes(file.read_bytes()[: int(part * file.stat().st_size)])
+    assert folder.has(picture) and not folder.has_readable(picture)
+    with pytest.raises(ValueError, match=r"npz: no readable labels of .*000.png, as it is damaged; `superpoint-train"):
+        folder.read(picture, (96, 128))
+    file.unlink()
+    with pytest.raises(ValueError, match="as there is no such file"):
+        folder.read(picture, (96, 128))
+
+
+def test_labels_are_on_the_disk_before_they_take_their_name(tmp_path, monkeypatch) -> None:
+    (picture,) = write_scenes(tmp_path, 1)
+    folder = LabelFolder(tmp_path / "labels")
+    folder.open({})
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="npz"):
+        folder.write(picture, SOME)
+    assert [path.name for path in (tmp_path / "labels").iterdir()] == ["labels.json"]
+
+
+@pytest.mark.parametrize("text", ["", '{"seed": '])
+def test_a_note_that_cannot_be_read_is_named_with_what_would_do(tmp_path, text) -> None:
+    (tmp_path / "labels.json").write_text(text)
+    with pytest.raises(ValueError, match=r"labels.json: .* bytes that are no JSON object.*; choose another folder, or"):
+        LabelFolder(tmp_path).open({"seed": 0})
+
+
+def test_a_picture_that_cannot_be_opened_has_no_labels(tmp_path, monkeypatch) -> None:
+    (picture,) = write_scenes(tmp_path, 1)
+
+    def failing(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", failing)
+    assert not LabelFolder(tmp_path).has(picture)

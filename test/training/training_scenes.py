@@ -41,9 +41,10 @@ def write_bag(
     compressed: Sequence[Image | bytes] = (),
     encoding: str = "mono8",
     padding: int = 0,
+    times: Sequence[int] = (),
 ) -> Path:
     """A bag with /camera/image (raw, rows padded) and /camera/image/compressed (PNG, or the bytes
-    given).
+    given), a frame each tenth of a second or at `times`, nanoseconds.
     """
     store = get_typestore(Stores.ROS2_HUMBLE)
     header = store.types["std_msgs/msg/Header"]
@@ -55,7 +56,7 @@ def write_bag(
                 continue
             connection = writer.add_connection(topic, kind, typestore=store)
             for number, frame in enumerate(frames):
-                stamp = number * 100_000_000
+                stamp = times[number] if times else number * 100_000_000
                 head = header(time(0, stamp), "camera")
                 if topic == "/camera/image":
                     rows = np.ascontiguousarray(frame).reshape(frame.shape[0], -1).view(np.uint8)

@@ -25,6 +25,7 @@ from tqdm import tqdm
 from superpoint_ros.features.image import resize_image, to_source_pixels
 from superpoint_ros.network.heatmap import DetectionSettings, detect, heatmap_from_logits, refine
 from superpoint_ros.network.superpoint import CELL, SuperPoint
+from superpoint_ros.printable import printable
 from superpoint_training.config import AdaptationConfig
 from superpoint_training.homography import sample_homography, view_masks, warp_batch
 from superpoint_training.pictures import BadPicture, read_picture, shrink_to_cover
@@ -188,26 +189,27 @@ def adapt(
     here: Processes,
     budget_minutes: float | None = None,
 ) -> dict[str, float]:
-    """Label pictures, each once: those that `folder` has labels of already are left as they are.
+    """Label pictures, each once: those that `folder` has labels of already, which can be read, are left as they are.
 
     The pictures are dealt out to the processes, in an order shuffled by `seed`; labels depend on
     neither. With a budget the rest stays unlabelled, but every process labels one. Returns figures
     for the log. Raises ValueError if the folder's labels are another network's or were made with
-    other settings.
+    other settings, or if no picture can be read.
     """
     labels = LabelFolder(folder)
     if here.leads:
         claim(folder, weights_id, settings, seed)
     here.barrier()
     network = inference_network(model, here.device)
-    points, done, bad = 0, 0, 0
+    points, done, bad, before = 0, 0, 0, 0
     # Shuffled, so that a budget that ends early leaves a fair sample.
     mine = np.random.default_rng(seed).permutation(len(pictures))[here.rank :: here.world]
     deadline = time.monotonic() + 60 * (budget_minutes if budget_minutes is not None else float("inf"))
     bar = tqdm(mine.tolist(), desc="adapt", unit="picture", disable=not here.leads, dynamic_ncols=True)
     for number in bar:
         path = pictures[number]
-        if labels.has(path):
+        if labels.has_readable(path):
+            before += 1
             continue
         if done and time.monotonic() > deadline:
             break
@@ -215,7 +217,7 @@ def adapt(
             picture = read_picture(path)
         except BadPicture as error:
             bad += 1
-            tqdm.write(f"{error}; skipped")
+            tqdm.write(f"{printable(str(error))}; skipped")
             continue
         rng = np.random.default_rng((seed, ADAPTATION, number))
         found = adapt_picture(network, picture, rng, settings, here.device)
@@ -223,8 +225,13 @@ def adapt(
         points, done = points + len(found.xy), done + 1
         bar.set_postfix_str(f"{points / done:.0f} points a picture, {bad} bad")
     bar.close()
-    figures = here.all_reduce(torch.tensor([points, done, bad], dtype=torch.float64, device=here.device))
+    figures = here.all_reduce(torch.tensor([points, done, bad, before], dtype=torch.float64, device=here.device))
     here.barrier()
+    if figures[2] and not figures[1] + figures[3]:
+        raise ValueError(
+            f"{folder}: nothing to train on, as none of {figures[2]:.0f} pictures, from {pictures[0]} on, can be read; "
+            "what is wrong with each is told above"
+        )
     if figures[1] and not figures[0]:
         raise ValueError(
             f"{weights_id} found no keypoint in {figures[1]:.0f} pictures; train it longer, or lower "

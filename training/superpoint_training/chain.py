@@ -11,11 +11,12 @@ from superpoint_training.evaluation.benchmark import PairProtocol
 from superpoint_training.evaluation.report import tables
 from superpoint_training.evaluation.request import ANGLES, Request
 from superpoint_training.evaluation.run import run_evaluation
-from superpoint_training.lists import HELD_OUT, read_list
+from superpoint_training.lists import DATA, HELD_OUT, read_list
 from superpoint_training.processes import Processes
 from superpoint_training.recipe import stage_recipe
 from superpoint_training.stages import Budget, adapted, check_adapted, run_adapt, run_magicpoint, run_superpoint
 from superpoint_training.state import STATE_FILE, check_recipe, load_state
+from superpoint_training.whole_files import whole_file
 
 SHARES = {"magicpoint": 0.3, "adapt": 0.2, "superpoint": 0.4}
 """Of the budget of the whole chain; the rest is for evaluation."""
@@ -64,7 +65,8 @@ def evaluate_chain(config: Config, weights: Path, out: Path) -> str:
 
     Copies them to `out`/superpoint.safetensors; the report goes to `out`/evaluation.
     """
-    shutil.copyfile(weights, out / weights.name)
+    with weights.open("rb") as source, whole_file(out / weights.name) as target:
+        shutil.copyfileobj(source, target)
     held_out = weights.parent.parent / HELD_OUT
     listed = bool(read_list(held_out))
     if not (config.evaluation.shapes or listed):
@@ -85,8 +87,11 @@ def evaluate_chain(config: Config, weights: Path, out: Path) -> str:
 
 
 def _finished(weights: Path, config: Config, stage: str) -> bool:
-    """Whether a stage has left its weights. Raises ValueError if that was by another recipe."""
+    """Whether a stage has left its weights. Raises ValueError if that was by another recipe, or if MagicPoint's was
+    trained on something else than shapes; of labelled pictures `check_adapted` knows.
+    """
     state = weights.parent / STATE_FILE
     if weights.is_file() and state.is_file():
-        check_recipe(state, load_state(state, stage), stage_recipe(config, stage))
+        elsewhere = () if stage == "magicpoint" else DATA
+        check_recipe(state, load_state(state, stage), stage_recipe(config, stage), elsewhere)
     return weights.is_file()

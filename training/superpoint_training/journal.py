@@ -10,6 +10,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from superpoint_training.whole_files import write_text
+
 LOG_FILE = "log.jsonl"
 EVERY = 10  # steps between scalars
 
@@ -65,20 +67,22 @@ class Journal:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of a `log.jsonl`; one that a crash left unfinished is dropped."""
+    """The lines of a `log.jsonl`; one that a crash left unfinished or damaged is dropped."""
     lines = []
-    for text in path.read_text().splitlines():
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            lines.append(json.loads(text))
+            line = json.loads(text)
         except json.JSONDecodeError:
             continue
+        if isinstance(line, dict) and "step" in line:
+            lines.append(line)
     return lines
 
 
 def _reopen(path: Path, step: int) -> Any:
     """The log, without what a run wrote after the checkpoint it now resumes from."""
     kept = [line for line in read_log(path) if line["step"] <= step] if step and path.exists() else []
-    path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+    write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
     return path.open("a")
 
 

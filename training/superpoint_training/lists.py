@@ -14,11 +14,15 @@ from pathlib import Path
 
 import numpy as np
 
-from superpoint_training.bags import frames_folder
+from superpoint_training.bags import frames_folder, moment
 from superpoint_training.config import InputConfig
 from superpoint_training.pictures import find_pictures, listed_names
+from superpoint_training.whole_files import read_text, write_text
 
 PICTURES, HELD_OUT = "pictures.txt", "held_out.txt"
+
+DATA = ("pictures", "held_out", "labels")
+"""What a run notes of its data besides its recipe: those of `facts`, and how pictures were labelled."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class Lists:
         root = folder.resolve()
         for name, paths in ((PICTURES, self.training), (HELD_OUT, self.held_out)):
             named = (path.relative_to(root) if path.is_relative_to(root) else path for path in paths)
-            (folder / name).write_text("".join(f"{path}\n" for path in named))
+            write_text(folder / name, "".join(f"{path}\n" for path in named))
 
 
 def divide(sources: Sequence[Path], folder: Path, settings: InputConfig, seed: int, held_out: Path | None) -> Lists:
@@ -45,14 +49,14 @@ def divide(sources: Sequence[Path], folder: Path, settings: InputConfig, seed: i
 
     Raises ValueError, naming it, for a listed picture that is none of the sources', or more than one.
     """
-    pictures = [path.resolve() for path in find_pictures(sources, folder / "frames", settings)]
+    pictures = find_pictures(sources, folder / "frames", settings)
     if held_out is None:
         lists = Lists(*split(pictures, settings.held_out, seed))
     else:
         if held_out.suffix == ".txt":
             kept = set(listed(held_out, pictures))
         else:
-            kept = {path.resolve() for path in find_pictures([held_out], folder / "frames", settings)}
+            kept = set(find_pictures([held_out], folder / "frames", settings))
         lists = Lists([path for path in pictures if path not in kept], sorted(kept))
     if not lists.training:
         raise ValueError(f"{', '.join(map(str, sources))}: all {len(pictures)} pictures are held out")
@@ -106,8 +110,11 @@ def listed(names: Path, pictures: Sequence[Path]) -> list[Path]:
 
 
 def read_list(path: Path) -> list[Path]:
-    """The paths in a list file, one a line, from its folder; [] if there is no such file."""
-    return [path.parent / line for line in path.read_text().splitlines()] if path.is_file() else []
+    """The paths in a list file, one a line, from its folder; [] if there is no such file.
+
+    Raises ValueError, naming the file, where it is no text.
+    """
+    return [path.parent / line for line in read_text(path).splitlines()] if path.is_file() else []
 
 
 def relocated(paths: Iterable[Path], pictures: Sequence[Path]) -> list[Path]:
@@ -149,8 +156,8 @@ def _next_to(frames: Sequence[Path], begin: int, end: int) -> set[int]:
     """Which of a bag's frames, in order of time, are next to those from `begin` to before `end`: all of the same
     moment, and of each topic, as they may differ in rate, the one before and the one after.
     """
-    moments = {frames[begin].name, frames[end - 1].name}
-    found = {place for place, frame in enumerate(frames) if frame.name in moments} - {*range(begin, end)}
+    moments = {moment(frames[begin]), moment(frames[end - 1])}
+    found = {place for place, frame in enumerate(frames) if moment(frame) in moments} - {*range(begin, end)}
     for side in (range(begin - 1, -1, -1), range(end, len(frames))):
         nearest: dict[Path, int] = {}
         for place in side:

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from superpoint_ros.interrupts import ending_at_once
+from superpoint_ros.printable import printable
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -42,15 +43,30 @@ def sentences() -> Iterator[None]:
     """What goes wrong ends in one sentence, not in a traceback."""
     with ending_at_once():
         from superpoint_training.stages import Stopped
-        from superpoint_training.stopping import TrainingDiverged
 
     try:
         yield
     except Stopped as stop:
         click.echo(str(stop), err=True)
         raise SystemExit(STOPPED) from None
-    except (ValueError, OSError, ImportError, TrainingDiverged) as error:
-        raise click.ClickException(str(error)) from None
+    except (click.Abort, click.exceptions.Exit):  # which are RuntimeErrors
+        raise
+    except (ValueError, OSError, ImportError, RuntimeError, MemoryError) as error:
+        raise click.ClickException(printable(_sentence(error), "\n")) from None
+
+
+def _sentence(error: Exception) -> str:
+    """What is wrong, without a traceback."""
+    from torch.cuda import OutOfMemoryError
+
+    text = str(error).strip() or type(error).__name__
+    lines = text.splitlines()
+    if "Original Traceback (most recent call last):" in lines:  # of a worker that reads samples, as torch passes it on
+        text = lines[-1].partition(": ")[2] or lines[-1]
+        lines = [text]
+    if isinstance(error, (OutOfMemoryError, MemoryError)):
+        return f"not enough memory ({lines[0]}); less would do: a smaller batch_size, or the same with more accumulate"
+    return lines[0] if isinstance(error, RuntimeError) else text  # torch's further lines are advice to programmers
 
 
 def with_recipe(usual: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

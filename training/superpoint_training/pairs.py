@@ -103,15 +103,19 @@ class PairSamples(LabelledSamples):
 
 
 class LabelledPictures:
-    """Pictures by number with their labels; one that cannot be read is replaced by the next."""
+    """Pictures by number with their labels; where either cannot be read, the next is taken."""
 
     def __init__(self, pictures: Sequence[Path], labels: Path) -> None:
         self._pictures, self._labels = PictureFolder(pictures), LabelFolder(labels)
 
     def read(self, number: int) -> tuple[NDArray[np.uint8], Labels]:
-        """Raises ValueError as `PictureFolder.read` and `LabelFolder.read`."""
-        number, picture = self._pictures.read(number)
-        return picture, self._labels.read(self._pictures.paths[number], picture.shape)
+        """Raises ValueError as `PictureFolder.read`."""
+        while True:
+            found, picture = self._pictures.read(number)
+            try:
+                return picture, self._labels.read(self._pictures.paths[found], picture.shape)
+            except (ValueError, OSError) as error:
+                self._pictures.leave_out(found, str(error))
 
 
 def view_targets(

@@ -8,6 +8,7 @@ end over it.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,12 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from superpoint_ros.bags.content import BagError
 from superpoint_ros.features.encoded import read_picture_file
 from superpoint_ros.features.image import BadImage
 from superpoint_ros.features.intensity import AUTOMATIC, scale_of
 from superpoint_ros.features.picture_header import read_header
+from superpoint_ros.printable import printable
 from superpoint_training.bags import extract_frames, is_bag
 from superpoint_training.config import InputConfig
+from superpoint_training.whole_files import can_be_listed, whole_file
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".pgm", ".ppm")
 DEEP = (".png", ".tif", ".tiff", ".pgm", ".ppm")
@@ -35,22 +39,27 @@ class BadPicture(ValueError):
 
 def find_pictures(sources: Sequence[Path], frames: Path, settings: InputConfig) -> list[Path]:
     """All pictures of folders (searched through, sorted), .txt lists (one path a line), files and
-    bags, each once.
+    bags, each once, by whichever way it is reached: paths are resolved.
 
     frames  folder that frames of bags are written to; a bag that was extracted before is not read
             again
 
-    Raises ValueError, naming the source, where there is none or it has no pictures.
+    Bags in folders that cannot be used, and pictures whose names no list can hold, are left out and named. Raises
+    ValueError, naming the source, where there is none, it is such a bag itself, or it has no pictures.
     """
-    found: dict[Path, None] = {}
+    found: dict[Path, Path] = {}
     for source in sources:
-        pictures = _pictures_of(source, frames, settings)
-        if not pictures:
+        pictures = [(path.resolve(), path) for path in _pictures_of(source, frames, settings)]
+        named = [(whole, path) for whole, path in pictures if can_be_listed(whole)]
+        if len(named) < len(pictures):
+            _tell_unlisted(source, [whole for whole, _ in pictures if not can_be_listed(whole)])
+        if not named:
             raise ValueError(f"{source}: no pictures found; expected {', '.join(EXTENSIONS)} files")
-        found |= dict.fromkeys(pictures)
+        for whole, path in named:
+            found.setdefault(whole, path)
     if settings.intensity_range == AUTOMATIC:
         return list(found)
-    return [_by_range(path, frames, settings.intensity_range) for path in found]
+    return [_by_range(path, frames, settings.intensity_range).resolve() for path in found.values()]
 
 
 def read_picture(path: Path) -> NDArray[np.uint8]:
@@ -96,14 +105,21 @@ class PictureFolder:
             try:
                 picture = read_picture(path)
             except BadPicture as error:
-                self.bad[path] = str(error)
-                tqdm.write(f"{error}; skipped, {len(self.bad)} so far")
+                self.leave_out(candidate, str(error))
             else:
                 if picture.nbytes <= self._room:
                     self._room -= picture.nbytes
                     self._kept[candidate] = picture
                 return candidate, picture
-        raise ValueError(f"{self.paths[number]}: this picture and the nine after it cannot be read")
+        path = self.paths[number]
+        raise ValueError(f"{path}: this picture and the nine after it cannot be read or used ({self.bad[path]})")
+
+    def leave_out(self, number: int, reason: str) -> None:
+        """Skip a picture from now on; the reason, which names it, is told."""
+        self.bad[self.paths[number]] = reason
+        if (kept := self._kept.pop(number, None)) is not None:
+            self._room += kept.nbytes
+        tqdm.write(f"{printable(reason)}; skipped, {len(self.bad)} so far")
 
 
 def shrink_to_cover(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -131,8 +147,16 @@ def listed_names(path: Path) -> list[str]:
     return [line for line in stripped if line and not line.startswith("#")]
 
 
+def _tell_unlisted(source: Path, skipped: Sequence[Path]) -> None:
+    names = ", ".join(printable(path.name) for path in skipped[:10]) + (" …" if len(skipped) > 10 else "")
+    reason = "lists cannot hold their paths (not UTF-8, or of several lines); with other names they can"
+    tqdm.write(f"{printable(str(source))}: {len(skipped)} pictures skipped, as {reason}: {names}")
+
+
 def _by_range(path: Path, frames: Path, intensity_range: tuple[float, float]) -> Path:
-    """A picture of eight bits itself; one of more bits written to `frames` by that range, once."""
+    """A picture of eight bits itself; one of more bits written to `frames` by that range, once, and again when the
+    picture has changed.
+    """
     if path.suffix.lower() not in DEEP:
         return path
     try:
@@ -140,13 +164,14 @@ def _by_range(path: Path, frames: Path, intensity_range: tuple[float, float]) ->
         if header is None or header.bits <= 8:
             return path
         digest = hashlib.sha256(f"{path.resolve()} {intensity_range}".encode()).hexdigest()[:8]
-        target = frames / "deep" / f"{path.stem}-{digest}.png"
-        if not target.is_file():
+        target = frames / "deep" / f"{path.resolve().stem}-{digest}.png"
+        changed = path.stat().st_mtime_ns
+        if not target.is_file() or target.stat().st_mtime_ns != changed:
             target.parent.mkdir(parents=True, exist_ok=True)
             data = cv2.imencode(".png", read_picture_file(path, scale_of(intensity_range)))[1]
-            partial = target.with_suffix(".partial")
-            partial.write_bytes(data.tobytes())
-            partial.replace(target)
+            with whole_file(target) as file:
+                file.write(data.tobytes())
+            os.utime(target, ns=(changed, changed))  # a picture that was replaced is known by it
         return target
     except (OSError, BadImage):
         return path  # which is skipped and named when it is read
@@ -156,13 +181,32 @@ def _pictures_of(source: Path, frames: Path, settings: InputConfig) -> list[Path
     if is_bag(source):
         return extract_frames(source, frames, settings)
     if source.is_dir():
-        inside = sorted(source.rglob("*"))
+        # Hidden files are none, whatever their names end in, such as ._1.jpg beside 1.jpg from macOS.
+        inside = [path for path in sorted(source.rglob("*")) if not path.name.startswith(".") or path.is_dir()]
         bags = [path for path in inside if is_bag(path) and not is_bag(path.parent)]
         pictures = [path for path in inside if path.suffix.lower() in EXTENSIONS and path.is_file()]
-        return pictures + [frame for bag in bags for frame in extract_frames(bag, frames, settings)]
+        return pictures + _frames_of(source, bags, frames, settings, needed=not pictures)
     if source.suffix == ".txt" and source.is_file():
         # Relative paths are meant from where the list lies.
         return [source.parent / name for name in listed_names(source)]
     if source.is_file():
         return [source]
     raise ValueError(f"{source}: no such folder, list, picture or bag")
+
+
+def _frames_of(source: Path, bags: Sequence[Path], frames: Path, settings: InputConfig, needed: bool) -> list[Path]:
+    """Frames of the bags found in a folder; those that cannot be used are skipped, counted and named.
+
+    needed  raise ValueError if that leaves none
+    """
+    found: list[Path] = []
+    bad: list[str] = []
+    for bag in bags:
+        try:
+            found += extract_frames(bag, frames, settings)
+        except BagError as error:
+            bad.append(str(error))
+            tqdm.write(f"{error}; skipped, {len(bad)} bags so far")
+    if bad and needed and not found:
+        raise ValueError(f"{source}: no pictures found, and none of its {len(bags)} bags can be used ({bad[0]})")
+    return found

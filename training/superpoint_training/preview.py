@@ -8,15 +8,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from superpoint_ros.network.superpoint import CELL
 from superpoint_training.config import Config
 from superpoint_training.pairs import PairSamples
-from superpoint_training.pictures import BadPicture, read_picture, shrink_to_cover
+from superpoint_training.pictures import read_picture, shrink_to_cover
 from superpoint_training.pseudo_labels import LabelFolder
 from superpoint_training.samples import Batch, ShapeSamples
 from superpoint_training.sheet import BLUE, GREEN, RED, Picture, annotate, tile
 from superpoint_training.stages import LABELS, labelled
+from superpoint_training.whole_files import whole_file
 
 
 def stage_sheet(config: Config, stage: str, data: Path | None, count: int, images: Sequence[Path] = ()) -> Picture:
@@ -25,6 +27,8 @@ def stage_sheet(config: Config, stage: str, data: Path | None, count: int, image
 
     Raises ValueError if `data` is missing or holds no labels.
     """
+    if images and data is None:
+        raise ValueError(f"--images {images[0]}: says where labelled pictures are now; expected --labels, too")
     if stage == "shapes":
         return shapes_sheet(config, count)
     if data is None:
@@ -63,25 +67,28 @@ def labels_sheet(config: Config, pictures: Sequence[Path], labels: Path, count: 
             break
         try:
             picture = read_picture(path)
-        except BadPicture:
+            found = folder.read(path, picture.shape)
+        except (ValueError, OSError) as error:
+            tqdm.write(f"{error}; left out")
             continue
         shrunk = shrink_to_cover(picture, config.pairs.size)
         canvas = np.zeros(config.pairs.size, np.uint8)
         shown = shrunk[:height, :width]
         canvas[: shown.shape[0], : shown.shape[1]] = shown
         scale = np.array(shrunk.shape[::-1]) / np.array(picture.shape[::-1])
-        xy = (folder.read(path, picture.shape).xy + 0.5) * scale - 0.5
+        xy = (found.xy + 0.5) * scale - 0.5
         drawn.append(annotate(canvas, xy, RED, title=path.stem))
     if not drawn:
-        raise ValueError(f"{labels}: none of the {len(pictures)} pictures can be read")
+        raise ValueError(f"{labels}: none of the {len(pictures)} pictures can be read with its labels")
     return tile(drawn, columns)
 
 
 def write_sheet(path: Path, sheet: Picture) -> None:
     """Write a sheet, RGB, as PNG. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(path), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR)):
-        raise OSError(f"{path}: could not be written")
+    data = cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))[1]
+    with whole_file(path) as file:  # not imwrite: a name in Latin-1 ends the process
+        file.write(data.tobytes())
 
 
 def target_points(targets: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from superpoint_training.recipe import flat
+from superpoint_training.whole_files import read_json, read_text, whole_file, write_text
 
 NOTE = "labels.json"
 
@@ -45,43 +44,45 @@ class LabelFolder:
         self.folder.mkdir(parents=True, exist_ok=True)
         note = self.folder / NOTE
         text = json.dumps(made_by, indent=1, sort_keys=True)
+        remedy = "choose another folder, or delete it if the labels beside it are of this network and these settings"
         if not note.exists():
-            note.write_text(text)
-        elif difference := _difference(flat(json.loads(note.read_text())), flat(json.loads(text))):
+            write_text(note, text)
+        elif difference := _difference(flat(read_json(note, remedy)), flat(json.loads(text))):
             raise ValueError(f"{note}: these labels were made otherwise, {difference}; choose another folder")
 
     def note(self) -> str:
         """Who made the labels and how, as JSON; "" where nothing says so."""
         note = self.folder / NOTE
-        return note.read_text() if note.is_file() else ""
+        return read_text(note) if note.is_file() else ""
 
     def has(self, picture: Path) -> bool:
-        """Whether a picture, which may be gone, was labelled."""
-        return picture.is_file() and self._file(picture).is_file()
+        """Whether there is a file of labels, which may be damaged, of a picture, which may be gone."""
+        try:
+            return picture.is_file() and self._file(picture).is_file()
+        except OSError:
+            return False
+
+    def has_readable(self, picture: Path) -> bool:
+        """Whether a picture was labelled, and its labels can be read."""
+        return self.has(picture) and _load(self._file(picture)) is not None
 
     def write(self, picture: Path, labels: Labels) -> None:
         """Store a picture's labels, whole or not at all."""
-        target = self._file(picture)
-        partial = target.with_suffix(f".{os.getpid()}.partial")
-        try:
-            with partial.open("wb") as file:
-                np.savez(file, xy=labels.xy, scores=labels.scores, size=np.array(labels.size))
-            os.replace(partial, target)
-        finally:
-            partial.unlink(missing_ok=True)
+        with whole_file(self._file(picture), shared=True) as file:  # of two pictures that are the same
+            np.savez(file, xy=labels.xy, scores=labels.scores, size=np.array(labels.size))
 
     def read(self, picture: Path, size: tuple[int, ...]) -> Labels:
         """The labels of a picture that is read as (height, width) pixels. Raises ValueError, naming the file, if they
         are absent or damaged, or of another size.
         """
         path = self._file(picture)
-        try:
-            with np.load(path, allow_pickle=False) as content:
-                height, width = content["size"].tolist()
-                labels = Labels(content["xy"], content["scores"], (height, width))
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{path}: no readable labels of {picture} ({error})") from None
+        labels = _load(path)
+        if labels is None:
+            found = "it is damaged" if path.is_file() else "there is no such file"
+            remedy = "`superpoint-train adapt` into its folder makes them anew"
+            raise ValueError(f"{path}: no readable labels of {picture}, as {found}; {remedy}")
         if labels.size != size:
+            height, width = labels.size
             raise ValueError(f"{path}: labels on {width}×{height} pixels; {picture} has {size[1]}×{size[0]}")
         return labels
 
@@ -101,6 +102,17 @@ def labelled_pictures(pictures: Sequence[Path], labels: Path) -> list[Path]:
             f"labels, and {there} of {len(pictures)} pictures where they were (--images says where they are now)"
         )
     return found
+
+
+def _load(path: Path) -> Labels | None:
+    """What a file of labels holds; None where it cannot be read."""
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            height, width = content["size"].tolist()
+            labels = Labels(content["xy"], content["scores"], (height, width))
+    except Exception:  # damaged files fail in many ways
+        return None
+    return labels if labels.xy.shape == (*labels.scores.shape, 2) else None
 
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

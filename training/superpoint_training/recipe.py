@@ -79,6 +79,11 @@ def stage_recipe(config: Config, stage: str, *more: str) -> dict[str, Any]:
     return {"run.seed": config.run.seed, **judged, **flat(chosen)}
 
 
+def default_values() -> dict[str, Any]:
+    """Every key, as on the command line, with its default, as JSON has it."""
+    return flat(_plain(Config()))
+
+
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"a": {"b": 1}} to {"a.b": 1}."""
     found: dict[str, Any] = {}

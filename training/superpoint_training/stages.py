@@ -29,6 +29,7 @@ from superpoint_training.recipe import config_yaml
 from superpoint_training.superpoint import superpoint_task
 from superpoint_training.task import Outcome, Task
 from superpoint_training.training import train
+from superpoint_training.whole_files import read_json, write_text
 
 LABELS, ADAPTATION = "labels", "adaptation.json"
 
@@ -66,7 +67,11 @@ def run_magicpoint(
 
     data    what `run_adapt` left, to train the detector on those labels instead
     images  as for `run_superpoint`
+
+    Raises ValueError for `images` without `data`.
     """
+    if images and data is None:
+        raise ValueError(f"--images {images[0]}: says where labelled pictures are now; expected --labels, too")
     initial = _start(start, replace(config.network, descriptor_dim=0), config.magicpoint, here)
     if data is None:
         facts = {"data": "Synthetic Shapes"}
@@ -107,7 +112,7 @@ def run_adapt(
         if here.leads:
             took = earlier + (time.monotonic() - started) / 60
             done = {"weights_id": checkpoint.weights_id, "complete": bool(figures), "minutes": took, **figures}
-            (out / ADAPTATION).write_text(json.dumps(done, indent=1))
+            write_text(out / ADAPTATION, json.dumps(done, indent=1))
     return figures
 
 
@@ -197,10 +202,13 @@ def labelled(data: Path, images: Sequence[Path], settings: InputConfig) -> Lists
 
 
 def adapted(folder: Path) -> tuple[float, bool]:
-    """Minutes that an adaptation took so far, and whether it came to its end."""
+    """Minutes that an adaptation took so far, and whether it came to its end. Raises ValueError, naming the file that
+    says so, where it cannot be read.
+    """
     if not (folder / ADAPTATION).is_file():
         return 0.0, False
-    done = json.loads((folder / ADAPTATION).read_text())
+    remedy = "delete it, and the adaptation goes on with the pictures that have no labels yet"
+    done = read_json(folder / ADAPTATION, remedy)
     return done.get("minutes", 0.0), done.get("complete", True)
 
 
@@ -239,7 +247,7 @@ def _train(
     def begins() -> None:
         if here.leads:
             out.mkdir(parents=True, exist_ok=True)
-            (out / "config.yaml").write_text(config_yaml(config))
+            write_text(out / "config.yaml", config_yaml(config))
             if lists:
                 lists.write(out)
         here.barrier()

@@ -102,14 +102,16 @@ def evaluate_pairs(
     protocol: PairProtocol,
     advance: Callable[[], object] = lambda: None,
     skip: Callable[[Pair, ValueError], object] | None = None,
+    into: list[PairResult] | None = None,
 ) -> list[PairResult]:
     """Evaluate every detector on every pair.
 
     advance  called after every pair
     skip     called for a pair whose pictures cannot be read, which is then left out; without it the
              error is raised
+    into     what is returned, filled pair by pair: what it holds stays, even if a later pair raises
     """
-    results = []
+    results = [] if into is None else into
     cache = _FeatureCache()
     for pair in pairs:
         try:

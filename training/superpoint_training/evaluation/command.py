@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
-from superpoint_ros.interrupts import ending_at_once
+from superpoint_ros.interrupts import INTERRUPTED, ending_at_once, interrupting_once
 
 DEFAULT = "default"
 ALL = "all"
@@ -179,7 +180,8 @@ def evaluate(
     same code, on the same pictures, in one run: real pairs (--hpatches), pairs warped from
     photographs and a rotation sweep (--photos), relative poses (--pose), maps (--colmap), and the corners
     of synthetic shapes (--shapes).
-    Writes report.json with the whole protocol, report.md, pairs.csv and plots.
+    Writes report.json with the whole protocol, report.md, pairs.csv and plots; after Ctrl-C or a failure, of what was
+    measured by then.
     """
     with ending_at_once():
         from superpoint_ros.features.pyramid import check_scales
@@ -209,9 +211,19 @@ def evaluate(
             paper=preset == "paper",
             **chosen,
         )
-        evaluation = run_evaluation(asked, out)
+        with interrupting_once():
+            evaluation = run_evaluation(asked, out)
     except (ValueError, OSError, RuntimeError) as error:
-        raise click.ClickException(str(error)) from None
-    click.echo(tables(evaluation))
+        raise click.ClickException(_shown(str(error), sys.stderr)) from None
+    except KeyboardInterrupt as stop:
+        click.echo(_shown(str(stop) or "interrupted; nothing was measured", sys.stderr), err=True)
+        raise SystemExit(INTERRUPTED) from None
+    click.echo(_shown(tables(evaluation), sys.stdout))
     for line in evaluation.skipped:
-        click.echo(f"skipped: {line}", err=True)
+        click.echo(_shown(f"skipped: {line}", sys.stderr), err=True)
+
+
+def _shown(text: str, stream: TextIO) -> str:
+    """With ? for what the terminal has no letter for, such as names of files that are no text."""
+    encoding = stream.encoding or "utf-8"
+    return text.encode(encoding, "replace").decode(encoding)

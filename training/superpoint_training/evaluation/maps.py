@@ -27,7 +27,7 @@ from superpoint_ros.network.heatmap import DetectionSettings
 from superpoint_training.evaluation.detectors import CrossedDetectors, Detector
 from superpoint_training.evaluation.pose import LIST, PosePair, pose_errors, pose_pairs
 from superpoint_training.evaluation.warps import list_photographs
-from superpoint_training.pictures import read_picture
+from superpoint_training.pictures import BadPicture, read_picture
 
 OWN = "COLMAP's SIFT"
 FEWEST = 3
@@ -56,30 +56,43 @@ class MapResult:
     translation: float = np.nan
 
 
+def scene(folder: Path) -> tuple[list[Path], list[PosePair]]:
+    """The pictures of a folder, and the pairs whose pose is known; ValueError for too few pictures or a bad list."""
+    paths = list_photographs(folder)
+    if len(paths) < FEWEST:
+        raise ValueError(f"{folder}: {len(paths)} pictures; a map needs {FEWEST} at least")
+    return paths, pose_pairs(folder) if (folder / LIST).is_file() else []
+
+
 def evaluate_maps(
     detectors: Sequence[Detector],
     folder: Path,
     settings: Callable[[int], DetectionSettings],
     refine: bool = False,
     advance: Callable[[], object] = lambda: None,
+    skip: Callable[[ValueError], object] | None = None,
+    into: list[MapResult] | None = None,
 ) -> list[MapResult]:
     """Map the pictures of a folder with every detector that has descriptors, and with COLMAP's SIFT.
 
     settings  by suppression radius; COLMAP's SIFT has as many keypoints at most
     refine    adjust keypoints by the pictures, see `adjust_keypoints`; COLMAP's SIFT stays as it is
+    skip      called for a picture that cannot be read, which is then left out; without it the error is raised
+    into      what is returned, filled map by map
 
     Cameras are those of `pairs_with_gt.txt` where the folder has one, and stay so if they are all there, else COLMAP
     finds them out. Raises ValueError for a folder of too few pictures, RuntimeError without pycolmap.
     """
     colmap = pycolmap()
-    paths = list_photographs(folder)
-    if len(paths) < FEWEST:
-        raise ValueError(f"{folder}: {len(paths)} pictures; a map needs {FEWEST} at least")
-    pairs = pose_pairs(folder) if (folder / LIST).is_file() else []
+    listed, pairs = scene(folder)
+    read = _read(listed, skip)
+    if len(read) < FEWEST:
+        raise ValueError(f"{folder}: {len(read)} pictures that can be read; a map needs {FEWEST} at least")
+    paths, pictures = list(read), list(read.values())
     cameras = {path: k for pair in pairs for path, k in zip(pair.paths, pair.cameras, strict=True)}
-    known, pictures = set(paths) <= set(cameras), [read_picture(path) for path in paths]
+    known = set(paths) <= set(cameras)
     lenses = [_calibration(cameras.get(path), picture) for path, picture in zip(paths, pictures, strict=True)]
-    results = []
+    results = [] if into is None else into
     with tempfile.TemporaryDirectory() as temporary:
         shown = Path(temporary) / PICTURES
         shown.mkdir()
@@ -112,6 +125,18 @@ def evaluate_maps(
 def summarise_maps(results: Sequence[MapResult]) -> dict[str, dict[str, Any]]:
     """By detector."""
     return {each.detector: {key: value for key, value in asdict(each).items() if key != "detector"} for each in results}
+
+
+def _read(paths: Sequence[Path], skip: Callable[[ValueError], object] | None) -> dict[Path, NDArray[np.uint8]]:
+    read = {}
+    for path in paths:
+        try:
+            read[path] = read_picture(path)
+        except BadPicture as error:
+            if skip is None:
+                raise
+            skip(error)
+    return read
 
 
 def _calibration(

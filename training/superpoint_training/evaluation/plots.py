@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from superpoint_ros.features.extractor import Features
 from superpoint_ros.features.homography import estimate_homography, image_corners, project
 from superpoint_ros.features.matching import match
+from superpoint_ros.printable import printable
 from superpoint_training.evaluation.benchmark import PairProtocol, PairResult
 from superpoint_training.evaluation.detectors import Detector
 from superpoint_training.evaluation.metrics import share_within
@@ -63,10 +65,15 @@ def write_failures(
         views = by_name[result.pair].load()
         axes.imshow(_draw_pair(detector, views, protocol), interpolation="bilinear")
         error = f"{result.corner_error:.1f} px" if np.isfinite(result.corner_error) else "no homography"
-        axes.set_title(f"{result.pair}: {error}, {result.inliers} of {result.matches} matches", fontsize=9)
+        axes.set_title(_plain(f"{result.pair}: {error}, {result.inliers} of {result.matches} matches"), fontsize=9)
         axes.axis("off")
-    figure.suptitle(f"{detector.name}: the worst pairs (green: the true outline, red: the estimated one)")
+    figure.suptitle(_plain(f"{detector.name}: the worst pairs (green: the true outline, red: the estimated one)"))
     return _save(figure, path)
+
+
+def file_stem(name: str) -> str:
+    """A name that files can have, without suffix: letters, digits, and at most 200 bytes."""
+    return re.sub(r"[^\w.@-]+", "_", name).encode()[:200].decode(errors="ignore")
 
 
 def _draw_pair(detector: Detector, views: Views, protocol: PairProtocol) -> NDArray[np.uint8]:
@@ -123,7 +130,7 @@ def _error_curves(evaluation: Evaluation, sets: Sequence[str]) -> Figure:
             axes.plot(
                 thresholds,
                 [share_within(errors, t) for t in thresholds],
-                label=detector,
+                label=_plain(detector),
                 **_style(evaluation, detector),
             )
         _label(
@@ -169,7 +176,7 @@ def _rotation(evaluation: Evaluation) -> Figure:
             [float(angle) for angle in angles],
             shares,
             marker="o",
-            label=detector,
+            label=_plain(detector),
             **_style(evaluation, detector),
         )
     title = f"Rotation about the optical axis, {len(errors[0])} photographs"
@@ -203,7 +210,7 @@ def _noise(evaluation: Evaluation) -> Figure:
     strengths = sorted(set(evaluation.protocol["shapes"]["strengths"]))
     for detector, by_condition in evaluation.corners.items():
         means = [figures["map"] for figures in by_condition.values()]
-        axes.plot(strengths, means, marker="o", label=detector, **_style(evaluation, detector))
+        axes.plot(strengths, means, marker="o", label=_plain(detector), **_style(evaluation, detector))
     _label(axes, "Corners of synthetic shapes", "strength of the noise", "mean average precision", ticks=strengths)
     return figure
 
@@ -212,12 +219,12 @@ def _bars(evaluation: Evaluation, axes: Any, groups: Sequence[str], bars: dict[s
     width = 0.8 / len(bars)
     for index, (detector, heights) in enumerate(bars.items()):
         positions = np.arange(len(groups)) + (index - (len(bars) - 1) / 2) * width
-        axes.bar(positions, heights, width, label=detector, color=_style(evaluation, detector)["color"])
-    axes.set_xticks(np.arange(len(groups)), groups)
+        axes.bar(positions, heights, width, label=_plain(detector), color=_style(evaluation, detector)["color"])
+    axes.set_xticks(np.arange(len(groups)), [_plain(group) for group in groups])
 
 
 def _label(axes: Any, title: str, x: str, y: str, ticks: Sequence[float] | None = None) -> None:
-    axes.set(title=title, xlabel=x, ylabel=y, ylim=(0, 1.02))
+    axes.set(title=_plain(title), xlabel=x, ylabel=y, ylim=(0, 1.02))
     if ticks is not None:
         axes.set_xticks(ticks)
     axes.grid(alpha=0.3)
@@ -228,6 +235,12 @@ def _style(evaluation: Evaluation, detector: str) -> dict[str, Any]:
     names = evaluation.detectors()
     network = "weights_id" in evaluation.protocol["detectors"][detector]
     return {"color": f"C{names.index(detector)}", "linewidth": 2.5 if network else 1.2}
+
+
+def _plain(text: str) -> str:
+    """A name as matplotlib shows it and every other: no $ is mathematics, no leading _ keeps it out of the legend."""
+    text = printable(text, "\n").replace("$", r"\$")
+    return f"\u200b{text}" if text.startswith("_") else text
 
 
 def _save(figure: Figure, path: Path) -> Path:

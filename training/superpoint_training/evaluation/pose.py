@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
@@ -21,7 +22,7 @@ from superpoint_ros.features.refinement import refine_matches
 from superpoint_ros.network.heatmap import DetectionSettings
 from superpoint_training.evaluation.detectors import Detector
 from superpoint_training.evaluation.metrics import area_under_curve
-from superpoint_training.pictures import read_picture
+from superpoint_training.pictures import BadPicture, read_picture
 
 Matrix = NDArray[np.float64]
 
@@ -33,6 +34,8 @@ LIMITS = (5.0, 10.0, 20.0)
 FEWEST = 8
 """Matches: five determine an essential matrix, some more make it credible."""
 STEPS = 10
+KEPT = 64
+"""Pictures whose features are kept for the pairs that follow: about 1 MB a picture and detector."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,17 @@ def pose_pairs(directory: Path) -> list[PosePair]:
     return pairs
 
 
+def check_pictures(directory: Path, pairs: Sequence[PosePair]) -> None:
+    """Raise ValueError unless the pictures of all pairs of a directory are there."""
+    paths = list(dict.fromkeys(path for pair in pairs for path in pair.paths))
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        raise ValueError(
+            f"{directory}: {len(missing)} of {len(paths)} pictures that {LIST} names are not there: {missing[0]} …; "
+            "expected names relative to the list's folder"
+        )
+
+
 def evaluate_poses(
     detectors: Sequence[Detector],
     pairs: Sequence[PosePair],
@@ -91,26 +105,38 @@ def evaluate_poses(
     threshold: float,
     refine: bool = False,
     advance: Callable[[], object] = lambda: None,
+    skip: Callable[[PosePair, ValueError], object] | None = None,
+    into: list[PoseResult] | None = None,
 ) -> list[PoseResult]:
     """Evaluate every detector that has descriptors on every pair.
 
     settings   by suppression radius
     threshold  pixels, as in `estimate_pose`
     refine     align matches by the pictures, see `refine_matches`
+    skip, into as in `evaluate_pairs`
     """
-    results = []
-    cache: dict[tuple[str, Path], Features] = {}
+    results = [] if into is None else into
+
+    @lru_cache(KEPT)
+    def seen(path: Path) -> tuple[NDArray[np.uint8], list[Features]]:
+        image = read_picture(path)
+        return image, [detector(image, settings(detector.matched_nms)) for detector in detectors]
+
     for pair in pairs:
-        images = read_picture(pair.paths[0]), read_picture(pair.paths[1])
-        for detector in detectors:
-            for path, image in zip(pair.paths, images, strict=True):
-                if (detector.name, path) not in cache:
-                    cache[detector.name, path] = detector(image, settings(detector.matched_nms))
-            f0, f1 = (cache[detector.name, path] for path in pair.paths)
-            matches = match(f0, f1)
-            if refine:
-                f0, f1 = _aligned(f0, f1, matches, images)
-            results.append(_measured(detector.name, pair, f0, f1, matches, threshold))
+        try:
+            (image0, all0), (image1, all1) = seen(pair.paths[0]), seen(pair.paths[1])
+        except BadPicture as error:
+            if skip is None:
+                raise
+            skip(pair, error)
+        else:
+            measured = []
+            for detector, f0, f1 in zip(detectors, all0, all1, strict=True):
+                matches = match(f0, f1)
+                if refine:
+                    f0, f1 = _aligned(f0, f1, matches, (image0, image1))
+                measured.append(_measured(detector.name, pair, f0, f1, matches, threshold))
+            results += measured
         advance()
     return results
 
@@ -238,7 +264,11 @@ def _epipolar(
 
 def _listed(path: Path) -> list[PosePair]:
     pairs = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: not a text file; expected a pair of pictures a line (SuperGlue's format)") from None
+    for number, line in enumerate(lines, start=1):
         words = line.split()
         if not words:
             continue
@@ -254,6 +284,8 @@ def _listed(path: Path) -> list[PosePair]:
                 f"({NUMBERS} words), got {line[:60]!r}"
             )
         cameras = values[:9].reshape(3, 3), values[9:18].reshape(3, 3)
+        if any(abs(np.linalg.det(camera)) < 1e-12 for camera in cameras):
+            raise ValueError(f"{path}, line {number}: a camera matrix is singular, so it is no camera's: {line[:60]!r}")
         paths = path.parent / first, path.parent / second
         group = path.parent.name
         pairs.append(PosePair(f"{group} {first} {second}", group, paths, cameras, values[18:].reshape(4, 4)))

@@ -10,11 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from superpoint_training.evaluation.benchmark import CORRECT, PairResult, summarise
 from superpoint_training.evaluation.maps import MapResult, summarise_maps
 from superpoint_training.evaluation.pose import LIMITS, PoseResult, summarise_poses
 
 ALL = "all"
+ENCODING, ERRORS = "utf-8", "backslashreplace"
+"""Of all files, whatever the locale: names of pictures may hold bytes that are no text."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,8 @@ class Evaluation:
     poses      results of pairs with relative poses
     maps       of pictures of one scene
     corners    what `evaluate_corners` returned; empty if it did not run
-    skipped    pictures that could not be read, with the reason
+    skipped    pairs, and pictures of maps, that could not be read, with the reason
+    missing    what was asked for and is not there, as the run ended early
     """
 
     protocol: dict[str, Any]
@@ -35,6 +40,12 @@ class Evaluation:
     poses: list[PoseResult] = field(default_factory=list)
     maps: list[MapResult] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+
+    @property
+    def measured(self) -> bool:
+        """Whether there is anything to report."""
+        return bool(self.pairs or self.poses or self.maps or self.corners)
 
     def detectors(self) -> list[str]:
         """The names of the detectors, in the order in which they were given."""
@@ -85,11 +96,14 @@ def write_report(evaluation: Evaluation, directory: Path) -> list[Path]:
     document = {
         "protocol": evaluation.protocol,
         "skipped": evaluation.skipped,
+        "missing": evaluation.missing,
         "results": evaluation.summary(),
     }
     written = [directory / "report.json", directory / "report.md"]
-    written[0].write_text(json.dumps(_finite(document), indent=1, ensure_ascii=False) + "\n")
-    written[1].write_text(tables(evaluation))
+    written[0].write_text(
+        json.dumps(_finite(document), indent=1, ensure_ascii=False) + "\n", encoding=ENCODING, errors=ERRORS
+    )
+    written[1].write_text(tables(evaluation), encoding=ENCODING, errors=ERRORS)
     if evaluation.pairs:
         written.append(directory / "pairs.csv")
         _write_pairs(evaluation, written[-1])
@@ -116,7 +130,9 @@ def tables(evaluation: Evaluation) -> str:
     if evaluation.corners:
         parts.append(_corner_table(evaluation))
     if evaluation.skipped:
-        parts.append(f"{len(evaluation.skipped)} pairs skipped, the first: {evaluation.skipped[0]}\n")
+        parts.append(f"{len(evaluation.skipped)} pairs or pictures skipped, the first: {evaluation.skipped[0]}\n")
+    if evaluation.missing:
+        parts.append(f"Missing, as the evaluation ended early: {', '.join(evaluation.missing)}\n")
     return "\n".join(part for part in parts if part)
 
 
@@ -226,7 +242,7 @@ def _write_pairs(evaluation: Evaluation, path: Path) -> None:
     for radius in radii:
         header += [f"repeatability_nms{radius}", f"localisation_error_nms{radius}"]
     header += ["changes", *(f"h{row}{column}" for row in range(3) for column in range(3))]
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding=ENCODING, errors=ERRORS) as file:
         writer = csv.writer(file)
         writer.writerow(header)
         for which, results in evaluation.pairs.items():
@@ -244,7 +260,7 @@ def _write_pairs(evaluation: Evaluation, path: Path) -> None:
 
 
 def _write_poses(results: Sequence[PoseResult], path: Path) -> None:
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding=ENCODING, errors=ERRORS) as file:
         writer = csv.writer(file)
         names = ["keypoints_first", "keypoints_second", "matches", "inliers", "rotation_error", "translation_error"]
         writer.writerow(["set", "pair", "detector", *names])
@@ -260,6 +276,8 @@ def _finite(value: Any) -> Any:
         return {str(key): _finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_finite(item) for item in value]
+    if isinstance(value, np.generic):
+        return _finite(value.item())
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,5 +79,10 @@ class Request:
             raise ValueError("--list names photographs of a directory: give --photos DIR as well")
         if self.weights and not self.match_nms:
             raise ValueError("--match-nms names no radius; networks need at least one to be matched")
+        numbers = {"--rotation": self.rotation, "--noise": self.noise, "--pose-threshold": (self.pose_threshold,)}
+        numbers |= {"--epsilon": (self.protocol.epsilon,), "--inlier-threshold": (self.protocol.inlier_threshold,)}
+        for option, values in numbers.items():
+            if not all(map(math.isfinite, values)):
+                raise ValueError(f"{option} takes finite numbers, got {', '.join(map(str, values))}")
         for radius in (*self.protocol.repeatability_nms, *self.match_nms):
             self.protocol.settings(radius)  # refuses what is out of range

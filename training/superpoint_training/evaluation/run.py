@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from dataclasses import asdict, replace
-from importlib.metadata import PackageNotFoundError, version
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any
 
-import cv2
-import numpy as np
-import torch
 from tqdm import tqdm
 
-from superpoint_ros.features.colmap import pycolmap
 from superpoint_training.evaluation.benchmark import PairProtocol, PairResult, evaluate_pairs
 from superpoint_training.evaluation.corners import CornerProtocol, evaluate_corners, passes
+from superpoint_training.evaluation.description import describe
 from superpoint_training.evaluation.detectors import (
     CrossedDetectors,
     Detector,
@@ -25,19 +23,13 @@ from superpoint_training.evaluation.detectors import (
     classic_detector,
     superpoint_detector,
 )
-from superpoint_training.evaluation.maps import evaluate_maps
+from superpoint_training.evaluation.maps import evaluate_maps, scene
 from superpoint_training.evaluation.pairs import Pair, check_complete, hpatches_pairs
-from superpoint_training.evaluation.plots import write_failures, write_plots
-from superpoint_training.evaluation.pose import evaluate_poses, pose_pairs
-from superpoint_training.evaluation.report import Evaluation, write_report
+from superpoint_training.evaluation.plots import file_stem, write_failures, write_plots
+from superpoint_training.evaluation.pose import PosePair, check_pictures, evaluate_poses, pose_pairs
+from superpoint_training.evaluation.report import Evaluation, tables, write_report
 from superpoint_training.evaluation.request import Request
-from superpoint_training.evaluation.warps import (
-    KINDS,
-    list_photographs,
-    rotation_pairs,
-    warped_pairs,
-    zoom_pairs,
-)
+from superpoint_training.evaluation.warps import list_photographs, rotation_pairs, warped_pairs, zoom_pairs
 
 PAPER_REPEATABILITY, PAPER_HOMOGRAPHY = (240, 320), (480, 640)
 """Height and width to which DeTone et al. resize HPatches in sections 7.2 and 7.3."""
@@ -45,43 +37,143 @@ NATIVE = "native"
 """What the name of a set of pairs at the files' own size ends with."""
 
 
+class EndedEarly(ValueError):
+    """An evaluation that could not go on; what was measured is written, and the text says what is missing."""
+
+
 def run_evaluation(request: Request, out: Path) -> Evaluation:
     """Evaluate, showing progress, and write report.json, report.md, pairs.csv and plots to `out`.
 
-    A photograph that cannot be read is left out and listed; anything else that is wrong raises
-    ValueError, OSError or RuntimeError with one sentence.
+    Pairs of a picture that cannot be read are left out and listed. Anything else that is wrong raises ValueError,
+    OSError or RuntimeError with one sentence, before anything runs where it can be seen by then. What goes wrong later
+    raises EndedEarly, or KeyboardInterrupt with a text; the report then holds what was measured, and names the rest.
     """
     out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=out):
+        pass  # it can be written to; to be told so after hours would be late
     detectors = _detectors(request)
-    sets = _sets(request, detectors)
-    corner_protocol = CornerProtocol(pictures=request.shapes, seed=request.seed, noise=request.noise)
-    evaluation = Evaluation(_describe(request, detectors, sets, corner_protocol))
+    sets = {which: (_protocol(request, which), pairs) for which, pairs in _sets(request, detectors).items()}
+    corners = CornerProtocol(pictures=request.shapes, seed=request.seed, noise=request.noise)
+    sizes = {which: (protocol, len(pairs)) for which, (protocol, pairs) in sets.items()}
+    evaluation = Evaluation(describe(request, detectors, sizes, corners))
     described = [detector for detector in detectors if detector.described]
-    for which, pairs in sets.items():
+    parts: dict[str, Callable[[], object]] = {}
+    for which, (protocol, pairs) in sets.items():
         chosen = described if which == "rotation" else detectors
-        evaluation.pairs[which] = _run_pairs(which, chosen, pairs, _protocol(request, which), evaluation.skipped)
+        parts[which] = partial(_run_pairs, evaluation, which, chosen, pairs, protocol)
     if request.pose:
-        listed = pose_pairs(request.pose)
-        with tqdm(desc="pose", total=len(listed), unit="pair") as bar:
-            how = request.protocol.settings, request.pose_threshold, request.protocol.refine
-            evaluation.poses.extend(evaluate_poses(described, listed, *how, bar.update))
+        parts["pose"] = partial(_run_poses, evaluation, described, _listed_poses(request.pose, described), request)
     if request.colmap:
-        with tqdm(desc="maps", unit="map") as bar:
-            mapped = request.protocol.settings, request.protocol.refine
-            evaluation.maps.extend(evaluate_maps(described, request.colmap, *mapped, bar.update))
+        scene(request.colmap)
+        parts["maps"] = partial(_run_maps, evaluation, described, request.colmap, request)
     if request.shapes:
         single = [detector for detector in detectors if not isinstance(detector, CrossedDetectors)]
-        with tqdm(desc="shapes", total=passes(corner_protocol, len(single)), unit="picture") as bar:
-            evaluation.corners.update(evaluate_corners(single, corner_protocol, bar.update))
-    write_report(evaluation, out)
+        parts["shapes"] = partial(_run_shapes, evaluation, single, corners)
+    parts["plots"] = partial(_plot, evaluation, described, sets, out)
+    _run_parts(parts, evaluation, out)
+    return evaluation
+
+
+def _run_parts(parts: Mapping[str, Callable[[], object]], evaluation: Evaluation, out: Path) -> None:
+    """Run all in turn, and write what was measured, however they end."""
+    failure: BaseException | None = None
+    evaluation.missing.extend(parts)
+    try:
+        for name, part in parts.items():
+            if evaluation.measured:
+                with suppress(OSError):  # a disk that is full now may not be so at the end
+                    write_report(evaluation, out)  # for who ends the process without a chance to write
+            part()
+            evaluation.missing.remove(name)
+    except (Exception, KeyboardInterrupt) as error:
+        if not evaluation.measured:
+            raise
+        failure = error
+        begun = {**evaluation.pairs, "pose": evaluation.poses, "maps": evaluation.maps}
+        if evaluation.missing and begun.get(evaluation.missing[0]):
+            evaluation.missing[0] = f"the rest of {evaluation.missing[0]}"
+    try:
+        report = write_report(evaluation, out)[0]
+    except OSError as error:
+        tqdm.write(tables(evaluation))
+        raise OSError(f"{out}: the report cannot be written ({error}); its tables are above") from failure
+    if failure is None:
+        return
+    left = f"{report} holds what was measured; missing: {', '.join(evaluation.missing)}"
+    if isinstance(failure, KeyboardInterrupt):
+        raise KeyboardInterrupt(f"interrupted; {left}") from None
+    if isinstance(failure, (ValueError, OSError, RuntimeError)):
+        raise EndedEarly(f"{failure}; {left}") from failure
+    tqdm.write(left, file=sys.stderr)
+    raise failure
+
+
+def _run_pairs(
+    evaluation: Evaluation, which: str, detectors: Sequence[Detector], pairs: Sequence[Pair], protocol: PairProtocol
+) -> None:
+    results: list[PairResult] = []
+    before = len(evaluation.skipped)
+    try:
+        with tqdm(desc=which, total=len(pairs), unit="pair") as bar:
+            evaluate_pairs(detectors, pairs, protocol, bar.update, _skip(evaluation, which), results)
+    finally:
+        if results:
+            evaluation.pairs[which] = results
+    if not results:
+        raise ValueError(f"no pair could be read; the first: {evaluation.skipped[before]}")
+
+
+def _run_poses(
+    evaluation: Evaluation, detectors: Sequence[Detector], pairs: Sequence[PosePair], request: Request
+) -> None:
+    how = request.protocol.settings, request.pose_threshold, request.protocol.refine
+    before = len(evaluation.skipped)
+    with tqdm(desc="pose", total=len(pairs), unit="pair") as bar:
+        evaluate_poses(detectors, pairs, *how, bar.update, _skip(evaluation, "pose"), evaluation.poses)
+    if not evaluation.poses:
+        raise ValueError(f"no pair could be read; the first: {evaluation.skipped[before]}")
+
+
+def _run_maps(evaluation: Evaluation, detectors: Sequence[Detector], folder: Path, request: Request) -> None:
+    how = request.protocol.settings, request.protocol.refine
+
+    def skip(error: ValueError) -> None:
+        evaluation.skipped.append(f"maps, {error}")
+
+    with tqdm(desc="maps", unit="map") as bar:
+        evaluate_maps(detectors, folder, *how, bar.update, skip, evaluation.maps)
+
+
+def _run_shapes(evaluation: Evaluation, detectors: Sequence[Detector], protocol: CornerProtocol) -> None:
+    with tqdm(desc="shapes", total=passes(protocol, len(detectors)), unit="picture") as bar:
+        evaluation.corners.update(evaluate_corners(detectors, protocol, bar.update))
+
+
+def _plot(
+    evaluation: Evaluation,
+    described: Sequence[Detector],
+    sets: Mapping[str, tuple[PairProtocol, Sequence[Pair]]],
+    out: Path,
+) -> None:
     write_plots(evaluation, out)
     for detector in described:
         if "weights_id" in detector.protocol:
-            for which in sets:
-                name = re.sub(r"[^\w.@-]+", "_", f"worst_{which}_{detector.name}")
-                results = evaluation.results(which, detector.name)
-                write_failures(detector, sets[which], results, _protocol(request, which), out / f"{name}.png")
-    return evaluation
+            for which, (protocol, pairs) in sets.items():
+                path = out / f"{file_stem(f'worst_{which}_{detector.name}')}.png"
+                write_failures(detector, pairs, evaluation.results(which, detector.name), protocol, path)
+
+
+def _skip(evaluation: Evaluation, which: str) -> Callable[[Pair | PosePair, ValueError], None]:
+    return lambda pair, error: evaluation.skipped.append(f"{which}, {pair.name}: {error}")
+
+
+def _listed_poses(directory: Path, described: Sequence[Detector]) -> list[PosePair]:
+    """The pairs; ValueError where their pictures are not there, or no detector could be measured on them."""
+    if not described:
+        raise ValueError("--pose is of detectors with descriptors, and none of those named has any")
+    pairs = pose_pairs(directory)
+    check_pictures(directory, pairs)
+    return pairs
 
 
 def _detectors(request: Request) -> list[Detector]:
@@ -95,6 +187,8 @@ def _detectors(request: Request) -> list[Detector]:
             if of_map.name != robot.name:
                 found.append(_crossed(of_map, robot))
     found += [classic_detector(key) for key in request.baselines]
+    if not found:
+        raise ValueError("no detector is named: give weights or baselines")
     names = [detector.name for detector in found]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -165,86 +259,3 @@ def _protocol(request: Request, which: str) -> PairProtocol:
 
 def _paper_set(size: tuple[int, int]) -> str:
     return f"hpatches {size[0]}×{size[1]}"
-
-
-def _run_pairs(
-    which: str,
-    detectors: Sequence[Detector],
-    pairs: Sequence[Pair],
-    protocol: PairProtocol,
-    skipped: list[str],
-) -> list[PairResult]:
-    def skip(pair: Pair, error: ValueError) -> None:
-        skipped.append(f"{which}, {pair.name}: {error}")
-
-    # A sequence with a missing picture is not the benchmark it claims to be; a photograph can be
-    # spared.
-    spared = None if which.startswith("hpatches") else skip
-    with tqdm(desc=which, total=len(pairs), unit="pair") as bar:
-        results = evaluate_pairs(detectors, pairs, protocol, bar.update, spared)
-    if not results:
-        raise ValueError(f"no pair could be read; the first: {skipped[0]}")
-    return results
-
-
-def _version() -> str:
-    try:
-        return version("superpoint_ros")
-    except PackageNotFoundError:  # run from a checkout that is not installed
-        return "unknown"
-
-
-def _described_set(protocol: PairProtocol, pairs: Sequence[Pair]) -> dict[str, Any]:
-    names = ("size", "keypoints", "repeatability_nms")
-    return {"pairs": len(pairs), **{name: getattr(protocol, name) for name in names}}
-
-
-def _describe(
-    request: Request,
-    detectors: Sequence[Detector],
-    sets: dict[str, list[Pair]],
-    corner_protocol: CornerProtocol,
-) -> dict[str, Any]:
-    """The protocol: everything that somebody needs to get the same figures."""
-    protocol: dict[str, Any] = {
-        "seed": request.seed,
-        "detectors": {
-            detector.name: detector.protocol | {"nms_for_matching": detector.matched_nms} for detector in detectors
-        },
-        "pairs": request.protocol.describe(),
-        "sets": {which: _described_set(_protocol(request, which), pairs) for which, pairs in sets.items()},
-        "versions": {
-            "superpoint_ros": _version(),
-            "torch": torch.__version__,
-            "opencv": cv2.__version__,
-            "numpy": np.__version__,
-        },
-    }
-    if request.hpatches:
-        protocol["hpatches"] = {"directory": str(request.hpatches), "all_pairs": request.all_pairs}
-    if request.pose:
-        protocol["pose"] = {
-            "directory": str(request.pose),
-            "threshold": request.pose_threshold,
-            "estimator": "OpenCV USAC MAGSAC++, then least squares weighted by the keypoints' scales",
-        }
-    if request.colmap:
-        protocol["maps"] = {"directory": str(request.colmap), "pycolmap": pycolmap().__version__}
-    if request.photos:
-        protocol["photos"] = {
-            "directory": str(request.photos),
-            "list": request.names and str(request.names),
-        }
-    if "warped" in sets:
-        ranges = {}
-        for kind in request.kinds:
-            motion, light = KINDS[kind]
-            ranges[kind] = {"motion": asdict(motion), "light": asdict(light)}
-        protocol["warped"] = {
-            "kinds": ranges,
-            "light_of": "the second view",
-            "outside": "reflected",
-        }
-    if request.shapes:
-        protocol["shapes"] = corner_protocol.describe()
-    return protocol
