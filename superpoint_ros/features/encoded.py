@@ -21,7 +21,9 @@ LARGEST_PIXEL = 32
 """Bytes of a picture file for a pixel: four channels of float64."""
 EXIF_WITHIN = 4096
 """Bytes at the beginning of a file in which EXIF begins, if there is any."""
-PNG_SIGNATURE, PNG_CHUNKS = b"\x89PNG\r\n\x1a\n", (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_NAMED = (b"iCCP", b"sPLT")
+"""Chunks that begin with a name, which ends at a zero."""
 OTHER_BITS = b"\xfe" * 64
 """What missing pixels would be decoded from: libjpeg itself makes up zeros."""
 
@@ -50,7 +52,7 @@ def decode_encoded(
     check_pixels(header.height, header.width, max_pixels)
     flags = cv2.IMREAD_COLOR if colour else cv2.IMREAD_GRAYSCALE
     flags |= cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
-    data = _pixels_alone(data) if header.format == "png" else data
+    data = _without_odd_names(data) if header.format == "png" else data
     samples = _jpeg(data, header, flags) if header.format == "jpeg" else _decoded(data, flags)
     if upright and samples is not None and b"Exif" in data[:EXIF_WITHIN].tobytes():
         whole = _array(data.tobytes() + END) if header.format == "jpeg" else data
@@ -88,19 +90,20 @@ def read_picture_file(
         raise BadImage(f"{path}: {error}") from None
 
 
-def _pixels_alone(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A PNG without the chunks that its grey levels and colours do not need.
-
-    libpng complains of those on the terminal in their own words: a colour profile's name may be an escape sequence.
+def _without_odd_names(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A PNG without chunks whose names are no plain text: libpng complains of profiles by their names on the terminal,
+    which may obey them.
     """
-    view, begin, kept = memoryview(data.data), len(PNG_SIGNATURE), [PNG_SIGNATURE]
+    view, begin, kept, last = memoryview(data.data), len(PNG_SIGNATURE), [], 0
     while begin + 8 <= len(view):
         length, kind = struct.unpack_from(">I4s", view, begin)
         end = begin + 12 + length
-        if kind in PNG_CHUNKS:
-            kept.append(bytes(view[begin:end]))
+        name = bytes(view[begin + 8 : end - 4]).split(b"\0", 1)[0] if kind in PNG_NAMED else b""
+        if not all(32 <= letter < 127 for letter in name):
+            kept.append(view[last:begin])
+            last = end
         begin = end
-    return _array(b"".join(kept))
+    return _array(b"".join([*kept, view[last:]])) if last else data
 
 
 def _decoded(data: NDArray[np.uint8], flags: int) -> NDArray[Any] | None:

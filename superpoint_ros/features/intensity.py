@@ -33,8 +33,8 @@ STEP, STRIDE = 0.1, 0.5
 there is nothing to match yet."""
 FAR = 16
 MOSTLY, PATIENCE = 0.9, 5
-"""A picture of which so many pixels lie in the held range does not widen it until so many frames have wanted that in a
-row: the sun or a flame that passes must not leave a camera blind."""
+"""A picture of which so many pixels lie in the held range does not widen it before so many more frames than not have
+wanted that: the sun or a flame that passes must not leave a camera blind. And it widens it in steps."""
 LARGEST = 1e30
 """Of floats: what is beyond stands for no measurement, as FLT_MAX does for depths."""
 SMALLEST_SPAN = 64
@@ -87,12 +87,13 @@ class FoundRange:
         span = self.high - self.low
         seen = min(found[1], self.high) - max(found[0], self.low)
         fits = self.low <= found[0] and found[1] <= self.high
-        self._odd = 0 if fits else self._odd + 1
+        self._odd = max(self._odd - 1, 0) if fits else min(self._odd + 1, 2 * PATIENCE)
+        mostly = np.mean((self.low <= numbers) & (numbers <= self.high)) >= MOSTLY
         if math.isnan(span):
             self.low, self.high = low, high
-        elif not fits and self._odd <= PATIENCE and np.mean((self.low <= numbers) & (numbers <= self.high)) >= MOSTLY:
+        elif mostly and not fits and self._odd <= PATIENCE:
             pass
-        elif seen < 0.5 * (found[1] - found[0]):
+        elif not mostly and seen < 0.5 * (found[1] - found[0]):
             self.low, self.high = low, high
         elif not fits or high - low < LOOSE * span:
             step = STRIDE if FAR * (high - low) < span else STEP

@@ -115,6 +115,20 @@ def test_the_name_of_a_pngs_colour_profile_reaches_no_terminal(capfd):
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("colour", [False, True])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("extra", [(b"gAMA", struct.pack(">I", 45455)), (b"sRGB", b"\0"), (b"tEXt", b"a\0b")])
+def test_what_else_a_png_holds_counts_as_for_opencv(extra, dtype, colour):
+    pixels = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (20, 30, 3)).astype(dtype)
+    png = encode(pixels, ".png").tobytes()
+    data = array(png[:33] + chunk(*extra) + png[33:])
+    flags = (cv2.IMREAD_COLOR if colour else cv2.IMREAD_GRAYSCALE) | cv2.IMREAD_ANYDEPTH
+    expected, scale = cv2.imdecode(data, flags), FixedRange(0, 65535)
+    np.testing.assert_array_equal(
+        decode_encoded(data, scale, colour=colour), expected if dtype == np.uint8 else scale(expected)
+    )
+
+
 @pytest.mark.parametrize("suffix", [".png", ".webp", ".tiff"])
 def test_half_a_picture_is_refused(suffix):
     data = encode(scene(), suffix).tobytes()

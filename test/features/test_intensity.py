@@ -100,6 +100,17 @@ def test_the_largest_float_stands_for_no_measurement():
     assert np.ptp(grey[20:]) > 180 and (grey[:20] == 255).all()
 
 
+def test_an_object_that_comes_and_goes_is_given_its_place_in_steps():
+    random, found, ends, last = np.random.default_rng(1), FoundRange(), [], 0.0
+    for number in range(60):
+        frame = random.integers(7000, 7600, (120, 160)).astype(np.uint16)
+        if number and number % 6:
+            frame[:10] = random.integers(8500, 9000, (10, 160))
+        ends.append(found.follow(frame))
+        last = float(np.ptp(FixedRange(*ends[-1])(frame)[:10])) if number % 6 else last
+    assert last > 20 and np.abs(np.diff(np.array(ends), axis=0)).max() < 250
+
+
 @pytest.mark.parametrize("value", [0, 7300, 65535])
 def test_a_black_frame_or_a_closed_shutter_changes_nothing(value):
     found = FoundRange()

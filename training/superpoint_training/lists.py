@@ -49,14 +49,14 @@ def divide(sources: Sequence[Path], folder: Path, settings: InputConfig, seed: i
 
     Raises ValueError, naming it, for a listed picture that is none of the sources', or more than one.
     """
-    pictures = find_pictures(sources, folder / "frames", settings)
+    pictures = [path.resolve() for path in find_pictures(sources, folder / "frames", settings)]
     if held_out is None:
         lists = Lists(*split(pictures, settings.held_out, seed))
     else:
         if held_out.suffix == ".txt":
             kept = set(listed(held_out, pictures))
         else:
-            kept = set(find_pictures([held_out], folder / "frames", settings))
+            kept = {path.resolve() for path in find_pictures([held_out], folder / "frames", settings)}
         lists = Lists([path for path in pictures if path not in kept], sorted(kept))
     if not lists.training:
         raise ValueError(f"{', '.join(map(str, sources))}: all {len(pictures)} pictures are held out")

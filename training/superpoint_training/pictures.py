@@ -33,13 +33,17 @@ DEEP = (".png", ".tif", ".tiff", ".pgm", ".ppm")
 SMALLEST_SIDE = 32  # pixels
 
 
+COARSE = (1, 100, 10**7, 10**9, 2 * 10**9)
+"""Nanoseconds whose multiples file systems round the time of a change down to."""
+
+
 class BadPicture(ValueError):
     """A file that is no picture, or too small a one; the text names it."""
 
 
 def find_pictures(sources: Sequence[Path], frames: Path, settings: InputConfig) -> list[Path]:
     """All pictures of folders (searched through, sorted), .txt lists (one path a line), files and
-    bags, each once, by whichever way it is reached: paths are resolved.
+    bags, each once, by whichever way it is reached.
 
     frames  folder that frames of bags are written to; a bag that was extracted before is not read
             again
@@ -58,8 +62,8 @@ def find_pictures(sources: Sequence[Path], frames: Path, settings: InputConfig) 
         for whole, path in named:
             found.setdefault(whole, path)
     if settings.intensity_range == AUTOMATIC:
-        return list(found)
-    return [_by_range(path, frames, settings.intensity_range).resolve() for path in found.values()]
+        return list(found.values())
+    return [_by_range(path, frames, settings.intensity_range) for path in found.values()]
 
 
 def read_picture(path: Path) -> NDArray[np.uint8]:
@@ -166,7 +170,7 @@ def _by_range(path: Path, frames: Path, intensity_range: tuple[float, float]) ->
         digest = hashlib.sha256(f"{path.resolve()} {intensity_range}".encode()).hexdigest()[:8]
         target = frames / "deep" / f"{path.resolve().stem}-{digest}.png"
         changed = path.stat().st_mtime_ns
-        if not target.is_file() or target.stat().st_mtime_ns != changed:
+        if not target.is_file() or not _is_of(target, changed):
             target.parent.mkdir(parents=True, exist_ok=True)
             data = cv2.imencode(".png", read_picture_file(path, scale_of(intensity_range)))[1]
             with whole_file(target) as file:
@@ -182,7 +186,7 @@ def _pictures_of(source: Path, frames: Path, settings: InputConfig) -> list[Path
         return extract_frames(source, frames, settings)
     if source.is_dir():
         # Hidden files are none, whatever their names end in, such as ._1.jpg beside 1.jpg from macOS.
-        inside = [path for path in sorted(source.rglob("*")) if not path.name.startswith(".") or path.is_dir()]
+        inside = [path for path in sorted(source.rglob("*")) if not _is_hidden(path.relative_to(source))]
         bags = [path for path in inside if is_bag(path) and not is_bag(path.parent)]
         pictures = [path for path in inside if path.suffix.lower() in EXTENSIONS and path.is_file()]
         return pictures + _frames_of(source, bags, frames, settings, needed=not pictures)
@@ -192,6 +196,16 @@ def _pictures_of(source: Path, frames: Path, settings: InputConfig) -> list[Path
     if source.is_file():
         return [source]
     raise ValueError(f"{source}: no such folder, list, picture or bag")
+
+
+def _is_of(target: Path, changed: int) -> bool:
+    """Whether a file was made from what changed at a time, nanoseconds, which it bears as far as its disk can tell."""
+    found = target.stat().st_mtime_ns
+    return any(found == changed - changed % step for step in COARSE)
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 def _frames_of(source: Path, bags: Sequence[Path], frames: Path, settings: InputConfig, needed: bool) -> list[Path]:

@@ -126,8 +126,9 @@ def _run_in_processes(tasks: Sequence[Task], jobs: int, bar: Any) -> Iterator[Re
         mine = free.get()
         try:
             return mine.submit(_attempt, task).result()
-        except BrokenExecutor as error:  # killed, for memory perhaps
-            mine = process()
+        except Exception as error:  # its process was killed, for memory perhaps, or could not begin
+            if isinstance(error, BrokenExecutor):
+                mine = process()
             return Report(task, problems=[f"{task.bag}: its process ended ({type(error).__name__})"])
         finally:
             free.put(mine)
