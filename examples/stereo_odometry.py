@@ -181,7 +181,8 @@ def main() -> None:
     rclpy.init()
     node = StereoOdometry()
     try:
-        rclpy.spin(node)
+        while rclpy.ok():  # not spin: where no message and no timer wakes it, it may miss the signal that ends it
+            rclpy.spin_once(node, timeout_sec=1.0)
     except (KeyboardInterrupt, rclpy.executors.ExternalShutdownException):
         pass
     finally:

@@ -51,7 +51,8 @@ def main():
     rclpy.init()
     node = Subscriber()
     try:
-        rclpy.spin(node)
+        while rclpy.ok():  # not spin: where no message and no timer wakes it, it may miss the signal that ends it
+            rclpy.spin_once(node, timeout_sec=1.0)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     node.destroy_node()
