@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from superpoint_ros.features.image import MAX_PIXELS, BadImage, check_pixels
 from superpoint_ros.features.intensity import FoundRange, Scale
-from superpoint_ros.features.picture_header import FORMATS, Header, read_header
+from superpoint_ros.features.picture_header import FORMATS, PNG_SIGNATURE, Header, read_header
 
 END = b"\xff\xd9"
 """A JPEG's last marker, EOI."""
@@ -21,7 +21,6 @@ LARGEST_PIXEL = 32
 """Bytes of a picture file for a pixel: four channels of float64."""
 EXIF_WITHIN = 4096
 """Bytes at the beginning of a file in which EXIF begins, if there is any."""
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_NAMED = (b"iCCP", b"sPLT")
 """Chunks that begin with a name, which ends at a zero."""
 OTHER_BITS = b"\xfe" * 64

@@ -88,10 +88,10 @@ class FoundRange:
         seen = min(found[1], self.high) - max(found[0], self.low)
         fits = self.low <= found[0] and found[1] <= self.high
         self._odd = max(self._odd - 1, 0) if fits else min(self._odd + 1, 2 * PATIENCE)
-        mostly = np.mean((self.low <= numbers) & (numbers <= self.high)) >= MOSTLY
+        mostly = not fits and np.mean((self.low <= numbers) & (numbers <= self.high)) >= MOSTLY
         if math.isnan(span):
             self.low, self.high = low, high
-        elif mostly and not fits and self._odd <= PATIENCE:
+        elif mostly and self._odd <= PATIENCE:
             pass
         elif not mostly and seen < 0.5 * (found[1] - found[0]):
             self.low, self.high = low, high

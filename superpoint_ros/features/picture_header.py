@@ -12,6 +12,7 @@ import re
 import struct
 from dataclasses import dataclass, replace
 
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 FORMATS = ("jpeg", "png", "webp", "bmp", "tiff", "pnm")
 
 
@@ -106,7 +107,7 @@ def _tiff(data: bytes | memoryview) -> Header | None:
     (directory,) = struct.unpack_from(f"{order}{'Q' if big else 'I'}", data, 8 if big else 4)
     (count,) = struct.unpack_from(f"{order}{'Q' if big else 'H'}", data, directory)
     values: dict[int, int] = {}
-    entry, head = (20, 8) if big else (12, 2)
+    entry, head, room = (20, 8, 8) if big else (12, 2, 4)
     for number in range(min(count, 4096)):
         at = directory + head + entry * number
         tag, kind = struct.unpack_from(f"{order}HH", data, at)
@@ -117,9 +118,7 @@ def _tiff(data: bytes | memoryview) -> Header | None:
             raise ValueError("which of the values counts depends on who reads it")
         letter = TIFF_INTEGERS[kind]
         at += 12 if big else 8
-        if many * struct.calcsize(letter) > (
-            8 if big else 4
-        ):  # they lie elsewhere; the first BitsPerSample is that of all
+        if many * struct.calcsize(letter) > room:  # they lie elsewhere; of BitsPerSample the first is that of all
             (at,) = struct.unpack_from(f"{order}{'Q' if big else 'I'}", data, at)
         (values[tag],) = struct.unpack_from(f"{order}{letter}", data, at)
     if 256 not in values or 257 not in values:
@@ -146,7 +145,7 @@ LARGEST_TILE = 1 << 20
 TIFF_INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 16: "Q", 17: "q"}
 """Types of TIFF 6.0, section 2, and BigTIFF, that libtiff takes for a size, as letters of `struct`."""
 READERS = {
-    b"\x89PNG\r\n\x1a\n": _png,
+    PNG_SIGNATURE: _png,
     b"\xff\xd8\xff": _jpeg,
     b"RIFF": _webp,
     b"BM": _bmp,

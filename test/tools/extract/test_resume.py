@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -227,17 +228,27 @@ def test_a_process_that_is_really_ended_leaves_something_readable(make_bag, run,
     assert messages_of(out) == messages_of(alone)
 
 
-def test_an_interrupt_ends_all_processes_and_all_bags_can_be_resumed(make_bag, run, options, tmp_path):
-    bags = [make_bag(f"drive{number}", {LEFT: IMAGE, RIGHT: IMAGE}, drive(300)) for number in range(2)]
-    out = tmp_path / "out"
-    with start(bags[0], bags[1], [out, *options], "--jobs", "2") as process:
+@contextmanager
+def side_by_side(bags, out, options, size):
+    """`extract --jobs 2`, once the first two bags have so many bytes of output; killed in the end."""
+    with start(bags[0], bags[1], [*bags[2:], out, *options], "--jobs", "2") as process:
         try:
             for number in range(2):
-                await_output(process, out / f"drive{number}" / f"drive{number}.mcap", 1 << 18)
-            process.send_signal(signal.SIGTERM)
-            said, _ = process.communicate(timeout=300)
+                await_output(process, out / f"drive{number}" / f"drive{number}.mcap", size)
+            yield process
         finally:
             process.kill()
+
+
+def long_drives(make_bag, count):
+    return [make_bag(f"drive{number}", {LEFT: IMAGE, RIGHT: IMAGE}, drive(300)) for number in range(count)]
+
+
+def test_an_interrupt_ends_all_processes_and_all_bags_can_be_resumed(make_bag, run, options, tmp_path):
+    bags, out = long_drives(make_bag, 2), tmp_path / "out"
+    with side_by_side(bags, out, options, 1 << 18) as process:
+        process.send_signal(signal.SIGTERM)
+        said, _ = process.communicate(timeout=300)
     assert process.returncode == 130, said
     for number in range(2):
         with BagReader(out / f"drive{number}") as reader:
@@ -248,33 +259,21 @@ def test_an_interrupt_ends_all_processes_and_all_bags_can_be_resumed(make_bag, r
 
 
 def test_a_process_that_is_killed_costs_its_own_bag_alone(make_bag, options, tmp_path):
-    bags = [make_bag(f"drive{number}", {LEFT: IMAGE, RIGHT: IMAGE}, drive(300)) for number in range(3)]
     out = tmp_path / "out"
-    with start(bags[0], bags[1], [bags[2], out, *options], "--jobs", "2") as process:
-        try:
-            await_output(process, out / "drive0" / "drive0.mcap", 1 << 16)
-            await_output(process, out / "drive1" / "drive1.mcap", 1 << 16)
-            children = children_of(process)
-            workers = [each for each in children if b"spawn_main" in Path(f"/proc/{each}/cmdline").read_bytes()]
-            os.kill(int(workers[0]), signal.SIGKILL)
-            said, _ = process.communicate(timeout=500)
-        finally:
-            process.kill()
+    with side_by_side(long_drives(make_bag, 3), out, options, 1 << 16) as process:
+        children = children_of(process)
+        workers = [each for each in children if b"spawn_main" in Path(f"/proc/{each}/cmdline").read_bytes()]
+        os.kill(int(workers[0]), signal.SIGKILL)
+        said, _ = process.communicate(timeout=500)
     assert process.returncode == 1 and said.count("its process ended (BrokenProcessPool)") == 1, said
     done = [yaml.safe_load((out / f"drive{number}" / RECORD).read_text()).get("frames") for number in range(3)]
     assert sorted(done, key=str) == [449, 449, None]
 
 
 def test_processes_whose_parent_is_gone_end_too(make_bag, options, tmp_path):
-    bags = [make_bag(f"drive{number}", {LEFT: IMAGE, RIGHT: IMAGE}, drive(300)) for number in range(2)]
-    out = tmp_path / "out"
-    with start(bags[0], bags[1], [out, *options], "--jobs", "2") as process:
-        try:
-            for number in range(2):
-                await_output(process, out / f"drive{number}" / f"drive{number}.mcap", 1 << 18)
-            children = children_of(process)
-        finally:
-            process.kill()
+    with side_by_side(long_drives(make_bag, 2), tmp_path / "out", options, 1 << 18) as process:
+        children = children_of(process)
+        process.kill()
         try:
             process.communicate(timeout=300)  # ends once nobody holds the pipe any more
         except subprocess.TimeoutExpired:
