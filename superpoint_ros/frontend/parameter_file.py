@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from superpoint_ros.frontend.parameter_rules import check_name, checked, is_known, row_of, without_camera
+from superpoint_ros.frontend.parameter_sections import SECTION, for_any_node, in_order, read_sections
 from superpoint_ros.frontend.parameter_values import fitted
 from superpoint_ros.frontend.parameters import Parameters
 from superpoint_ros.printable import printable
 
 NODE = "superpoint"
-SECTION = "ros__parameters"
 
 
 def read_parameters(
@@ -62,10 +61,10 @@ def robot_wide_names(arguments: Sequence[str]) -> set[str]:
     for option, path in zip(arguments, arguments[1:], strict=False):
         if option == "--params-file":
             try:
-                sections = _read(Path(path))
+                sections = read_sections(Path(path))
             except (ValueError, OSError):
                 continue
-            names.update(*(values for node, values in sections.items() if _for_any_node(node)))
+            names.update(*(values for node, values in sections.items() if for_any_node(node)))
     return names
 
 
@@ -79,16 +78,16 @@ def unknown(name: str) -> str:
 
 
 def _in_file(path: Path, warn: Callable[[str], None]) -> dict[str, Any]:
-    sections = _read(path)
+    sections = read_sections(path)
     ours = [name for name in sections if name == "/**" or name.split("/")[-1] == NODE]
     if not ours:
         there = f"its sections are for {', '.join(sections)}" if sections else "it has none"
         raise ValueError(f"{path}: expected a section for /** or /{NODE} with {SECTION}, {there}")
     values: dict[str, Any] = {}
     robot_wide: set[str] = set()
-    for section in _in_order(ours):
+    for section in in_order(ours):
         for name, value in sections[section].items():
-            if _for_any_node(section) and not is_known(name):
+            if for_any_node(section) and not is_known(name):
                 warn(f"{path}: {unknown(name)}.")
                 continue
             try:
@@ -96,48 +95,10 @@ def _in_file(path: Path, warn: Callable[[str], None]) -> dict[str, Any]:
             except ValueError as error:
                 raise ValueError(f"{path}: {error}") from None
             values[name] = value
-            (robot_wide.add if _for_any_node(section) else robot_wide.discard)(name)
+            (robot_wide.add if for_any_node(section) else robot_wide.discard)(name)
     cameras = values.get("cameras") or Parameters().cameras
     for name in robot_wide:
         if sentence := without_camera(name, cameras):
             warn(f"{path}: {sentence}; it is taken to be for other nodes.")
             del values[name]
     return values
-
-
-def _read(path: Path) -> dict[str, dict[str, Any]]:
-    """node -> its parameters, by whole names. Raises ValueError with a sentence."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return {node: dict(_flat(values, "")) for node, values in _sections(content, "")}
-    except (ValueError, RecursionError, yaml.YAMLError) as error:  # RecursionError: what holds itself, too
-        raise ValueError(f"{path}: not a YAML file ({str(error).splitlines()[0]})") from None
-
-
-def _in_order(sections: Sequence[str]) -> list[str]:
-    """The last that has a value counts: as they are written, but on Humble those for the node itself."""
-    humble = os.environ.get("ROS_DISTRO") == "humble"
-    return sorted(sections, key=lambda each: not _for_any_node(each)) if humble else list(sections)
-
-
-def _for_any_node(section: str) -> bool:
-    return "*" in section.split("/")[-1]
-
-
-def _sections(content: Any, prefix: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(node, parameters): keys are names, which may be in namespaces as in paths or as in nested keys."""
-    if not isinstance(content, dict):
-        return
-    for key, value in content.items():
-        if key == SECTION:
-            yield prefix or "/", value if isinstance(value, dict) else {}
-        else:
-            yield from _sections(value, f"{prefix}/{str(key).strip('/')}")
-
-
-def _flat(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

@@ -1,18 +1,16 @@
 """What the launch files have in common: arguments, parameter files, and the node that is started with them.
 
 Needs launch and launch_ros, which the node itself does not. The launch files import it from the installed package,
-whether they lie in its share folder or in a checkout; it loads nothing else of the package.
+whether they lie in its share folder or in a checkout; of the package it loads only what reads parameter files.
 """
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from launch import Action, LaunchContext
 from launch.actions import DeclareLaunchArgument, RegisterEventHandler
 from launch.event_handlers import OnProcessExit
@@ -21,6 +19,8 @@ from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.substitutions import FindPackageShare
 from launch_ros.utilities import make_namespace_absolute, prefix_namespace
+
+from superpoint_ros.frontend.parameter_sections import in_order, read_sections
 
 RESPAWN_DELAY = 2.0
 """Seconds."""
@@ -79,30 +79,20 @@ def parameters_in(params_file: str, node: str) -> dict[str, Any]:
 
     Raises ValueError with a sentence for a file that is not there or is no YAML.
     """
-    ours = [each for each in _read(params_file) if re.fullmatch(_pattern(each[0]), node)]
-    if os.environ.get("ROS_DISTRO") == "humble":
-        ours.sort(key=lambda each: "*" not in each[0])
-    return {name: value for _, values in ours for name, value in values}
+    sections = _read(params_file)
+    ours = in_order([section for section in sections if re.fullmatch(_pattern(section), node)])
+    return {name: value for section in ours for name, value in sections[section].items()}
 
 
-def _read(params_file: str) -> list[tuple[str, list[tuple[str, Any]]]]:
-    """(node, its parameters) of each section."""
+def _read(params_file: str) -> dict[str, dict[str, Any]]:
+    """node -> its parameters."""
     path = Path(params_file).expanduser()
     try:
-        return list(_sections(yaml.safe_load(path.read_text(encoding="utf-8")), ""))
+        return read_sections(path)
     except OSError as error:
         raise ValueError(f"argument 'params_file': {path}: {error.strerror}") from None
-    except (ValueError, RecursionError, yaml.YAMLError):
+    except ValueError:
         raise ValueError(f"argument 'params_file': {path} is no YAML file") from None
-
-
-def _sections(content: Any, prefix: str) -> Iterator[tuple[str, list[tuple[str, Any]]]]:
-    """Keys are names, with namespaces as in paths or as in nested keys."""
-    for key, value in content.items() if isinstance(content, dict) else ():
-        if key == "ros__parameters":
-            yield prefix, list(value.items()) if isinstance(value, dict) else []
-        else:
-            yield from _sections(value, f"{prefix}/{str(key).strip('/')}")
 
 
 def _pattern(section: str) -> str:
