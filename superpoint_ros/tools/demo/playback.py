@@ -6,7 +6,7 @@ import itertools
 import os
 import struct
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from tqdm import tqdm
 from superpoint_ros.bags.content import COMPRESSED_IMAGE, Message, Topic, header_stamp
 from superpoint_ros.bags.reader import BagReader
 from superpoint_ros.tools.demo.node_process import NodeProcess
-from superpoint_ros.tools.demo.results import DIAGNOSTICS, FEATURES, HOMOGRAPHY, NODE, OUTPUTS
+from superpoint_ros.tools.demo.results import DIAGNOSTICS, FEATURES, HOMOGRAPHY, MATCHES, NODE, OUTPUTS
 from superpoint_ros.tools.demo.shots import Source, images
 from superpoint_ros.tools.demo.summary import Timing
 from superpoint_ros.tools.playback.player import Player, message_class
@@ -41,6 +41,9 @@ QUIET_SECONDS = 5.0
 
 LONGEST_QUEUE = 60.0
 """Seconds for the frames that are on their way when the last one is sent: the node holds two."""
+
+MEETING_SECONDS = 6.0
+"""For the node to know the recorder, once that knows the node."""
 
 RESEND_SECONDS = 3.0
 AFTERWARDS = 3600
@@ -96,7 +99,8 @@ def play_to_node(
         messages = images(bag, source, [] if problems is None else problems)
         total = topic.count if source.stop is None else None
         playing = tqdm(messages, "Playing", total, disable=None)
-        return _perform(ros, player, playing, rate, record, process, lockstep)
+        first = next(images(bag, source, []), None)
+        return _perform(ros, player, first, playing, rate, record, process, lockstep)
 
 
 def local_discovery() -> dict[str, str]:
@@ -194,6 +198,7 @@ def with_later_stamp(message: Message, seconds: int) -> Message:
 def _perform(
     ros: Node,
     player: Player,
+    first: Message | None,
     messages: Iterable[Message],
     rate: float,
     record: Path,
@@ -202,6 +207,7 @@ def _perform(
 ) -> Timing:
     """Play, and record until the answer to the last frame is there."""
     sent: dict[int, int] = {}
+    heard: set[str] = set()
     arrivals: dict[str, dict[int, int]] = {name: {} for name in OUTPUTS}
 
     def note_sent(message: Message) -> None:
@@ -211,7 +217,8 @@ def _perform(
         arrivals[name].setdefault(header_stamp(data), arrival)
 
     def is_of_a_frame(name: str, data: bytes) -> bool:
-        """Not what comes late of the rehearsal."""
+        """Not what comes of the rehearsal."""
+        heard.add(name)
         return name == DIAGNOSTICS or header_stamp(data) in sent
 
     with Recorder(ros, record, OUTPUTS, note_arrival, wanted=is_of_a_frame) as recorder:
@@ -221,6 +228,8 @@ def _perform(
             recorder.check()
 
         wait_until(recorder.connected, ANSWER_SECONDS, "connection to the node's topics", check)
+        if first is not None:
+            await_recorder(player, first, heard, check)
         answers = arrivals[HOMOGRAPHY]
         if lockstep:
             messages = in_turn(messages, lambda: next(reversed(sent)) in answers, check)
@@ -237,6 +246,23 @@ def _perform(
             # one more, so that the node's account includes the last frame
             wait_until(lambda: len(arrivals[DIAGNOSTICS]) > accounts, QUIET_SECONDS, "", check)
     return Timing(count, sent, arrivals[FEATURES])
+
+
+def await_recorder(player: Player, first: Message, heard: Set[str], check: Callable[[], None]) -> None:
+    """Send the first image until its answers reach the recorder: the node may know the recorder's subscriptions later
+    than they know the node, and its answers to the first frames would be lost.
+
+    heard  the topics of which something has come, matches too, as it is not the first image
+
+    After MEETING_SECONDS it is played all the same: the image may be one that the node cannot read.
+    """
+    deadline = time.monotonic() + MEETING_SECONDS
+    for number in itertools.count(1):
+        player.publish(with_later_stamp(first, 2 * AFTERWARDS + number))
+        with suppress(Timeout):
+            return wait_until(lambda: heard >= {FEATURES, MATCHES, HOMOGRAPHY}, RESEND_SECONDS, "", check)
+        if time.monotonic() > deadline:
+            return
 
 
 def in_turn(

@@ -6,7 +6,7 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
 
 from bag_samples import SECOND, image_bytes
-from superpoint_ros.bags.content import IMAGE, header_stamp, stamp_nanoseconds
+from superpoint_ros.bags.content import IMAGE, Message, Topic, header_stamp, stamp_nanoseconds
 from superpoint_ros.bags.reader import BagReader
 from superpoint_ros.tools.demo import playback
 from superpoint_ros.tools.demo.node_process import NodeDied, NodeProcess
@@ -14,10 +14,12 @@ from superpoint_ros.tools.demo.playback import (
     FASTEST,
     LOAD,
     SLOWEST,
+    await_recorder,
     in_turn,
     sustainable_rate,
     with_later_stamp,
 )
+from superpoint_ros.tools.demo.results import FEATURES, HOMOGRAPHY, MATCHES
 from superpoint_ros.tools.session import wait_until
 
 
@@ -62,6 +64,33 @@ def test_a_process_is_stopped_when_its_block_ends(tmp_path, ros_domain):
         process.check()
     with pytest.raises(NodeDied):
         process.check()
+
+
+FIRST = Message(Topic("/camera", IMAGE, 1), 0, image_bytes(7 * SECOND, np.zeros((20, 20), np.uint8)))
+
+
+class Publisher:
+    """In the place of a player: answers to the first image are lost, of one topic more than of the others."""
+
+    def __init__(self):
+        self.stamps, self.heard = [], set()
+
+    def publish(self, message):
+        self.stamps.append(header_stamp(message.data) // 10**9)
+        self.heard |= [set(), {FEATURES, HOMOGRAPHY}, {MATCHES}][min(len(self.stamps), 3) - 1]
+
+
+def test_the_first_frame_is_not_played_before_answers_reach_the_recorder(monkeypatch):
+    monkeypatch.setattr(playback, "RESEND_SECONDS", 0.01)
+    player = Publisher()
+    await_recorder(player, FIRST, player.heard, lambda: None)
+    assert player.stamps == [7 + 2 * playback.AFTERWARDS + number for number in (1, 2, 3)]
+
+
+def test_a_first_image_that_the_node_cannot_read_is_not_waited_for_for_ever(monkeypatch):
+    monkeypatch.setattr(playback, "RESEND_SECONDS", 0.01)
+    monkeypatch.setattr(playback, "MEETING_SECONDS", 0.05)
+    await_recorder(Publisher(), FIRST, set(), lambda: None)
 
 
 def test_in_lockstep_a_frame_waits_for_the_answer_to_the_one_before():
