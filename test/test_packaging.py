@@ -80,7 +80,7 @@ for name in {names}:
     try:
         importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if error.name not in ("ncnn", "onnx", "onnxruntime", "openvino"):  # engines of choice
+        if error.name not in ("ncnn", "onnx", "onnxruntime", "openvino", "triton"):  # engines of choice
             raise
 """
     result = run_python(code, tmp_path)

@@ -2,16 +2,16 @@
 
 "auto" on the CPU takes the first that is installed of ncnn, OpenVINO and ONNX Runtime, in the order
 of their measured speed, else torch. On CUDA it takes the CUDA graph in half precision, then in
-float32; TensorRT, which takes minutes to prepare for each new picture size, only if it is asked for;
-and the CPU for as long as the GPU lacks memory. Whatever is taken must first agree with torch in
-float32 on a built-in picture; one that does not, or fails to load, is left with one line of warning,
-and the next is tried.
+float32, with Triton's kernels in it where they compile; TensorRT, which takes minutes to prepare for
+each new picture size, only if it is asked for; and the CPU for as long as the GPU lacks memory.
+Whatever is taken must first agree with torch in float32 on a built-in picture; one that does not, or
+fails to load, is left with one line of warning, and the next is tried.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.util import find_spec
 
@@ -73,7 +73,7 @@ def agreeing(candidates: list[Callable[[], Engine]], reference: Engine) -> Engin
             parity = check(engine, reference, radius)
         except Exception as error:
             # whatever a library raises that is broken, or built for another processor
-            logger.warning("An engine does not load (%s: %s).", type(error).__name__, error)
+            logger.warning("An engine does not load (%s: %s).", type(error).__name__, first_line(error))
             continue
         if parity.holds(same, cosine):
             return engine
@@ -94,6 +94,11 @@ def installed(name: str) -> bool:
     return all(find_spec(package) is not None for package in PACKAGES[name])
 
 
+def has_triton() -> bool:
+    """Whether Triton is there, as it is with torch for CUDA on most machines; its kernels may not compile yet."""
+    return find_spec("triton") is not None
+
+
 def _make_on_cuda(checkpoint: Checkpoint, device: torch.device, engine: str, precision: str) -> Engine:
     if engine in PACKAGES:
         choice = f"auto, torch, {', '.join(CUDA_ENGINES)}"
@@ -101,12 +106,13 @@ def _make_on_cuda(checkpoint: Checkpoint, device: torch.device, engine: str, pre
     if engine == "tensorrt":
         _require_tensorrt()
 
-    def maker(name: str) -> Callable[[], Engine]:
+    def makers(name: str) -> Sequence[Callable[[], Engine]]:
         if engine == "torch":
-            return lambda: TorchEngine(checkpoint, device, name)
+            return [lambda: TorchEngine(checkpoint, device, name)]
         if engine == "tensorrt":
-            return lambda: TorchEngine(checkpoint, device, name, engine, load_tensorrt(checkpoint, device, name))
-        return lambda: TorchEngine(checkpoint, device, name, "cudagraph", captures=partial(GraphCapture, device))
+            return [lambda: TorchEngine(checkpoint, device, name, engine, load_tensorrt(checkpoint, device, name))]
+        graph = partial(TorchEngine, checkpoint, device, name, "cudagraph", captures=partial(GraphCapture, device))
+        return [partial(graph, triton=True), graph] if has_triton() else [graph]
 
     names = ("float16", "float32") if precision == "auto" else (precision,)
     require_usable(device)
@@ -115,7 +121,7 @@ def _make_on_cuda(checkpoint: Checkpoint, device: torch.device, engine: str, pre
         built_in_extraction(reference)
     except Exception as error:  # a library that does not load, or was not built for this GPU
         raise DeviceUnusable(f"GPU {device} does not run the network: {first_line(error)}") from error
-    made = agreeing([maker(name) for name in names], reference)
+    made = agreeing([make for name in names for make in makers(name)], reference)
     assert isinstance(made, TorchEngine)
     try:
         made.free()  # what the built-in picture needed

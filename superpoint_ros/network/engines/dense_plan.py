@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from superpoint_ros.network.dense_peaks import ROUNDS, flat_dense, room, strongest_in_rounds
+from superpoint_ros.network.dense_peaks import ROUNDS, Peaks, flat_dense, room, strongest_in_rounds
 from superpoint_ros.network.descriptors import CellGrid, sample_descriptors
 from superpoint_ros.network.engines.engine import Extraction
 from superpoint_ros.network.heatmap import DetectionSettings, heatmap_from_logits, refine
@@ -101,20 +101,53 @@ class Result:
     dense: Tensor
 
 
-def extract(network: Network, inputs: Inputs, kind: Kind, dtype: torch.dtype, rounds: int = ROUNDS) -> Result:
+def masked_heatmap(logits: Tensor, inputs: Inputs) -> Tensor:
+    """(B, H, W) float32 of (B, 65, H/8, W/8) logits; 0 where pixels are blocked, or have a window of one value."""
+    nowhere = flat_dense(inputs.grey, inputs.within) | inputs.blocked
+    return heatmap_from_logits(logits).masked_fill(nowhere, 0)
+
+
+def strongest(heatmap: Tensor, inputs: Inputs, kind: Kind, rounds: int) -> Peaks:
+    """`strongest_in_rounds` of what is above the threshold."""
+    candidates = heatmap.masked_fill(~(heatmap > inputs.threshold), 0)
+    return strongest_in_rounds(candidates, inputs.dropped, kind.radius, kind.keypoints, rounds)
+
+
+def sampled(dense: Tensor, xy: Tensor, inputs: Inputs, dtype: torch.dtype) -> Tensor:
+    """`sample_descriptors` in `dtype`."""
+    return sample_descriptors(dense, xy, inputs.grid).to(dtype)
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What runs the steps behind the network: torch's own, or others that find the same.
+
+    rounds  of suppression, in most pictures enough
+    """
+
+    masked_heatmap: Callable[[Tensor, Inputs], Tensor] = masked_heatmap
+    strongest: Callable[[Tensor, Inputs, Kind, int], Peaks] = strongest
+    sampled: Callable[[Tensor, Tensor, Inputs, torch.dtype], Tensor] = sampled
+    rounds: int = ROUNDS
+
+
+TORCH_STEPS = Steps()
+
+
+def extract(network: Network, inputs: Inputs, kind: Kind, dtype: torch.dtype, steps: Steps = TORCH_STEPS) -> Result:
     """All steps, without waiting for the device; descriptors in `dtype`."""
     logits, dense = network(inputs.grey)
-    nowhere = flat_dense(inputs.grey, inputs.within) | inputs.blocked
-    heatmap = heatmap_from_logits(logits).masked_fill(nowhere, 0)
-    return Result(packed(heatmap, dense, inputs, kind, dtype, rounds), heatmap, dense)
+    heatmap = steps.masked_heatmap(logits, inputs)
+    return Result(packed(heatmap, dense, inputs, kind, dtype, steps, steps.rounds), heatmap, dense)
 
 
-def packed(heatmap: Tensor, dense: Tensor, inputs: Inputs, kind: Kind, dtype: torch.dtype, rounds: int) -> Tensor:
-    """The steps behind the network; see `Result`."""
-    candidates = heatmap.masked_fill(~(heatmap > inputs.threshold), 0)
-    found = strongest_in_rounds(candidates, inputs.dropped, kind.radius, kind.keypoints, rounds)
+def packed(
+    heatmap: Tensor, dense: Tensor, inputs: Inputs, kind: Kind, dtype: torch.dtype, steps: Steps, rounds: int
+) -> Tensor:
+    """The steps behind the heatmap; see `Result`."""
+    found = steps.strongest(heatmap, inputs, kind, rounds)
     points = refine(heatmap, found.xy, inputs.sizes) if kind.subpixel else found.xy.float()
-    descriptors = sample_descriptors(dense, points, inputs.grid).to(dtype)
+    descriptors = steps.sampled(dense, points, inputs, dtype)
     parts = points, found.scores, found.undecided[:, None], descriptors
     return torch.cat([part.flatten(1).view(torch.int16) for part in parts], dim=1)
 
@@ -127,9 +160,17 @@ class Plan:
     next_try  the call at which that is tried, `patience` after the last that failed
     """
 
-    def __init__(self, network: Network, batch: int, kind: Kind, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        network: Network,
+        batch: int,
+        kind: Kind,
+        device: torch.device,
+        dtype: torch.dtype,
+        steps: Steps = TORCH_STEPS,
+    ) -> None:
         self.batch, self.captured, self.next_try, self.patience = batch, False, 0, AGAIN // 2
-        self._kind, self._dtype = kind, dtype
+        self._kind, self._dtype, self._steps = kind, dtype, steps
         self._pinned = device.type == "cuda"
         self._grey_here = torch.zeros((batch, *kind.shape), dtype=torch.uint8, pin_memory=self._pinned)
         self._packed_here: Tensor | None = None
@@ -137,7 +178,7 @@ class Plan:
         self._threshold = 0.0
         self._places: list[tuple[tuple[int, int], int, NDArray[np.bool_] | None] | None] = [None] * batch
         # not of `self`: a plan that refers to itself keeps its memory until Python looks for cycles
-        self.work: Callable[[], Result] = lambda: extract(network, inputs, kind, dtype)
+        self.work: Callable[[], Result] = lambda: extract(network, inputs, kind, dtype, steps)
 
     def run(
         self,
@@ -154,13 +195,13 @@ class Plan:
             self._threshold = settings.detection_threshold
         np.stack(pictures, out=self._grey_here.numpy()[: len(pictures)])
         self._inputs.grey.copy_(self._grey_here, non_blocking=True)
-        result, rounds = self.work(), ROUNDS
-        found = self._fetched(result.packed)[: len(pictures)]
-        while any(self._unfinished(row, settings.max_keypoints) for row in found):
+        result, rounds = self.work(), self._steps.rounds
+        found = self._parts(result.packed, len(pictures))
+        while any(one.unfinished(settings.max_keypoints) for one in found):
             rounds *= 2
-            more = packed(result.heatmap, result.dense, self._inputs, self._kind, self._dtype, rounds)
-            found = self._fetched(more)[: len(pictures)]
-        return [self._extraction(row, settings.max_keypoints) for row in found]
+            more = packed(result.heatmap, result.dense, self._inputs, self._kind, self._dtype, self._steps, rounds)
+            found = self._parts(more, len(pictures))
+        return [one.extraction(settings.max_keypoints) for one in found]
 
     def _place(self, row: int, size: tuple[int, int], border: int, mask: NDArray[np.bool_] | None) -> None:
         """Where keypoints may be in a picture; on the device only what has changed."""
@@ -190,28 +231,38 @@ class Plan:
         torch.cuda.current_stream(packed.device).synchronize()
         return self._packed_here.numpy()
 
-    def _unfinished(self, row: NDArray[np.int16], limit: int) -> bool:
-        """As `Peaks.unfinished`, of what is packed."""
-        _, scores, undecided, _ = self._parts(row)
-        weakest = scores[limit - 1] if limit <= len(scores) else 0
-        return bool(undecided > 0 and undecided >= weakest)
+    def _parts(self, packed: Tensor, count: int) -> list[_Parts]:
+        """Of the first `count` pictures."""
+        most, rows = self._kind.keypoints, self._fetched(packed)[:count]
+        return [
+            _Parts(
+                row[: 4 * most].view(np.float32).reshape(most, 2),
+                row[4 * most : 6 * most].view(np.float32),
+                row[6 * most : 6 * most + 2].view(np.float32)[0],
+                torch.from_numpy(row[6 * most + 2 :]).view(self._dtype).view(most, -1),
+            )
+            for row in rows
+        ]
 
-    def _extraction(self, row: NDArray[np.int16], limit: int) -> Extraction:
-        """One picture's packed results, copied out of the buffer."""
-        xy, scores, _, descriptors = self._parts(row)
-        count = min(int(np.count_nonzero(scores > 0)), limit)
+
+@dataclass(frozen=True)
+class _Parts:
+    """One picture's packed results, in the buffer; see `Result`."""
+
+    xy: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    undecided: np.float32
+    descriptors: Tensor
+
+    def unfinished(self, limit: int) -> bool:
+        """As `Peaks.unfinished`."""
+        weakest = self.scores[limit - 1] if limit <= len(self.scores) else 0
+        return bool(self.undecided > 0 and self.undecided >= weakest)
+
+    def extraction(self, limit: int) -> Extraction:
+        """Copied out of the buffer."""
+        count = min(int(np.count_nonzero(self.scores > 0)), limit)
         # numpy takes ten times as long as torch to make float32 of float16
-        own = np.empty((count, descriptors.shape[1]), np.float32)
-        torch.from_numpy(own).copy_(descriptors[:count])
-        return Extraction(xy[:count].copy(), scores[:count].copy(), own)
-
-    def _parts(self, row: NDArray[np.int16]) -> tuple[NDArray[np.float32], NDArray[np.float32], float, Tensor]:
-        count = self._kind.keypoints
-        xy, scores, undecided, rest = np.split(row, np.cumsum([4 * count, 2 * count, 2]))
-        descriptors = torch.from_numpy(rest).view(self._dtype).view(count, -1)
-        return (
-            xy.view(np.float32).reshape(count, 2),
-            scores.view(np.float32),
-            undecided.view(np.float32)[0],
-            descriptors,
-        )
+        own = np.empty((count, self.descriptors.shape[1]), np.float32)
+        torch.from_numpy(own).copy_(self.descriptors[:count])
+        return Extraction(self.xy[:count].copy(), self.scores[:count].copy(), own)

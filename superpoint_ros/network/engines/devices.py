@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
@@ -100,8 +100,13 @@ def plain_float32() -> Iterator[None]:
                 cudnn.allow_tf32, products.allow_tf32 = first
 
 
+def current(device: torch.device) -> AbstractContextManager[None]:
+    """Make a GPU the one that kernels start on, whatever their tensors say."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
 def _add(device: torch.device) -> None:
-    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+    with current(device):
         if float(torch.ones(1, device=device) + 1) != 2:
             raise RuntimeError("1 + 1 is not 2 there")
 

@@ -14,14 +14,15 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from types import ModuleType
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from superpoint_ros.network.checkpoint import Checkpoint
-from superpoint_ros.network.engines.dense_plan import AGAIN, Kind, Network, Plan, Result
-from superpoint_ros.network.engines.devices import first_line, give_back, out_of_memory, plain_float32
+from superpoint_ros.network.engines.dense_plan import AGAIN, TORCH_STEPS, Kind, Network, Plan, Result, Steps
+from superpoint_ros.network.engines.devices import current, first_line, give_back, out_of_memory, plain_float32
 from superpoint_ros.network.engines.engine import Extraction, Masks, require_descriptors
 from superpoint_ros.network.engines.torch_network import TorchNetwork
 from superpoint_ros.network.heatmap import DetectionSettings
@@ -55,6 +56,7 @@ class TorchEngine:
     precision  "float32", or "float16" for the convolutions and the descriptors' way to the host; all else is float32
     name       as `make_engine` knows it
     network    `TorchNetwork` by default
+    triton     whether Triton kernels run all but the convolutions; raises ImportError where there is no Triton
     captures   makes, for each kind of pictures, what turns work into a call that repeats it, as `GraphCapture` does;
                None: the steps run one by one
 
@@ -70,11 +72,14 @@ class TorchEngine:
         name: str = "torch",
         network: Network | None = None,
         captures: Callable[[], Capture] | None = None,
+        triton: bool = False,
     ) -> None:
         require_descriptors(checkpoint)
         self.name, self.device, self.precision = name, device, precision
         self._dtype = torch.float16 if precision == "float16" else torch.float32
-        self._network = network or TorchNetwork(checkpoint, device, self._dtype)
+        self._steps, layers = _triton() if triton else (TORCH_STEPS, None)
+        self._network = network or TorchNetwork(checkpoint, device, self._dtype, layers=layers)
+        self._triton, self._checkpoint = triton, checkpoint if network is None else None
         self._captures = captures
         self._kinds: dict[Kind, _Plans] = {}
         self._most, self._lacking, self._retries = BATCHES[-1], 0, 0
@@ -102,7 +107,7 @@ class TorchEngine:
         found: list[Extraction | None] = [None] * len(pictures)
         masks = [None] * len(pictures) if masks is None else masks
         shapes = [(picture.shape[0], picture.shape[1]) for picture in pictures]
-        with self._lock, plain_float32():
+        with self._lock, plain_float32(), current(self.device):
             self._calls += 1
             if self._most < BATCHES[-1] and self._calls >= self._retry_batch:
                 self._most = BATCHES[-1]
@@ -127,7 +132,7 @@ class TorchEngine:
         Returns the seconds it took, 0 if all was there.
         Raises as the call does.
         """
-        with self._lock, plain_float32():
+        with self._lock, plain_float32(), current(self.device):
             kind, begun = Kind.of(shape, settings), time.monotonic()
             if not self._has_room(kind):
                 return 0.0
@@ -167,7 +172,9 @@ class TorchEngine:
                     self._lacking = self._retries = 0
                 return found
             except Exception as error:
-                if not out_of_memory(error) or (last and count == 1):
+                if not out_of_memory(error) and not last and self._triton:
+                    self._leave_triton(error)
+                elif not out_of_memory(error) or (last and count == 1):
                     raise
                 lacking = first_line(error)
             # only here, where the error and all that it holds are gone
@@ -188,6 +195,15 @@ class TorchEngine:
         )
         return None
 
+    def _leave_triton(self, error: Exception) -> None:
+        """Run torch's own steps from now on: a kernel may not compile for a size or radius that was not met before."""
+        logger.warning(
+            "Triton's kernels fail on %s (%s); torch's own take their place.", self.device, first_line(error)
+        )
+        self._triton, self._steps = False, TORCH_STEPS
+        if self._checkpoint is not None:
+            self._network = TorchNetwork(self._checkpoint, self.device, self._dtype)
+
     def _has(self, kind: Kind, batch: int) -> bool:
         return kind in self._kinds and batch in self._kinds[kind].by_batch
 
@@ -200,7 +216,7 @@ class TorchEngine:
     def _plan(self, kind: Kind, batch: int) -> Plan:
         if not self._has_room(kind):
             self._tell_full()
-            return Plan(self._network, batch, kind, self.device, self._dtype)
+            return Plan(self._network, batch, kind, self.device, self._dtype, self._steps)
         plans = self._kinds.pop(kind, None)
         if plans is None:
             while len(self._kinds) >= KINDS:
@@ -210,7 +226,7 @@ class TorchEngine:
         self._kinds[kind], plans.used = plans, self._calls  # the last used comes last
         plan = plans.by_batch.get(batch)
         if plan is None:
-            plan = plans.by_batch[batch] = Plan(self._network, batch, kind, self.device, self._dtype)
+            plan = plans.by_batch[batch] = Plan(self._network, batch, kind, self.device, self._dtype, self._steps)
         if plans.capture is not None and not plan.captured and self._calls >= plan.next_try:
             self._capture(plan, kind, plans)
         return plan
@@ -251,6 +267,12 @@ class TorchEngine:
             reason,
             plan.patience,
         )
+
+
+def _triton() -> tuple[Steps, ModuleType]:
+    from superpoint_ros.network.engines import triton_layers, triton_peaks
+
+    return triton_peaks.STEPS, triton_layers
 
 
 def _padded(count: int) -> int:

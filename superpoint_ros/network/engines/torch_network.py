@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType
 
 import torch
 import torch.nn.functional as F
@@ -52,14 +53,20 @@ class TorchNetwork:
 
     convolve  convolution, bias and ReLU; by default cuDNN's in one kernel on a GPU, else torch's in two steps. One that
               fails (cuDNN may have none for a shape) is given up with a line of warning
+    layers    the module `triton_layers`, for what lies between convolutions; None: torch's own steps
     """
 
     capturable = True
 
     def __init__(
-        self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype, convolve: Convolve | None = None
+        self,
+        checkpoint: Checkpoint,
+        device: torch.device,
+        dtype: torch.dtype,
+        convolve: Convolve | None = None,
+        layers: ModuleType | None = None,
     ) -> None:
-        self._dtype = dtype
+        self._dtype, self._triton = dtype, layers
         if convolve is None:
             convolve = _fused if device.type == "cuda" and torch.backends.cudnn.is_available() else _stepwise
         self._convolve = convolve
@@ -70,19 +77,26 @@ class TorchNetwork:
 
     def __call__(self, grey: Tensor) -> tuple[Tensor, Tensor]:
         """From (B, H, W) uint8 to logits (B, 65, H/8, W/8) and descriptors (B, D, H/8, W/8) of any length."""
+        x = self._first(grey)
+        for stage in (1, 2, 3, 4):
+            if stage > 1:
+                x = self._normed(f"{stage}a", self._relu(f"{stage}a", x))
+            x = self._relu(last := f"{stage}b", x)
+            # with a stem the first stage has no max-pool
+            x = self._halved(last, x) if self._stem <= stage < 4 else self._normed(last, x)
+        return self._head(DETECTOR_LAYERS, x), self._head(DESCRIPTOR_LAYERS, x)
+
+    def _first(self, grey: Tensor) -> Tensor:
+        name, side = ENCODER_LAYERS[0], self._stem
+        if self._triton is not None:
+            layer = self._layers[name]
+            x: Tensor = self._triton.first_layer(grey, layer.weight, layer.bias, layer.norm, side)
+            return x
         batch, height, width = grey.shape
-        side = self._stem
         # (B, H, W, C) and its strides from the start: a contiguous (B, 1, H, W) counts as NCHW, and is turned later
         blocks = grey.to(self._dtype).view(batch, height // side, side, width // side, side).transpose(2, 3)
         x = blocks.reshape(batch, height // side, width // side, side**2).permute(0, 3, 1, 2)
-        for stage in (1, 2, 3, 4):
-            x = self._normed(f"{stage}a", self._relu(f"{stage}a", x))
-            x = self._relu(last := f"{stage}b", x)
-            if self._stem <= stage < 4:  # with a stem the first stage has none
-                x = self._normed(last, _halved(x)) if self._layers[last].rises else _halved(self._normed(last, x))
-            else:
-                x = self._normed(last, x)
-        return self._head(DETECTOR_LAYERS, x), self._head(DESCRIPTOR_LAYERS, x)
+        return self._normed(name, self._relu(name, x))
 
     def _head(self, names: tuple[str, str], x: Tensor) -> Tensor:
         last = self._layers[names[1]]
@@ -106,7 +120,20 @@ class TorchNetwork:
 
     def _normed(self, name: str, x: Tensor) -> Tensor:
         norm = self._layers[name].norm
-        return x if norm is None else torch.addcmul(norm[1], x, norm[0])
+        if norm is None:
+            return x
+        if self._triton is not None:
+            x = self._triton.normed(x, norm)
+            return x
+        return torch.addcmul(norm[1], x, norm[0])
+
+    def _halved(self, name: str, x: Tensor) -> Tensor:
+        """The 2×2 max-pool of the BatchNorm."""
+        layer = self._layers[name]
+        if self._triton is not None:
+            x = self._triton.halved(x, layer.norm)
+            return x
+        return self._normed(name, _halved(x)) if layer.rises else _halved(self._normed(name, x))
 
 
 def _layer(model: SuperPoint, name: str, device: torch.device, dtype: torch.dtype) -> _Layer:

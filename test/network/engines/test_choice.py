@@ -29,11 +29,14 @@ class Gpu(TorchEngine):
     wrong: frozenset[str] = frozenset()
     broken: frozenset[str] = frozenset()
 
-    def __init__(self, checkpoint, device, precision="float32", name="torch", network=None, captures=None):
+    def __init__(
+        self, checkpoint, device, precision="float32", name="torch", network=None, captures=None, triton=False
+    ):
         super().__init__(checkpoint, CPU, precision, name)
+        self.kernels = triton
 
     def __call__(self, *arguments):
-        name = f"{self.name} {self.precision}"
+        name = f"{self.name} {self.precision}{' triton' * self.kernels}"
         if name in self.broken:
             raise RuntimeError("CUDA error: no kernel image is available\nadvice")
         shift = np.float32(3 if name in self.wrong else 0)
@@ -44,6 +47,7 @@ class Gpu(TorchEngine):
 def gpu(monkeypatch):
     monkeypatch.setattr(choice, "TorchEngine", Gpu)
     monkeypatch.setattr(choice, "require_usable", lambda device: None)
+    monkeypatch.setattr(choice, "has_triton", lambda: False)
     return monkeypatch
 
 
@@ -62,6 +66,19 @@ def test_auto_on_cuda_is_the_fastest_graph_that_agrees(gpu, checkpoint, fail, ex
         engine = make_engine(checkpoint, CUDA)
     assert f"{engine.name} {engine.precision}" == expected
     assert len(caplog.records) == len(fail)
+
+
+@pytest.mark.parametrize("asked", ["auto", "cudagraph"])
+def test_a_graph_has_tritons_kernels_where_they_run(gpu, checkpoint, asked, caplog):
+    gpu.setattr(choice, "has_triton", lambda: True)
+    assert make_engine(checkpoint, CUDA, asked)._gpu.kernels
+    gpu.setattr(Gpu, "broken", frozenset({"cudagraph float16 triton"}))
+    with caplog.at_level(logging.WARNING, LOGGER):
+        engine = make_engine(checkpoint, CUDA, asked)
+    assert (engine.name, engine.precision, engine._gpu.kernels) == ("cudagraph", "float16", False)
+    assert [record.getMessage() for record in caplog.records] == [
+        "An engine does not load (RuntimeError: CUDA error: no kernel image is available)."
+    ]
 
 
 def test_what_the_check_needed_of_the_gpu_is_given_back(gpu, checkpoint):

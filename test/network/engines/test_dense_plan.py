@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from superpoint_ros.features.device_matching import nearest_on_device
-from superpoint_ros.network.engines.dense_plan import FEWEST, Inputs, Kind, Plan, extract, packed
+from superpoint_ros.network.engines.dense_plan import FEWEST, TORCH_STEPS, Inputs, Kind, Plan, extract, packed
 from superpoint_ros.network.engines.torch_network import TorchNetwork
 from superpoint_ros.network.heatmap import DetectionSettings
 
@@ -87,9 +87,9 @@ def test_such_tensors_do_refuse_to_be_waited_for_and_to_be_mixed(device):
     kind = Kind.of(SHAPE, DetectionSettings())
     with without_values(device):
         heatmap, dense = torch.empty(1, *SHAPE, device=device), torch.empty(1, 16, 8, 10, device=device)
-        packed(heatmap, dense, Inputs.zeros(1, SHAPE, device), kind, torch.float32, 2)
+        packed(heatmap, dense, Inputs.zeros(1, SHAPE, device), kind, torch.float32, TORCH_STEPS, 2)
         with pytest.raises(RuntimeError):
-            packed(heatmap, dense, Inputs.zeros(1, SHAPE, CPU), kind, torch.float32, 2)
+            packed(heatmap, dense, Inputs.zeros(1, SHAPE, CPU), kind, torch.float32, TORCH_STEPS, 2)
         with pytest.raises(RuntimeError):
             bool(heatmap.any())
         with OneDevice(), pytest.raises(AssertionError, match="copies a number"):

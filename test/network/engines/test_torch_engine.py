@@ -14,9 +14,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import slow
 from superpoint_ros.network.checkpoint import DEFAULT_WEIGHTS, Checkpoint, load_checkpoint
 from superpoint_ros.network.engines import dense_plan, torch_engine
-from superpoint_ros.network.engines.choice import LIMITS, installed
+from superpoint_ros.network.engines.choice import LIMITS, has_triton, installed
 from superpoint_ros.network.engines.cpu_engine import CpuEngine
-from superpoint_ros.network.engines.dense_plan import FEWEST
+from superpoint_ros.network.engines.dense_plan import FEWEST, Steps
 from superpoint_ros.network.engines.engine import pad_to_cells
 from superpoint_ros.network.engines.graphs import GraphCapture
 from superpoint_ros.network.engines.onnx_file import onnx_bytes
@@ -237,15 +237,12 @@ def test_descriptors_that_came_in_half_precision_have_unit_length_within_its_rou
 def test_a_picture_that_needs_more_rounds_gets_them(engine, reference, monkeypatch):
     pictures, sizes = [built_in_picture((120, 160), seed) for seed in (0, 1)], [(120, 160)] * 2
     settings, rounds = DetectionSettings(max_keypoints=1000), []
-    strongest = dense_plan.strongest_in_rounds
 
     def counted(*given):
         rounds.append(given[-1])
-        return strongest(*given)
+        return dense_plan.strongest(*given)
 
-    monkeypatch.setattr(dense_plan, "strongest_in_rounds", counted)
-    monkeypatch.setattr(dense_plan, "ROUNDS", 1)
-    monkeypatch.setattr(dense_plan.extract, "__defaults__", (1,))
+    monkeypatch.setattr(engine, "_steps", Steps(strongest=counted, rounds=1))
     assert_same(engine(pictures, sizes, settings), reference(pictures, sizes, settings))
     assert rounds[:3] == [1, 1, 2]  # captured, replayed, gone on with
 
@@ -534,8 +531,13 @@ def test_a_provider_that_onnx_runtime_has_not_is_named(random_checkpoint, tmp_pa
 # CUDA
 
 
-def on_gpu(checkpoint, precision="float32"):
-    return TorchEngine(checkpoint, CUDA, precision, "cudagraph", captures=lambda: GraphCapture(CUDA))
+def on_gpu(checkpoint, precision="float32", triton=False):
+    return TorchEngine(checkpoint, CUDA, precision, "cudagraph", captures=lambda: GraphCapture(CUDA), triton=triton)
+
+
+WITH_TRITON = pytest.mark.parametrize(
+    "triton", [False, pytest.param(True, marks=pytest.mark.skipif(not has_triton(), reason="not installed: triton"))]
+)
 
 
 @needs_cuda
@@ -588,9 +590,10 @@ def test_all_results_leave_the_gpu_in_one_transfer(photograph, random_checkpoint
 
 
 @needs_cuda
+@WITH_TRITON
 @pytest.mark.parametrize("precision", ["float32", "float16"])
-def test_a_cuda_graph_finds_what_torch_finds_step_by_step(checkpoint, precision, caplog):
-    graph, eager = on_gpu(checkpoint, precision), TorchEngine(checkpoint, CUDA)
+def test_a_cuda_graph_finds_what_torch_finds_step_by_step(checkpoint, precision, triton, caplog):
+    graph, eager = on_gpu(checkpoint, precision, triton), TorchEngine(checkpoint, CUDA)
     with caplog.at_level(logging.WARNING, LOGGER):
         for seed in range(3):
             picture = built_in_picture((240, 320), seed)
@@ -600,8 +603,9 @@ def test_a_cuda_graph_finds_what_torch_finds_step_by_step(checkpoint, precision,
 
 
 @needs_cuda
-def test_graphs_that_share_memory_do_not_disturb_each_other(checkpoint):
-    engine = on_gpu(checkpoint)
+@WITH_TRITON
+def test_graphs_that_share_memory_do_not_disturb_each_other(checkpoint, triton):
+    engine = on_gpu(checkpoint, triton=triton)
     sizes = [(240, 320), (120, 160), (480, 640)]
     first = [engine([built_in_picture(size)], [size], DetectionSettings())[0] for size in sizes]
     again = [engine([built_in_picture(size)], [size], DetectionSettings())[0] for size in sizes]
@@ -634,8 +638,9 @@ def test_freed_plans_give_the_gpu_its_memory_back(checkpoint):
 
 
 @needs_cuda
-def test_a_captured_engine_reads_a_changed_threshold_border_and_mask(checkpoint):
-    graph, eager = on_gpu(checkpoint), TorchEngine(checkpoint, CUDA)
+@WITH_TRITON
+def test_a_captured_engine_reads_a_changed_threshold_border_and_mask(checkpoint, triton):
+    graph, eager = on_gpu(checkpoint, triton=triton), TorchEngine(checkpoint, CUDA)
     picture, size, mask = built_in_picture((240, 320)), (240, 320), np.zeros((240, 320), bool)
     mask[60:] = True
     for changes in ({}, {"detection_threshold": 0.02}, {"border": 40}, {"max_keypoints": 50}):
