@@ -1,6 +1,6 @@
 """Measure everything that needs a GPU, on a machine that has one, and write docs/performance.md's table.
 
-`make gpu`, or python docs/gpu_check.py [--minutes M]
+`make gpu`, or python docs/gpu_check.py [--minutes M] [--seconds S] [--rounds N] [--no-tests]
 
 The tests that skip without a GPU; engines beside plain eager torch at 640×480 and 1280×720, with TensorRT where ONNX
 Runtime has it; the node's latency, overload and four cameras, where there is ROS 2; memory over ten minutes of changing
@@ -39,6 +39,9 @@ def main(arguments: list[str]) -> int:
     """The exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=10.0, help="of watching memory; default 10")
+    parser.add_argument("--seconds", type=int, default=60, help="of overload of the node; default 60")
+    parser.add_argument("--rounds", type=int, default=50, help="of each engine; default 50")
+    parser.add_argument("--no-tests", action="store_true", help="leave out the tests")
     options = parser.parse_args(arguments)
     try:
         if not torch.cuda.is_available():
@@ -49,10 +52,11 @@ def main(arguments: list[str]) -> int:
         return 1
     FOLDER.mkdir(parents=True, exist_ok=True)
     failed = []
-    if subprocess.run([sys.executable, "-m", "pytest", "-q", *TESTS], cwd=ROOT).returncode:
+    if not options.no_tests and subprocess.run([sys.executable, "-m", "pytest", "-q", *TESTS], cwd=ROOT).returncode:
         failed.append("tests")
-    bench = _bench("engines", "--sizes", "640x480,1280x720", "--batches", "1,2,4", "--rounds", "50", *_engines())
-    node = _bench("node", "--node") if _has_ros() else None
+    sizes = "--sizes", "640x480,1280x720", "--batches", "1,2,4", "--rounds", str(options.rounds)
+    bench = _bench("engines", *sizes, *_engines())
+    node = _bench("node", "--node", "--seconds", str(options.seconds)) if _has_ros() else None
     failed += [name for name, report in (("engines", bench), ("node", node or {})) if "error" in report]
     memory = watch_memory(60 * options.minutes)
     if memory["growth_mb"] > 0:
@@ -75,27 +79,36 @@ def written(text: str, section: str) -> str:
 
 def section(report: dict[str, Any]) -> str:
     """What was measured, in Markdown."""
-    lines = [f"Measured on one {report['card']} by `make gpu`; medians, milliseconds from numpy to numpy."]
+    lines = [
+        f"Measured on one {report['card']} by `make gpu`; medians, milliseconds from numpy to numpy. Calls begin 20 ms "
+        "after the last one's end, as a camera's images come, and processor and GPU take their time to wake; busy are "
+        "calls one right after the other. The reference is plain eager torch in float32, in the same run."
+    ]
     if report["failed"]:
         lines[0] += f" **Failed: {', '.join(report['failed'])}.**"
     rows = [row for row in report["engines"].get("whole", []) if row["engine"] != "floor"]
     lines += [
         "",
-        "| | size | batch | ms | times as fast as the reference | same keypoints | cosine |",
-        "|" + "---|" * 7,
+        "| | size | batch | ms | × the reference | busy, ms | × the reference | same keypoints | cosine |",
+        "|" + "---|" * 9,
     ]
-    lines += [
-        f"| {row['engine']} | {row['size'][1]}×{row['size'][0]} | {row['batch']} | {row['wall']:.2f} "
-        f"| {row['ratio']:.1f} | {row['same']:.3f} | {row['cosine']:.5f} |"
-        for row in rows
-    ]
+    references = [row for row in rows if row["engine"].startswith("reference")]
+    busy = {(tuple(row["size"]), row["batch"]): row["busy"] for row in references}
+    for row in rows:
+        (height, width), batch = row["size"], row["batch"]
+        times = busy[(height, width), batch] / row["busy"]
+        lines.append(
+            f"| {row['engine']} | {width}×{height} | {batch} | {row['wall']:.2f} | {row['ratio']:.1f} "
+            f"| {row['busy']:.2f} | {times:.1f} | {row['same']:.3f} | {row['cosine']:.5f} |"
+        )
     if not any("tensorrt" in row["engine"] for row in rows):
         lines += ["", "TensorRT: not measured, ONNX Runtime does not have it there."]
     memory = report["memory"]
-    minutes, settled, end = memory["seconds"] / 60, memory["settled_mb"], memory["end_mb"]
+    seconds, settled, end = memory["seconds"], memory["settled_mb"], memory["end_mb"]
+    long = f"{seconds / 60:.0f} minutes" if seconds >= 120 else f"{seconds:.0f} seconds"
     lines += [
         "",
-        f"Memory of the GPU over {minutes:.0f} minutes of {memory['calls']} calls, three sizes in batches of one to "
+        f"Memory of the GPU over {long} of {memory['calls']} calls, three sizes in batches of one to "
         f"four: {settled:.0f} MB after a fifth of the time, {end:.0f} MB at the end.",
         "",
     ]

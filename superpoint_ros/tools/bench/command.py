@@ -118,15 +118,15 @@ def measure_all(
         f"products run at {rate / 1e9:.0f} GMAC/s. Medians of {rounds} rounds in turns.\n"
     )
     _choices(report, weights, device_name, names, sizes, rounds)
-    click.echo(f"\n{'whole':22}{'size':>10} batch  wall ms   CPU ms   x wall    x CPU   same  cosine")
+    click.echo(f"\n{'whole':22}{'size':>10} batch  wall ms   CPU ms   x wall    x CPU     busy   same  cosine")
     for size in sizes:
         floor = measure.multiplications(checkpoint, size) / rate * 1e3
         for batch in batches:
             for row in measure.compare_engines(reference, engines, size, batch, rounds, settings):
                 report["whole"].append(asdict(row))
                 click.echo(
-                    f"{row.engine:22}{_name(size):>10}{row.batch:6}{row.wall:9.1f}{row.cpu:9.1f}"
-                    f"{row.ratio:9.2f}{row.cpu_ratio:9.2f}{row.same:7.3f}{row.cosine:8.5f}"
+                    f"{row.engine:22}{_name(size):>10}{row.batch:6}{row.wall:9.2f}{row.cpu:9.2f}"
+                    f"{row.ratio:9.2f}{row.cpu_ratio:9.2f}{row.busy:9.2f}{row.same:7.3f}{row.cosine:8.5f}"
                 )
             click.echo(f"{'floor':22}{_name(size):>10}{batch:6}{floor * batch:9.1f}")
             report["whole"].append({"engine": "floor", "size": size, "batch": batch, "wall": floor})

@@ -42,6 +42,7 @@ class Timing:
     cpu     median processor time of all threads; the better figure on a machine with other work
     ratio   median over the rounds of the reference's wall time over this engine's
     cpu_ratio  the same of processor time
+    busy    median wall time of calls one right after the other; the others come rested, as a camera's images do
     same    part of the keypoints on the same pixel as the reference's
     cosine  mean similarity of their descriptors
     """
@@ -53,6 +54,7 @@ class Timing:
     cpu: float
     ratio: float
     cpu_ratio: float
+    busy: float
     same: float
     cosine: float
 
@@ -75,6 +77,7 @@ def compare_engines(
     found = [run(*arguments) for run in runs]  # also warms up
     tasks = [partial(run, *arguments) for run in runs]
     times = np.array([[elapsed_at_rest(task) for task in tasks] for _ in range(rounds)])
+    busy = [np.median([_elapsed(task)[0] for _ in range(max(rounds // 2, 1))]) * 1e3 for task in tasks]
     rows = []
     for index, run in enumerate(runs):
         parities = [compare(a, b, 0) for a, b in zip(found[0], found[index], strict=True)]
@@ -83,7 +86,7 @@ def compare_engines(
         same = min(parity.same for parity in parities)
         cosine = min(parity.cosine for parity in parities)
         name = f"{run.name} {run.precision}"
-        rows.append(Timing(name, size, batch, wall, cpu, ratio, cpu_ratio, same, cosine))
+        rows.append(Timing(name, size, batch, wall, cpu, ratio, cpu_ratio, busy[index], same, cosine))
     return rows
 
 
