@@ -426,6 +426,24 @@ def test_a_capture_that_fails_twice_costs_its_plan_the_graph_for_a_while_and_no_
     assert failing.captures == 2
 
 
+# Triton
+
+
+def test_kernels_that_do_not_compile_for_a_size_are_left_with_one_warning(random_checkpoint, monkeypatch, caplog):
+    def refuse(*given):
+        raise ValueError("Triton: out of resource: shared memory\nadvice")
+
+    monkeypatch.setattr(torch_engine, "_triton", lambda: (Steps(strongest=refuse), None))
+    engine, expected = TorchEngine(random_checkpoint(), CPU, triton=True), run(TorchEngine(random_checkpoint(), CPU), 3)
+    with caplog.at_level(logging.WARNING, LOGGER):
+        for _ in range(2):
+            for one, other in zip(run(engine, 3), expected, strict=True):
+                np.testing.assert_array_equal(one.xy, other.xy)
+    assert [record.getMessage() for record in caplog.records] == [
+        "Triton's kernels fail on cpu (Triton: out of resource: shared memory); torch's own take their place."
+    ]
+
+
 # Lack of memory
 
 
