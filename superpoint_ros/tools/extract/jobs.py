@@ -24,8 +24,11 @@ from superpoint_ros.interrupts import INTERRUPTED
 from superpoint_ros.tools.extract.bag import extract_bag, number_of_images
 from superpoint_ros.tools.extract.task import Report, Task
 
-_progress: Any = None
-"""Of a process: the queue to the one that shows the bar."""
+LOOK = 0.2
+"""Seconds between two looks at how far processes have come."""
+
+_progress: Callable[[int], object] = int
+"""Of a process: tells the one that shows the bar of so many images more."""
 
 
 def output_of(bags: Sequence[Path], output: Path) -> list[Path]:
@@ -115,28 +118,29 @@ def _named(path: Path, error: Exception) -> str:
 
 def _run_in_processes(tasks: Sequence[Task], jobs: int, bar: Any) -> Iterator[Report]:
     context = multiprocessing.get_context("spawn")
-    queue = context.SimpleQueue()
+    # Without a lock, as a queue has, which a process that is killed may hold for ever: each has a number of its own.
+    counts = context.RawArray("q", jobs)
     threads = max(1, torch.get_num_threads() // jobs)
 
-    def process() -> ProcessPoolExecutor:
+    def process(place: int) -> ProcessPoolExecutor:
         """Of its own, so that one that is killed takes no other bag along."""
-        return ProcessPoolExecutor(1, context, _begin, (queue, threads))
+        return ProcessPoolExecutor(1, context, _begin, (counts, place, threads))
 
     def run(task: Task) -> Report:
-        mine = free.get()
+        place, mine = free.get()
         try:
             return mine.submit(_attempt, task).result()
         except Exception as error:  # its process was killed, for memory perhaps, or could not begin
             if isinstance(error, BrokenExecutor):
-                mine = process()
+                mine = process(place)
             return Report(task, problems=[f"{task.bag}: its process ended ({type(error).__name__})"])
         finally:
-            free.put(mine)
+            free.put((place, mine))
 
-    free: SimpleQueue[ProcessPoolExecutor] = SimpleQueue()
-    for _ in range(jobs):
-        free.put(process())
-    with _drained(queue, bar), ThreadPoolExecutor(jobs) as pool:
+    free: SimpleQueue[tuple[int, ProcessPoolExecutor]] = SimpleQueue()
+    for place in range(jobs):
+        free.put((place, process(place)))
+    with _shown(counts, bar), ThreadPoolExecutor(jobs) as pool:
         futures = [pool.submit(run, task) for task in tasks]
         try:
             for task, future in zip(tasks, futures, strict=True):
@@ -154,29 +158,38 @@ def _run_in_processes(tasks: Sequence[Task], jobs: int, bar: Any) -> Iterator[Re
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
             for _ in range(jobs):
-                free.get().shutdown()
+                free.get()[1].shutdown()
 
 
 @contextmanager
-def _drained(queue: Any, bar: Any) -> Iterator[None]:
-    """A thread that moves the bar by what comes out of the queue."""
+def _shown(counts: Sequence[int], bar: Any) -> Iterator[None]:
+    """A thread that moves the bar by what the processes have counted."""
+    ended = threading.Event()
 
     def run() -> None:
-        while (count := queue.get()) is not None:
-            bar.update(count)
+        shown, last = 0, False
+        while not last:
+            last = ended.wait(LOOK)
+            counted = sum(counts)
+            bar.update(counted - shown)
+            shown = counted
 
     thread = threading.Thread(target=run, name="progress", daemon=True)
     thread.start()
     try:
         yield
     finally:
-        queue.put(None)
+        ended.set()
         thread.join()
 
 
-def _begin(queue: Any, threads: int) -> None:
+def _begin(counts: Any, place: int, threads: int) -> None:
     global _progress, _extractors
-    _progress, _extractors = queue, Extractors()
+
+    def count(images: int) -> None:
+        counts[place] += images
+
+    _progress, _extractors = count, Extractors()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal: the first process passes it on
     signal.signal(signal.SIGTERM, _interrupt)
     torch.set_num_threads(threads)
@@ -207,6 +220,6 @@ def _attempt(task: Task) -> Report:
     global _working
     _working = True
     try:
-        return attempt(task, _extractors, _progress.put)
+        return attempt(task, _extractors, _progress)
     finally:
         _working = False
