@@ -1,6 +1,6 @@
 """From a heatmap to its peaks by operations on whole maps, whose shapes depend on no picture.
 
-What a GPU runs, and a CUDA graph can hold: `peaks` gives the same keypoints faster on a CPU, but
+What a GPU without Triton runs, and a CUDA graph can hold: `peaks` gives the same keypoints faster on a CPU, but
 its arrays are as long as there are candidates, and its rounds as many as it takes. (A graph cannot
 hold `torch.where` with a number either, which is copied from the host: `masked_fill` takes one.)
 """

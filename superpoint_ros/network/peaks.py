@@ -1,6 +1,6 @@
 """From what a network answers to keypoints and descriptors on the CPU: one picture, in numpy and OpenCV.
 
-The same rules as the tensor versions in `dense_peaks` and `descriptors`, which a GPU runs. Only pixels
+The same rules as the tensor versions in `dense_peaks` and `descriptors`, which a GPU may run. Only pixels
 that may be among the strongest keypoints are ever sorted or compared one by one; and nothing here
 starts threads: for a millisecond of work torch's would spin for ten.
 """

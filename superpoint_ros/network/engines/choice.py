@@ -78,9 +78,10 @@ def agreeing(candidates: list[Callable[[], Engine]], reference: Engine) -> Engin
         if parity.holds(same, cosine):
             return engine
         logger.warning(
-            "Engine %s %s finds %.1f %% of the keypoints that %s %s finds, descriptors' cosine %.4f; it is not used.",
+            "Engine %s %s%s finds %.1f %% of the keypoints that %s %s finds, descriptors' cosine %.4f; it is not used.",
             engine.name,
             engine.precision,
+            " with Triton" if getattr(engine, "triton", False) else "",
             100 * parity.same,
             reference.name,
             reference.precision,

@@ -1,16 +1,18 @@
 """What an engine takes and gives: grey pictures in, keypoints and descriptors out.
 
 What runs the network decides where the steps behind it run, and each is written twice: once in torch,
-on whole maps and for any device, once in numpy for one picture on the CPU.
+on whole maps and for any device, once in numpy for one picture on the CPU. For a CUDA graph there they
+are a third time, as Triton's kernels.
 
 | engine | network | heatmap, blank areas, suppression, choice | descriptors |
 |---|---|---|---|
 | `torch_engine.TorchEngine`: cudagraph, tensorrt; torch on a GPU | `torch_network`, `onnx_networks` | `dense_peaks` | `descriptors` |
+| the same with Triton: cudagraph | `torch_network` with `triton_layers` | `triton_peaks` | `triton_peaks` |
 | `cpu_engine.CpuEngine`: ncnn, openvino, onnxruntime; torch on the CPU | `ncnn_network`, `onnx_networks`, `superpoint` | `peaks` | `peaks.sample` |
 | none: `heatmap.detect` and `descriptors`, as training and evaluation use them | `superpoint` | `dense_peaks` on a GPU, `peaks` on the CPU | `descriptors` |
 
-Subpixel refinement is `heatmap.refine` in all of them. A CUDA graph holds the same steps as the engine
-runs one by one without it; a network that no graph can hold (tensorrt) runs them one by one.
+Subpixel refinement is `heatmap.refine` in all of them. A CUDA graph holds the same steps as its engine
+runs one by one where it cannot be captured; a network that no graph can hold (tensorrt) runs them one by one.
 """  # noqa: E501
 
 from __future__ import annotations

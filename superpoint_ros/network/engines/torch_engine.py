@@ -5,7 +5,8 @@ starts with one call. Making one takes seconds, so there are few: pictures go th
 2, 4 or 8, the missing ones being padding, and settings that change from frame to frame are inputs
 (see `dense_plan`). `prepare` makes those that a robot's cameras will need before it needs them.
 
-Everything but `GraphCapture` also runs on the CPU, where the tests compare it with the other engines.
+Everything but `GraphCapture` also runs on the CPU, Triton's kernels in its interpreter, where the tests compare it with
+the other engines.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class TorchEngine:
     precision  "float32", or "float16" for the convolutions and the descriptors' way to the host; all else is float32
     name       as `make_engine` knows it
     network    `TorchNetwork` by default
-    triton     whether Triton kernels run all but the convolutions; raises ImportError where there is no Triton
+    triton     whether Triton's kernels run all but the convolutions, until one fails; ImportError where there is none
     captures   makes, for each kind of pictures, what turns work into a call that repeats it, as `GraphCapture` does;
                None: the steps run one by one
 
@@ -79,7 +80,7 @@ class TorchEngine:
         self._dtype = torch.float16 if precision == "float16" else torch.float32
         self._steps, layers = _triton() if triton else (TORCH_STEPS, None)
         self._network = network or TorchNetwork(checkpoint, device, self._dtype, layers=layers)
-        self._triton, self._checkpoint = triton, checkpoint if network is None else None
+        self.triton, self._checkpoint = triton, checkpoint if network is None else None
         self._captures = captures
         self._kinds: dict[Kind, _Plans] = {}
         self._most, self._lacking, self._retries = BATCHES[-1], 0, 0
@@ -163,6 +164,38 @@ class TorchEngine:
         settings: DetectionSettings,
         masks: Sequence[NDArray[np.bool_] | None],
     ) -> list[Extraction] | None:
+        """As `_run_in_memory`, by torch's own steps from now on if Triton's fail where those do not."""
+        arguments = kind, pictures, sizes, settings, masks
+        try:
+            return self._run_in_memory(*arguments)
+        except Exception as error:
+            if not self.triton or out_of_memory(error):
+                raise
+            reason = _reason(error)
+        # only here, where the error and all that it holds are gone
+        self._free()
+        with_triton = self.triton, self._steps, self._network
+        network = (
+            self._network if self._checkpoint is None else TorchNetwork(self._checkpoint, self.device, self._dtype)
+        )
+        self.triton, self._steps, self._network = False, TORCH_STEPS, network
+        try:
+            found = self._run_in_memory(*arguments)
+        except Exception:  # it was not Triton
+            self._free()
+            self.triton, self._steps, self._network = with_triton
+            raise
+        logger.warning("Triton's kernels fail on %s (%s); torch's own take their place.", self.device, reason)
+        return found
+
+    def _run_in_memory(
+        self,
+        kind: Kind,
+        pictures: Sequence[NDArray[np.uint8]],
+        sizes: Sequence[tuple[int, int]],
+        settings: DetectionSettings,
+        masks: Sequence[NDArray[np.bool_] | None],
+    ) -> list[Extraction] | None:
         """None if memory lacks for so many pictures at a time; `_most` is fewer from then on."""
         count, lacking = len(pictures), ""
         for last in (False, True):
@@ -172,9 +205,7 @@ class TorchEngine:
                     self._lacking = self._retries = 0
                 return found
             except Exception as error:
-                if not out_of_memory(error) and not last and self._triton:
-                    self._leave_triton(error)
-                elif not out_of_memory(error) or (last and count == 1):
+                if not out_of_memory(error) or (last and count == 1):
                     raise
                 lacking = first_line(error)
             # only here, where the error and all that it holds are gone
@@ -194,15 +225,6 @@ class TorchEngine:
             patience,
         )
         return None
-
-    def _leave_triton(self, error: Exception) -> None:
-        """Run torch's own steps from now on: a kernel may not compile for a size or radius that was not met before."""
-        logger.warning(
-            "Triton's kernels fail on %s (%s); torch's own take their place.", self.device, first_line(error)
-        )
-        self._triton, self._steps = False, TORCH_STEPS
-        if self._checkpoint is not None:
-            self._network = TorchNetwork(self._checkpoint, self.device, self._dtype)
 
     def _has(self, kind: Kind, batch: int) -> bool:
         return kind in self._kinds and batch in self._kinds[kind].by_batch
@@ -246,12 +268,14 @@ class TorchEngine:
     def _capture(self, plan: Plan, kind: Kind, plans: _Plans) -> None:
         """Make a plan's work a graph, if need be with the memory of all other kinds; else leave it as it is."""
         reason = ""
-        for _ in range(2):
+        for last in (False, True):
             assert self._captures is not None and plans.capture is not None
             try:
                 plan.work, plan.captured = plans.capture(plan.work), True
                 return
             except Exception as error:  # whatever a driver, a library or a full memory comes up with
+                if self.triton and last and not out_of_memory(error):
+                    raise  # `_run` leaves Triton
                 reason = f"{type(error).__name__}: {first_line(error)}"
             self._kinds = {kind: plans}
             give_back(self.device)
@@ -267,6 +291,13 @@ class TorchEngine:
             reason,
             plan.patience,
         )
+
+
+def _reason(error: BaseException) -> str:
+    """What lies behind an error of Triton's compiler, which shows the place first and the reason last."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return ": ".join([type(error).__name__, *str(error).strip().splitlines()[-1:]])
 
 
 def _triton() -> tuple[Steps, ModuleType]:

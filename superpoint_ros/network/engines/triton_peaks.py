@@ -1,6 +1,6 @@
 """The steps behind the network as Triton kernels: `heatmap`, `dense_peaks` and `descriptors` in a dozen starts.
 
-In torch's own steps suppression takes as long as the network: ten max-pools over the whole map a
+In torch's own steps suppression takes as long as the network: four max-pools over the whole map a
 round, and a sort. Here only pixels above the threshold are looked at, a list of one in twenty or so.
 Which keypoints are found, and their order, is the same.
 """
@@ -245,8 +245,8 @@ def _ranked(
             higher = tl.zeros((SOME, OTHERS), tl.int32)
             start = number * 0
             while start < number:
-                place = start + tl.arange(0, OTHERS)
-                other = tl.load(keys + place, place < number, 0)
+                beside = start + tl.arange(0, OTHERS)  # a name of its own, or Triton before 3.5 takes it for `place`
+                other = tl.load(keys + beside, beside < number, 0)
                 higher += (other[None, :] > own[:, None]).to(tl.int32)
                 start += OTHERS
             rank = tl.sum(higher, 1)

@@ -139,7 +139,8 @@ def measure_all(
     for size in sizes:
         for engine in everyone:
             taken = measure.stages(engine, networks.get(engine.precision), size, rounds, settings)
-            name = f"{engine.name} {engine.precision}"
+            steps = "torch's steps" if engine.precision in networks and engine is not reference else engine.name
+            name = f"{steps} {engine.precision}"
             report["stages"].append({"engine": name, "size": size, **taken})
             parts = "  ".join(f"{stage} {value:.2f}" for stage, value in taken.items())
             click.echo(f"{name:22}{_name(size):>10}  {parts}")

@@ -42,7 +42,8 @@ class Timing:
     cpu     median processor time of all threads; the better figure on a machine with other work
     ratio   median over the rounds of the reference's wall time over this engine's
     cpu_ratio  the same of processor time
-    busy    median wall time of calls one right after the other; the others come rested, as a camera's images do
+    busy    median wall time of calls one right after the other, engine by engine; the others come rested, as a camera's
+            images do
     same    part of the keypoints on the same pixel as the reference's
     cosine  mean similarity of their descriptors
     """

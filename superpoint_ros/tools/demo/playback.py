@@ -258,7 +258,7 @@ def await_recorder(player: Player, first: Message, heard: Set[str], check: Calla
     """
     deadline = time.monotonic() + MEETING_SECONDS
     for number in itertools.count(1):
-        player.publish(with_later_stamp(first, 2 * AFTERWARDS + number))
+        player.publish(with_later_stamp(first, 2 * AFTERWARDS + number))  # later than those of the rehearsal
         with suppress(Timeout):
             return wait_until(lambda: heard >= {FEATURES, MATCHES, HOMOGRAPHY}, RESEND_SECONDS, "", check)
         if time.monotonic() > deadline:

@@ -429,19 +429,44 @@ def test_a_capture_that_fails_twice_costs_its_plan_the_graph_for_a_while_and_no_
 # Triton
 
 
-def test_kernels_that_do_not_compile_for_a_size_are_left_with_one_warning(random_checkpoint, monkeypatch, caplog):
-    def refuse(*given):
-        raise ValueError("Triton: out of resource: shared memory\nadvice")
+@pytest.fixture
+def with_triton(random_checkpoint, monkeypatch, graphs):
+    """An engine whose last steps are these, in the place of Triton's kernels."""
 
-    monkeypatch.setattr(torch_engine, "_triton", lambda: (Steps(strongest=refuse), None))
-    engine, expected = TorchEngine(random_checkpoint(), CPU, triton=True), run(TorchEngine(random_checkpoint(), CPU), 3)
+    def make(strongest, captures=graphs):
+        monkeypatch.setattr(torch_engine, "_triton", lambda: (Steps(strongest=strongest), None))
+        return TorchEngine(random_checkpoint(), CPU, captures=captures, triton=True)
+
+    return make
+
+
+def refuse(*given):
+    # as Triton's compiler: where first, why behind it
+    raise RuntimeError("at 3:8:\n    x = tl.dot(a, b)\n        ^") from TypeError("dot() got an unexpected argument")
+
+
+@pytest.mark.parametrize("captured", [True, False])
+def test_kernels_that_do_not_compile_are_left_with_one_warning(
+    with_triton, random_checkpoint, captured, graphs, caplog
+):
+    engine = with_triton(refuse, graphs if captured else None)
+    expected = run(TorchEngine(random_checkpoint(), CPU), 3)
     with caplog.at_level(logging.WARNING, LOGGER):
         for _ in range(2):
             for one, other in zip(run(engine, 3), expected, strict=True):
                 np.testing.assert_array_equal(one.xy, other.xy)
+    assert not engine.triton
     assert [record.getMessage() for record in caplog.records] == [
-        "Triton's kernels fail on cpu (Triton: out of resource: shared memory); torch's own take their place."
+        "Triton's kernels fail on cpu (TypeError: dot() got an unexpected argument); torch's own take their place."
     ]
+
+
+def test_what_fails_without_tritons_kernels_too_is_no_fault_of_theirs(with_triton, caplog):
+    engine = with_triton(dense_plan.strongest)
+    with caplog.at_level(logging.WARNING, LOGGER), pytest.raises(ValueError, match="broadcast"):
+        engine([noise(64, 80)], [(64, 80)], DetectionSettings(), [np.ones((3, 3), bool)])
+    assert engine.triton and not caplog.records
+    assert len(run(engine, 1)) == 1
 
 
 # Lack of memory
