@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed
 import torch.multiprocessing
 
 from superpoint_ros.network.superpoint import Architecture, SuperPoint
@@ -28,16 +28,20 @@ SLIM = Architecture((4, 4, 8, 8), 16, 0, batch_norm=False)
 
 def in_two_processes(work: Callable[..., None], *arguments: Any) -> None:
     """Run work(here, *arguments) in two processes; raises what either raises."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(_join, args=(port, work, arguments), nprocs=2)
+    # as torchrun does: a port that was found free, and only then taken by the first process, another may have by then
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    torch.multiprocessing.spawn(_join, args=(store.port, work, arguments), nprocs=2)
 
 
 def _join(rank: int, port: int, work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     torch.set_num_threads(1)
     os.environ.update(
-        WORLD_SIZE="2", RANK=str(rank), LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
+        WORLD_SIZE="2",
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+        TORCHELASTIC_USE_AGENT_STORE="True",
     )
     with processes("cpu") as here:
         work(here, *arguments)
