@@ -180,11 +180,14 @@ def main() -> None:
     """Run until interrupted."""
     rclpy.init()
     node = StereoOdometry()
+    node.create_timer(1.0, lambda: None)  # wakes spin, which may miss the signal that ends it
     try:
-        while rclpy.ok():  # not spin: where no message and no timer wakes it, it may miss the signal that ends it
-            rclpy.spin_once(node, timeout_sec=1.0)
+        rclpy.spin(node)
     except (KeyboardInterrupt, rclpy.executors.ExternalShutdownException):
         pass
+    except Exception:
+        if rclpy.ok():  # else a signal came amid spin's work
+            raise
     finally:
         node.destroy_node()
         rclpy.try_shutdown()
