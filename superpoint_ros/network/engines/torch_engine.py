@@ -15,6 +15,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import ModuleType
 
 import numpy as np
@@ -118,7 +119,10 @@ class TorchEngine:
                 while rows:
                     some = rows[: self._most]
                     arguments = [pictures[row] for row in some], [sizes[row] for row in some]
-                    together = self._run(Kind.of(shape, settings), *arguments, settings, [masks[row] for row in some])
+                    these = [masks[row] for row in some]
+                    together = self._leaving_triton(
+                        partial(self._run, Kind.of(shape, settings), *arguments, settings, these)
+                    )
                     if together is None:
                         continue  # fewer at a time
                     for row, one in zip(some, together, strict=True):
@@ -144,7 +148,7 @@ class TorchEngine:
                     break  # memory lacked for fewer
                 nothing = [np.zeros(shape, np.uint8)] * batch
                 # also what a first run takes: algorithms are chosen, pinned memory is made
-                self._run(kind, nothing, [shape] * batch, settings, [None] * batch)
+                self._leaving_triton(partial(self._run, kind, nothing, [shape] * batch, settings, [None] * batch))
             return time.monotonic() - begun if missing else 0.0
 
     def free(self) -> None:
@@ -156,18 +160,10 @@ class TorchEngine:
         self._kinds.clear()
         give_back(self.device)
 
-    def _run(
-        self,
-        kind: Kind,
-        pictures: Sequence[NDArray[np.uint8]],
-        sizes: Sequence[tuple[int, int]],
-        settings: DetectionSettings,
-        masks: Sequence[NDArray[np.bool_] | None],
-    ) -> list[Extraction] | None:
-        """As `_run_in_memory`, by torch's own steps from now on if Triton's fail where those do not."""
-        arguments = kind, pictures, sizes, settings, masks
+    def _leaving_triton(self, run: Callable[[], list[Extraction] | None]) -> list[Extraction] | None:
+        """What `run` returns; by torch's own steps, from now on, if Triton's fail where those do not."""
         try:
-            return self._run_in_memory(*arguments)
+            return run()
         except Exception as error:
             if not self.triton or out_of_memory(error):
                 raise
@@ -180,7 +176,7 @@ class TorchEngine:
         )
         self.triton, self._steps, self._network = False, TORCH_STEPS, network
         try:
-            found = self._run_in_memory(*arguments)
+            found = run()
         except Exception:  # it was not Triton
             self._free()
             self.triton, self._steps, self._network = with_triton
@@ -188,7 +184,7 @@ class TorchEngine:
         logger.warning("Triton's kernels fail on %s (%s); torch's own take their place.", self.device, reason)
         return found
 
-    def _run_in_memory(
+    def _run(
         self,
         kind: Kind,
         pictures: Sequence[NDArray[np.uint8]],
@@ -275,7 +271,7 @@ class TorchEngine:
                 return
             except Exception as error:  # whatever a driver, a library or a full memory comes up with
                 if self.triton and last and not out_of_memory(error):
-                    raise  # `_run` leaves Triton
+                    raise  # for `_leaving_triton`
                 reason = f"{type(error).__name__}: {first_line(error)}"
             self._kinds = {kind: plans}
             give_back(self.device)

@@ -90,8 +90,7 @@ class TorchNetwork:
         name, side = ENCODER_LAYERS[0], self._stem
         if self._triton is not None:
             layer = self._layers[name]
-            x: Tensor = self._triton.first_layer(grey, layer.weight, layer.bias, layer.norm, side)
-            return x
+            return self._triton.first_layer(grey, layer.weight, layer.bias, layer.norm, side)
         batch, height, width = grey.shape
         # (B, H, W, C) and its strides from the start: a contiguous (B, 1, H, W) counts as NCHW, and is turned later
         blocks = grey.to(self._dtype).view(batch, height // side, side, width // side, side).transpose(2, 3)
@@ -123,16 +122,14 @@ class TorchNetwork:
         if norm is None:
             return x
         if self._triton is not None:
-            x = self._triton.normed(x, norm)
-            return x
+            return self._triton.normed(x, norm)
         return torch.addcmul(norm[1], x, norm[0])
 
     def _halved(self, name: str, x: Tensor) -> Tensor:
         """The 2×2 max-pool of the BatchNorm."""
         layer = self._layers[name]
         if self._triton is not None:
-            x = self._triton.halved(x, layer.norm)
-            return x
+            return self._triton.halved(x, layer.norm)
         return self._normed(name, _halved(x)) if layer.rises else _halved(self._normed(name, x))
 
 

@@ -82,7 +82,7 @@ def measure_node(plan: Plan) -> dict[str, Any]:
     with NodeUnderTest(plan.device, plan.engine, plan.kinds[0]) as node:
         row = report["overload"] = _overload(node, plan)
     click.echo(
-        f"{OVERLOAD} times as many images as can be extracted, {plan.seconds} s: "
+        f"{OVERLOAD} times as many images as can be extracted, at most {FASTEST} a second, {plan.seconds} s: "
         f"{row['sent']} sent, {row['received']} received; age p50 {row['age_ms_p50']:.1f} ms, p95 "
         f"{row['age_ms_p95']:.1f} ms, max {row['age_ms_max']:.1f} ms (extraction p50 "
         f"{row['extraction_ms_p50']:.1f} ms); {row['late']} of {row['received']} older than two "
