@@ -115,6 +115,7 @@ class _TorchOnCpu:
         self._model = fold_norms(checkpoint.build()).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def __call__(self, picture: NDArray[np.uint8]) -> tuple[Map, Map]:
-        image = torch.from_numpy(picture)[None, None].float().contiguous(memory_format=torch.channels_last) / 255
+        # torch.tensor copies; of a picture that lies in a message, read-only, from_numpy would warn
+        image = torch.tensor(picture)[None, None].float().contiguous(memory_format=torch.channels_last) / 255
         logits, dense = self._model(image)
         return heatmap_of(logits[0].contiguous().numpy()), cells_of(dense[0].contiguous().numpy())

@@ -62,6 +62,21 @@ def test_a_network_computes_what_torch_computes(name, random_checkpoint, size, o
         np.testing.assert_allclose(unit(cells), expected_cells, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", [*PACKAGES, "torch"])
+def test_a_picture_in_memory_that_is_read_only_is_nothing_to_warn_of(name, random_checkpoint, recwarn):
+    if name in PACKAGES and not installed(name):
+        pytest.skip(f"not installed: {' and '.join(PACKAGES[name])}")
+    network, picture = load_network(name, random_checkpoint(), 1), built_in_picture((48, 64))
+    picture.flags.writeable = False
+    torch.set_warn_always(True)  # else once in a process
+    try:
+        with torch.inference_mode():
+            network(picture)
+    finally:
+        torch.set_warn_always(False)
+    assert [str(warning.message) for warning in recwarn] == []
+
+
 def test_a_norm_that_falls_does_not_trade_places_with_the_max_pool(name, random_checkpoint):
     checkpoint = random_checkpoint(batch_norm=True)
     for layer in ("1b", "3b"):
