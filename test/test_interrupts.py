@@ -21,6 +21,14 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 from {program} import main
 sys.exit(main({arguments!r}))
 """
+STARTED = """
+import os, signal, sys
+import {module} as module
+from superpoint_ros.node.__main__ import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+module.{name} = lambda **_: os.kill(os.getpid(), signal.SIGINT)
+sys.exit(main([]))
+"""
 COMMANDS = [
     ("superpoint_ros.tools.cli", ["match", "a.png", "b.png"], "torch"),
     ("superpoint_ros.tools.cli", ["match", "a.png", "b.png"], "cv2"),
@@ -46,6 +54,15 @@ def check_it_ends_quietly(tmp_path, program, arguments, module):
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, env=environment)
     assert marker.exists(), done.stderr
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+@pytest.mark.parametrize("module", ["rclpy", "superpoint_ros.node.__main__"])
+def test_an_interrupt_while_ros_is_started_ends_the_node_without_a_word(module):
+    pytest.importorskip("rclpy", reason="needs ROS")
+    name = {"rclpy": "init"}.get(module, "make_room")
+    script = STARTED.format(module=module, name=name)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_afterwards_an_interrupt_is_what_it_was():

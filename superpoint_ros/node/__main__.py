@@ -22,9 +22,12 @@ def main(args: list[str] | None = None) -> int:
         from superpoint_ros.network.engines.devices import DeviceLost
         from superpoint_ros.node.superpoint_node import SuperPointNode
 
-    make_room()
-    rclpy.init(args=args)
     node = None
+    try:
+        make_room()
+        rclpy.init(args=args)
+    except KeyboardInterrupt:
+        return 0
     try:
         node = SuperPointNode(robot_wide_names(sys.argv if args is None else args))
         if node.parameters.autostart and not node.start():
