@@ -56,10 +56,9 @@ def check_it_ends_quietly(tmp_path, program, arguments, module):
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
-@pytest.mark.parametrize("module", ["rclpy", "superpoint_ros.node.__main__"])
-def test_an_interrupt_while_ros_is_started_ends_the_node_without_a_word(module):
+@pytest.mark.parametrize(("module", "name"), [("superpoint_ros.node.__main__", "make_room"), ("rclpy", "init")])
+def test_an_interrupt_while_ros_is_started_ends_the_node_without_a_word(module, name):
     pytest.importorskip("rclpy", reason="needs ROS")
-    name = {"rclpy": "init"}.get(module, "make_room")
     script = STARTED.format(module=module, name=name)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
